@@ -1,0 +1,114 @@
+"""Checks at the door: every public function refuses bad input here, by one mechanism and with one kind of message."""
+
+from __future__ import annotations
+
+import numbers
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return `value` as a finite, non-empty float64 array, or raise a ``ValueError`` that names the argument."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimension{'s' * (ndim != 1)}")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty, of shape {array.shape}; expected at least one number")
+    array = array.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        raise ValueError(f"{name} has {bad} NaN or infinite value{'s' * (bad != 1)}; expected finite numbers")
+    return array
+
+
+def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
+    """Return `value` as a one-dimensional integer array with entries in ``[0, bound)``."""
+    array = np.asarray(value)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; expected 1 dimension")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty; expected at least one index")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} has dtype {array.dtype}; expected integers")
+    if array.min() < 0 or array.max() >= bound:
+        raise ValueError(f"{name} has values from {array.min()} to {array.max()}; expected 0 to {bound - 1}")
+    return array.astype(np.intp, copy=False)
+
+
+def as_count(value: int, name: str, *, least: int = 1) -> int:
+    """Return `value` as an ``int`` that is at least `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; expected an integer")
+    if value < least:
+        raise ValueError(f"{name} is {value}; expected at least {least}")
+    return int(value)
+
+
+def as_number(value: float, name: str, *, least: float = -np.inf, above: float = -np.inf, most: float = np.inf) -> float:
+    """Return `value` as a finite ``float`` with ``least <= value <= most`` and ``value > above``."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; expected a real number")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number")
+    if value < least:
+        raise ValueError(f"{name} is {value}; expected at least {least}")
+    if value <= above:
+        raise ValueError(f"{name} is {value}; expected more than {above}")
+    if value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most}")
+    return float(value)
+
+
+def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
+    """Return `value` as a pair of positive integers."""
+    try:
+        sizes = tuple(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; expected a pair (d1, d2)") from None
+    if len(sizes) != 2:
+        raise ValueError(f"{name} is {value!r}; expected a pair (d1, d2)")
+    return as_count(sizes[0], f"{name}[0]"), as_count(sizes[1], f"{name}[1]")
+
+
+def as_rng(value: int | np.random.Generator | None) -> np.random.Generator:
+    """Return a ``numpy.random.Generator`` from a seed, a generator or ``None``."""
+    if value is None or isinstance(value, (numbers.Integral, np.random.Generator, np.random.SeedSequence)):
+        if isinstance(value, numbers.Integral) and (isinstance(value, bool) or value < 0):
+            raise ValueError(f"rng is {value!r}; expected a non-negative seed or a numpy.random.Generator")
+        return np.random.default_rng(value)
+    raise ValueError(f"rng is {value!r}; expected a seed or a numpy.random.Generator")
+
+
+def as_layers(layers: list[np.ndarray], matrix_shape: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Return `layers` as float64 matrices whose product ``W_L ... W_1`` exists and has shape `matrix_shape`."""
+    try:
+        checked = [as_array(layer, f"layers[{k}]", ndim=2) for k, layer in enumerate(layers)]
+    except TypeError:
+        raise ValueError(f"layers is {layers!r}; expected a list of matrices [W_1, ..., W_L]") from None
+    if not checked:
+        raise ValueError("layers is empty; expected a list of matrices [W_1, ..., W_L]")
+    for k in range(1, len(checked)):
+        if checked[k].shape[1] != checked[k - 1].shape[0]:
+            raise ValueError(
+                f"layers[{k}] has shape {checked[k].shape} after layers[{k - 1}] of shape {checked[k - 1].shape}; "
+                f"expected {checked[k - 1].shape[0]} columns"
+            )
+    found = (checked[-1].shape[0], checked[0].shape[1])
+    if matrix_shape is not None and found != tuple(matrix_shape):
+        raise ValueError(f"layers multiply to shape {found}; expected {tuple(matrix_shape)}")
+    return checked
+
+
+def as_pair(L: ArrayLike, R: ArrayLike, matrix_shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``(L, R)`` as float64 matrices with equal numbers of columns and ``L @ R.T`` of shape `matrix_shape`."""
+    left, right = as_array(L, "L", ndim=2), as_array(R, "R", ndim=2)
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"R has {right.shape[1]} columns; expected {left.shape[1]}, as L has")
+    if matrix_shape is not None and (left.shape[0], right.shape[0]) != tuple(matrix_shape):
+        raise ValueError(f"L and R have {left.shape[0]} and {right.shape[0]} rows; expected {tuple(matrix_shape)}")
+    return left, right

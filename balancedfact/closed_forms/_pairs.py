@@ -1,0 +1,169 @@
+"""The balanced and the flat factorization of a given matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike
+
+from balancedfact._linalg import magnitude
+from balancedfact._validate import as_array, as_count
+from balancedfact.measurements import MeasurementMap
+
+# A direction whose cost can be made as small as one likes is shrunk by this power of two: its square is below rounding.
+_VANISHING = 2.0**-27
+
+
+def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    r"""The balanced factorization of a matrix, which is also its norm-minimal one.
+
+    With the singular value decomposition :math:`X = U\Sigma V^\top`,
+
+    .. math:: L = U\Sigma^{1/2}, \quad R = V\Sigma^{1/2}, \qquad L^\top L = R^\top R = \Sigma, \qquad
+              \tfrac12(\|L\|_F^2 + \|R\|_F^2) = \|X\|_*,
+
+    the least value over all factorizations of `X`. Every other balanced factorization is ``(L @ Q, R @ Q)``, `Q` orthogonal.
+
+    Parameters
+    ----------
+    X : array_like, shape (d1, d2)
+        The matrix.
+    rank : int, optional
+        Number of columns of the factors, at least the numerical rank of `X`, which is the default (1 for a zero matrix).
+        Columns beyond the rank are zero.
+
+    Returns
+    -------
+    L : numpy.ndarray, shape (d1, rank)
+    R : numpy.ndarray, shape (d2, rank)
+
+    Raises
+    ------
+    ValueError
+        If `X` is not a finite real matrix or `rank` is below its numerical rank.
+
+    References
+    ----------
+    Ding et al. 2022; Liu, Shen, Zhou (CS282 report), equation (6).
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> L, R = bf.closed_forms.balanced_pair(np.diag([9.0, 4.0, 0.0]), rank=3)
+    >>> print(abs(L.round(12)))
+    [[3. 0. 0.]
+     [0. 2. 0.]
+     [0. 0. 0.]]
+    """
+    U, s, V, size = _compact_svd(as_array(X, "X", ndim=2))
+    root = np.sqrt(s) * np.sqrt(size)
+    return _padded(U * root, V * root, rank)
+
+
+def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    r"""The flat factorization of a matrix under a measurement map.
+
+    Among all pairs with :math:`LR^\top = X` it has the least scaled trace of the Hessian,
+
+    .. math:: \min_{LR^\top = X} 2m(\|D_1L\|_F^2 + \|D_2R\|_F^2) = 4m\,\|D_1XD_2\|_*,
+
+    and is rescaled-balanced, :math:`L^\top D_1^2 L = R^\top D_2^2 R`. For invertible rescalings and
+    :math:`D_1XD_2 = U\Sigma V^\top` it is :math:`L = D_1^{-1}U\Sigma^{1/2}`, :math:`R = D_2^{-1}V\Sigma^{1/2}`, unique up to
+    an orthogonal factor.
+
+    Parameters
+    ----------
+    X : array_like, shape (d1, d2)
+        The matrix.
+    A : MeasurementMap
+        Measurements of ``d1 x d2`` matrices, whose `D1` and `D2` set the cost.
+    rank : int, optional
+        Number of columns of the factors, at least the numerical rank of `X`, which is the default (1 for a zero matrix).
+        Columns beyond the rank are zero.
+
+    Returns
+    -------
+    L : numpy.ndarray, shape (d1, rank)
+    R : numpy.ndarray, shape (d2, rank)
+
+    Raises
+    ------
+    ValueError
+        If `X` is not a finite real matrix of the shape that `A` measures, or `rank` is below its numerical rank.
+
+    Notes
+    -----
+    **Singular rescalings.** A row or column that `A` never sees makes `D1` or `D2` singular. The infimum is still
+    ``4 m nuclear(D1 X D2)``, and ``L @ R.T`` is still `X`. It is attained unless some part of `X` is visible on one side
+    only; the cost of that part tends to zero as its weight moves to the side that is not seen, so no minimiser exists. The
+    weight is then moved by a factor ``2**27`` each way: the pair multiplies to `X` and its scaled trace equals the infimum to
+    rounding error, but its entries on the unseen side are large.
+
+    All factorizations of `X` of its own rank are ``(H G, K inv(G).T)`` for one of them, ``X = H K.T``; the method is thin QR
+    factorizations of ``D1 H`` and ``D2 K`` and one small singular value decomposition, so no `D` is ever inverted.
+
+    References
+    ----------
+    Ding et al. 2022, the proof of the equivalence of flat solutions and weighted nuclear norm minimisation.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (4, 3), rng=0)
+    >>> X = np.arange(12.0).reshape(4, 3)
+    >>> L, R = bf.closed_forms.flat_pair(X, A)
+    >>> L.shape, bool(np.allclose(L @ R.T, X))
+    ((4, 2), True)
+    >>> bool(np.allclose(A.D1 @ L @ (A.D1 @ L).T, A.D1 @ L @ L.T @ A.D1))
+    True
+    >>> value = 4 * A.m * np.linalg.norm(A.D1 @ X @ A.D2, "nuc")
+    >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), value))
+    True
+    """
+    U, s, V, size = _compact_svd(as_array(X, "X", shape=A.matrix_shape))
+    H, K = U * np.sqrt(s), V * np.sqrt(s)
+    # Parts of X that one side does not see cost nothing there: split them off, left first.
+    H, K, unseen_left = _split_unseen(H, K, A.rescale_left)
+    K, H, unseen_right = _split_unseen(K, H, A.rescale_right)
+    columns = [_core_pair(H, K, A)] if H.shape[1] else []
+    columns += [(lift / _VANISHING, drop * _VANISHING) for lift, drop in [unseen_left]]
+    columns += [(drop * _VANISHING, lift / _VANISHING) for lift, drop in [unseen_right]]
+    L = np.concatenate([left for left, _ in columns], axis=1) * np.sqrt(size)
+    R = np.concatenate([right for _, right in columns], axis=1) * np.sqrt(size)
+    return _padded(L, R, rank)
+
+
+def _compact_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """``X / size = U @ diag(s) @ V.T`` with only the singular values above rounding error."""
+    size = magnitude(X)
+    U, s, Vt = np.linalg.svd(X / size, full_matrices=False)
+    keep = s > max(X.shape) * np.finfo(float).eps * s[0]
+    return U[:, keep], s[keep], Vt[keep].T, size
+
+
+def _split_unseen(seen, other, rescale):  # type: ignore[no-untyped-def]
+    """Rotate ``seen @ other.T`` so that the columns of `seen` which `rescale` sends to zero stand apart."""
+    _, cost, Vt = np.linalg.svd(rescale(seen), full_matrices=True)
+    cost = np.concatenate([cost, np.zeros(Vt.shape[0] - cost.size)])
+    visible = cost > max(seen.shape) * np.finfo(float).eps * np.max(cost, initial=0.0)
+    kept, gone = Vt[visible].T, Vt[~visible].T
+    return seen @ kept, other @ kept, (seen @ gone, other @ gone)
+
+
+def _core_pair(H: np.ndarray, K: np.ndarray, A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    """The flat pair of ``H @ K.T`` where ``D1 H`` and ``D2 K`` have full column rank."""
+    left = scipy.linalg.qr(A.rescale_left(H), mode="r")[0][: H.shape[1]]
+    right = scipy.linalg.qr(A.rescale_right(K), mode="r")[0][: K.shape[1]]
+    U, s, Vt = np.linalg.svd(left @ right.T)
+    root = np.sqrt(s)
+    return H @ scipy.linalg.solve_triangular(left, U * root), K @ scipy.linalg.solve_triangular(right, Vt.T * root)
+
+
+def _padded(L: np.ndarray, R: np.ndarray, rank: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """`L` and `R` with zero columns up to `rank`."""
+    found = L.shape[1]
+    width = max(found, 1) if rank is None else as_count(rank, "rank")
+    if width < found:
+        raise ValueError(f"rank is {rank}; expected at least {found}, the numerical rank of X")
+    pad = ((0, 0), (0, width - found))
+    return np.pad(L, pad), np.pad(R, pad)

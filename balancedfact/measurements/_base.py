@@ -1,0 +1,253 @@
+"""What a measurement map is: the four methods a new kind must supply, and all that follows from them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from balancedfact._validate import as_array
+
+
+class Whitened(NamedTuple):
+    r"""A map in the coordinates ``Z = D1 X D2 / scale**2``, where the scaled trace is a multiple of the nuclear norm.
+
+    ``X = left @ Z @ right.T`` and ``A(X) = scale * map(Z)``. Directions that no measurement sees (the null spaces of `D1`
+    and `D2`) are left out, so `left` has ``rank(D1)`` columns and `right` ``rank(D2)``.
+    """
+
+    map: MeasurementMap
+    left: Any
+    right: Any
+    scale: float
+
+
+class MeasurementMap(ABC):
+    r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
+
+    A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
+    here is derived from them, and may be overridden where structure makes it cheaper.
+    `balancedfact.measurements.check_measurements` tells whether a subclass is right.
+
+    Attributes
+    ----------
+    matrix_shape : tuple of int
+        ``(d1, d2)``, the shape of the matrices measured.
+    m : int
+        The number of measurements.
+    """
+
+    matrix_shape: tuple[int, int]
+    m: int
+    dtype = np.dtype(np.float64)
+
+    # What a subclass supplies.
+
+    @abstractmethod
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        r"""The numbers :math:`\langle A_i, X\rangle`, shape ``(m,)``."""
+
+    @abstractmethod
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        r"""The matrix :math:`\sum_i y_i A_i`, shape ``(d1, d2)``."""
+
+    @abstractmethod
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        r"""The matrix :math:`\sum_i A_i P A_i^\top`, shape ``(d1, d1)``."""
+
+    @abstractmethod
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        r"""The matrix :math:`\sum_i A_i^\top Q A_i`, shape ``(d2, d2)``."""
+
+    # What follows from it.
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        r"""The measurements :math:`\mathcal A(X)_i = \langle A_i, X\rangle`, shape ``(m,)``."""
+        return self._forward(as_array(X, "X", shape=self.matrix_shape))
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        r"""The adjoint :math:`\mathcal A^*(y) = \sum_i y_i A_i`, shape ``(d1, d2)``."""
+        return self._adjoint(as_array(y, "y", shape=(self.m,)))
+
+    def left_moment(self, P: np.ndarray) -> np.ndarray:
+        r"""The second moment :math:`\sum_i A_i P A_i^\top` of a ``d2 x d2`` matrix `P`, shape ``(d1, d1)``."""
+        return self._left_moment(as_array(P, "P", shape=(self.matrix_shape[1],) * 2))
+
+    def right_moment(self, Q: np.ndarray) -> np.ndarray:
+        r"""The second moment :math:`\sum_i A_i^\top Q A_i` of a ``d1 x d1`` matrix `Q`, shape ``(d2, d2)``."""
+        return self._right_moment(as_array(Q, "Q", shape=(self.matrix_shape[0],) * 2))
+
+    def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        r"""The measurements :math:`\mathcal A(L R^\top)`, without forming the product where the structure allows it."""
+        return self._forward(L @ R.T)
+
+    def adjoint_operator(self, y: np.ndarray) -> Any:
+        r"""The adjoint :math:`\sum_i y_i A_i` as anything with ``@`` and ``.T``: an array, a sparse array, an operator."""
+        return self._adjoint(y)
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        r"""The matrices :math:`P^\top A_i Q` stacked, shape ``(m, p, q)`` for `P` of shape ``(d1, p)``, `Q` ``(d2, q)``."""
+        return np.stack([P.T @ self._adjoint(unit) @ Q for unit in np.eye(self.m)])
+
+    def energy(self, C: np.ndarray, B: np.ndarray) -> float:
+        r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2` for `C` of shape ``(d1, p)`` and `B` of shape ``(d2, q)``."""
+        return float(np.vdot(C, self._left_moment(B @ B.T) @ C))
+
+    def congruence(self, P: np.ndarray, Q: np.ndarray) -> MeasurementMap:
+        r"""The map with matrices :math:`P^\top A_i Q`, that is :math:`Z \mapsto \mathcal A(P Z Q^\top)`."""
+        return Congruence(self, P, Q)
+
+    def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
+        r"""The ``m x m`` matrix :math:`\langle A_i, W_{11} A_j W_{22} + W_{12} A_j^\top W_{12}\rangle`.
+
+        It is the Newton matrix of the interior-point method for the positive-semidefinite scaling
+        ``W = [[W11, W12], [W12.T, W22]]``, and the Gram matrix of the map when ``W = I``.
+
+        Notes
+        -----
+        With ``W = diag(B1, B2) [[I, K], [K.T, I]] diag(B1, B2).T`` and `K` brought to diagonal form by its singular value
+        decomposition, the form decouples over the pairs of entries ``(p, q)``, ``(q, p)`` of ``B1.T @ A_i @ B2``: the
+        sum weighted ``(1 + k_p k_q) / 2``, the difference weighted ``(1 - k_p k_q) / 2``. So it is one symmetric product.
+        """
+        B1, B2, k = _diagonalised_scaling(W11, W12, W22)
+        stack = self.rotated(B1, B2)
+        s = k.size
+        core = stack[:, :s, :s]
+        weight = np.multiply.outer(k, k)
+        flipped = core.transpose(0, 2, 1)
+        upper = np.triu_indices(s, 1)
+        total = (core + flipped)[:, upper[0], upper[1]] * np.sqrt((1 + weight[upper]) / 2)
+        difference = (core - flipped)[:, upper[0], upper[1]] * np.sqrt((1 - weight[upper]) / 2)
+        diagonal = np.einsum("ipp->ip", core) * np.sqrt(1 + k * k)
+        features = np.concatenate(
+            [total, difference, diagonal, stack[:, s:, :].reshape(self.m, -1), stack[:, :s, s:].reshape(self.m, -1)], axis=1
+        )
+        return features @ features.T
+
+    @property
+    def scale(self) -> float:
+        """The magnitude by which intermediate results are divided so that their squares neither overflow nor vanish."""
+        return 1.0
+
+    @cached_property
+    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and eigenvectors of ``D1 / scale``, zero eigenvalues exactly zero."""
+        return _root_eigen(self._normalised_moment(left=True))
+
+    @cached_property
+    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and eigenvectors of ``D2 / scale``, zero eigenvalues exactly zero."""
+        return _root_eigen(self._normalised_moment(left=False))
+
+    def _normalised_moment(self, *, left: bool) -> np.ndarray:
+        d1, d2 = self.matrix_shape
+        unit = self._divided_by_scale()
+        moment = unit._left_moment(np.eye(d2)) / d2 if left else unit._right_moment(np.eye(d1)) / d1
+        return moment / self.m
+
+    def _divided_by_scale(self) -> MeasurementMap:
+        return self
+
+    @property
+    def D1(self) -> np.ndarray:
+        r"""The rescaling :math:`D_1 = (\frac1{m d_2}\sum_i A_i A_i^\top)^{1/2}`, shape ``(d1, d1)`` (Ding et al. 2022)."""
+        values, vectors = self._left_root
+        return self.scale * (vectors * values) @ vectors.T
+
+    @property
+    def D2(self) -> np.ndarray:
+        r"""The rescaling :math:`D_2 = (\frac1{m d_1}\sum_i A_i^\top A_i)^{1/2}`, shape ``(d2, d2)`` (Ding et al. 2022)."""
+        values, vectors = self._right_root
+        return self.scale * (vectors * values) @ vectors.T
+
+    def rescale_left(self, L: np.ndarray) -> np.ndarray:
+        """The product ``D1 @ L / scale``, without forming `D1` where it is diagonal."""
+        values, vectors = self._left_root
+        return (vectors * values) @ (vectors.T @ L)
+
+    def rescale_right(self, R: np.ndarray) -> np.ndarray:
+        """The product ``D2 @ R / scale``, without forming `D2` where it is diagonal."""
+        values, vectors = self._right_root
+        return (vectors * values) @ (vectors.T @ R)
+
+    def whitened(self) -> Whitened:
+        r"""This map in the coordinates :math:`Z = D_1 X D_2`, where flat means of least nuclear norm."""
+        left, right = _inverse_root(*self._left_root), _inverse_root(*self._right_root)
+        return Whitened(self._divided_by_scale().congruence(left, right), left, right, self.scale)
+
+    # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape ``(m, d1 * d2)`` of the map as a matrix acting on row-major ``vec(X)``."""
+        return self.m, self.matrix_shape[0] * self.matrix_shape[1]
+
+    def matvec(self, x: np.ndarray) -> np.ndarray:
+        """The measurements of ``x.reshape(d1, d2)``."""
+        return self._forward(np.reshape(x, self.matrix_shape))
+
+    def rmatvec(self, y: np.ndarray) -> np.ndarray:
+        """The adjoint, raveled to a vector of length ``d1 * d2``."""
+        return self._adjoint(np.ravel(y)).ravel()
+
+    def __repr__(self) -> str:
+        d1, d2 = self.matrix_shape
+        return f"<{type(self).__name__}: {self.m} measurements of {d1} x {d2} matrices>"
+
+
+class Congruence(MeasurementMap):
+    r"""The map with matrices :math:`P^\top A_i Q`, for maps that have no cheaper form of it."""
+
+    def __init__(self, inner: MeasurementMap, P: np.ndarray, Q: np.ndarray) -> None:
+        self.inner, self.P, self.Q = inner, P, Q
+        self.matrix_shape = (P.shape[1], Q.shape[1])
+        self.m = inner.m
+
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        return self.inner._forward(self.P @ X @ self.Q.T)
+
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        return self.P.T @ self.inner._adjoint(y) @ self.Q
+
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        return self.P.T @ self.inner._left_moment(self.Q @ P @ self.Q.T) @ self.P
+
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        return self.Q.T @ self.inner._right_moment(self.P @ Q @ self.P.T) @ self.Q
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        return self.inner.rotated(self.P @ P, self.Q @ Q)
+
+
+def _root_eigen(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (descending) and eigenvectors of the root of a positive-semidefinite matrix, rounding noise set to zero."""
+    values, vectors = np.linalg.eigh((moment + moment.T) / 2)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    noise = values.size * np.finfo(float).eps * max(values[0], 0.0)
+    return np.sqrt(np.where(values > noise, values, 0.0)), vectors
+
+
+def _inverse_root(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    keep = values > 0
+    return vectors[:, keep] / values[keep]
+
+
+def _diagonalised_scaling(W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`B1`, `B2`, `k` with ``W = diag(B1, B2) [[I, diag k], [diag k, I]] diag(B1, B2).T``."""
+    C1, C2 = np.linalg.cholesky(W11), np.linalg.cholesky(W22)
+    K = np.linalg.solve(C1, np.linalg.solve(C2, W12.T).T)
+    U, k, Vt = np.linalg.svd(K)
+    return C1 @ U, C2 @ Vt.T, np.minimum(k, 1.0)
+
+
+def safe_scale(magnitude: float) -> float:
+    """`magnitude` where its square would be badly scaled, else exactly 1 (nothing is then copied or rounded)."""
+    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else magnitude
+
+
+def selection(index: np.ndarray, weights: np.ndarray, size: int) -> sp.csr_array:
+    """The sparse ``size x len(index)`` matrix with ``weights[j]`` at ``(index[j], j)``."""
+    return sp.csr_array((weights, (index, np.arange(index.size))), shape=(size, index.size))

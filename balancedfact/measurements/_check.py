@@ -1,0 +1,133 @@
+"""A conformance check for measurement maps, shipped for those who add their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import aslinearoperator
+
+from balancedfact._validate import as_number, as_rng
+from balancedfact.measurements._base import MeasurementMap
+
+
+@dataclass(frozen=True)
+class MeasurementReport:
+    """What `check_measurements` found.
+
+    Attributes
+    ----------
+    errors : dict of str to float
+        For each property the largest relative deviation seen; ``inf`` where a method raised or returned a wrong shape.
+    notes : dict of str to str
+        What went wrong, for properties whose method raised.
+    tolerance : float
+        The deviation up to which a property holds.
+    """
+
+    errors: dict[str, float]
+    notes: dict[str, str]
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every property holds."""
+        return all(error <= self.tolerance for error in self.errors.values())
+
+    def __str__(self) -> str:
+        width = max(map(len, self.errors))
+        lines = []
+        for name, error in self.errors.items():
+            verdict = "ok  " if error <= self.tolerance else "FAIL"
+            note = f"  {self.notes[name]}" if name in self.notes else ""
+            lines.append(f"{verdict}  {name:<{width}}  {error:.1e}{note}")
+        return "\n".join(lines)
+
+
+def check_measurements(
+    A: MeasurementMap, rng: int | np.random.Generator | None = None, *, tolerance: float = 1e-10
+) -> MeasurementReport:
+    r"""Check that every method of a measurement map agrees with the matrices :math:`A_i` that its adjoint defines.
+
+    The matrices are read off one by one as :math:`\mathcal A^*(e_i)`, so the check costs `m` adjoints and ``m * d1 * d2`` of
+    memory: use it on small instances.
+
+    Parameters
+    ----------
+    A : MeasurementMap
+        The map.
+    rng : int or numpy.random.Generator, optional
+        Randomness of the test matrices.
+    tolerance : float
+        Relative deviation up to which a property holds.
+
+    Returns
+    -------
+    MeasurementReport
+        Printable; ``report.ok`` is the verdict, ``report.errors`` has one named entry per property.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.measurements.check_measurements(bf.measurements.bilinear(6, (3, 4), rng=0), rng=0).ok
+    True
+    """
+    as_number(tolerance, "tolerance", above=0.0)
+    generator = as_rng(rng)
+    (d1, d2), m = A.matrix_shape, A.m
+    stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
+    scale = np.abs(stack).max() or 1.0
+    X, y = generator.standard_normal((d1, d2)), generator.standard_normal(m)
+    k = min(d1, d2)
+    L, R = generator.standard_normal((d1, k)), generator.standard_normal((d2, k))
+    P, Q = generator.standard_normal((d2, d2)), generator.standard_normal((d1, d1))
+    root = generator.standard_normal((d1 + d2, d1 + d2))
+    W = root @ root.T
+    W11, W12, W22 = W[:d1, :d1], W[:d1, d1:], W[d1:, d1:]
+    unit = stack / scale
+    left_square = scale**2 / (m * d2) * np.einsum("ipq,irq->pr", unit, unit)
+    right_square = scale**2 / (m * d1) * np.einsum("ipq,ipr->qr", unit, unit)
+    swapped = np.einsum("pq,jrq,rs->jps", W12, stack, W12) + np.einsum("pr,jrs,sq->jpq", W11, stack, W22)
+
+    def whitened_forward() -> np.ndarray:
+        white = A.whitened()
+        Z = np.random.default_rng(0).standard_normal(white.map.matrix_shape)
+        return white.scale * white.map(Z) - A(white.left @ Z @ white.right.T)
+
+    def operator_columns() -> np.ndarray:
+        return aslinearoperator(A).matmat(np.eye(d1 * d2))
+
+    pairs = {
+        "forward": (lambda: A(X), np.einsum("ipq,pq->i", stack, X)),
+        "adjoint": (lambda: A.adjoint(y), np.einsum("i,ipq->pq", y, stack)),
+        "left_moment": (lambda: A.left_moment(P), np.einsum("ipq,qr,isr->ps", stack, P, stack)),
+        "right_moment": (lambda: A.right_moment(Q), np.einsum("iqp,qr,irs->ps", stack, Q, stack)),
+        "forward_factored": (lambda: A.forward_factored(L, R), np.einsum("ipq,pk,qk->i", stack, L, R)),
+        "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
+        "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
+        "energy": (lambda: np.array(A.energy(L, R)), np.sum(np.einsum("pk,ipq,ql->ikl", L, stack, R) ** 2)),
+        "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
+        "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),
+        "scaled_gram": (lambda: A.scaled_gram(W11, W12, W22), np.einsum("ipq,jpq->ij", stack, swapped)),
+        "D1": (lambda: A.D1 @ A.D1, left_square),
+        "D2": (lambda: A.D2 @ A.D2, right_square),
+        "rescale_left": (lambda: A.scale * A.rescale_left(L), A.D1 @ L),
+        "rescale_right": (lambda: A.scale * A.rescale_right(R), A.D2 @ R),
+        "whitened": (whitened_forward, np.zeros(m)),
+        "linear_operator": (operator_columns, stack.reshape(m, d1 * d2)),
+        "linear_operator.T": (lambda: aslinearoperator(A).rmatvec(y), np.einsum("i,ipq->pq", y, stack).ravel()),
+    }
+    errors, notes = {}, {}
+    for name, (compute, expected) in pairs.items():
+        try:
+            found = np.asarray(compute())
+        except Exception as error:  # a method of the map under test may fail in any way; that is a verdict, not a crash
+            errors[name], notes[name] = np.inf, f"{type(error).__name__}: {error}"
+            continue
+        if found.shape != expected.shape:
+            errors[name], notes[name] = np.inf, f"shape {found.shape}; expected {expected.shape}"
+            continue
+        size = np.abs(expected).max() or scale
+        deviation = float(np.abs(found - expected).max() / size)
+        errors[name] = deviation if np.isfinite(deviation) else np.inf
+    return MeasurementReport(errors, notes, tolerance)

@@ -1,0 +1,88 @@
+"""Measurements by arbitrary matrices."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._validate import as_array
+from balancedfact.measurements._base import MeasurementMap, safe_scale
+
+
+class Dense(MeasurementMap):
+    r"""Measurements :math:`\langle A_i, X\rangle` by arbitrary matrices.
+
+    Parameters
+    ----------
+    matrices : array_like, shape (m, d1, d2)
+        The matrices :math:`A_i`.
+
+    Notes
+    -----
+    The matrices are stored as ``(d1, m, d2)``: in that order both second moments are a plain product on either side of one
+    congruence, ``O(m d1 d2 (d1 + d2))`` operations, and nothing is ever transposed in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.Dense([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]]])
+    >>> A(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([5., 2.])
+    """
+
+    def __init__(self, matrices: ArrayLike) -> None:
+        stack = as_array(matrices, "matrices", ndim=3)
+        self._slabs = np.ascontiguousarray(stack.transpose(1, 0, 2))
+        self._describe()
+
+    def _describe(self) -> None:
+        d1, self.m, d2 = self._slabs.shape
+        self.matrix_shape = (d1, d2)
+
+    @classmethod
+    def _from_slabs(cls, slabs: np.ndarray) -> Dense:
+        self = cls.__new__(cls)
+        self._slabs = slabs
+        self._describe()
+        return self
+
+    @property
+    def matrices(self) -> np.ndarray:
+        """The matrices :math:`A_i`, shape ``(m, d1, d2)``."""
+        return self._slabs.transpose(1, 0, 2)
+
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        return np.matmul(self._slabs, X[:, :, None])[:, :, 0].sum(axis=0)
+
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        return np.matmul(y, self._slabs)
+
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        d1, m, d2 = self._slabs.shape
+        product = (self._slabs.reshape(d1 * m, d2) @ P).reshape(d1, m * d2)
+        return product @ self._slabs.reshape(d1, m * d2).T
+
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        d1, m, d2 = self._slabs.shape
+        product = (Q @ self._slabs.reshape(d1, m * d2)).reshape(d1 * m, d2)
+        return self._slabs.reshape(d1 * m, d2).T @ product
+
+    def _rotated_slabs(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        d1, m, d2 = self._slabs.shape
+        half = P.T @ self._slabs.reshape(d1, m * d2)
+        return (half.reshape(-1, d2) @ Q).reshape(P.shape[1], m, Q.shape[1])
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        return self._rotated_slabs(P, Q).transpose(1, 0, 2)
+
+    def congruence(self, P: np.ndarray, Q: np.ndarray) -> Dense:
+        return Dense._from_slabs(self._rotated_slabs(P, Q))
+
+    @cached_property
+    def scale(self) -> float:  # type: ignore[override]
+        return safe_scale(float(np.abs(self._slabs).max()))
+
+    def _divided_by_scale(self) -> Dense:
+        return self if self.scale == 1.0 else Dense._from_slabs(self._slabs / self.scale)

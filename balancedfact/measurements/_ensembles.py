@@ -1,0 +1,74 @@
+"""The random measurement ensembles of the sources."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from balancedfact._validate import as_count, as_number, as_rng, as_shape
+from balancedfact.measurements._dense import Dense
+from balancedfact.measurements._entries import Entries
+from balancedfact.measurements._rank_one import RankOne
+
+
+def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
+    """Matrix sensing: `m` matrices of `shape` with independent standard normal entries (Ding et al. 2022).
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.measurements.gaussian(5, (3, 4), rng=0)
+    <Dense: 5 measurements of 3 x 4 matrices>
+    """
+    m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    return Dense._from_slabs(as_rng(rng).standard_normal((d1, m, d2)))
+
+
+def bernoulli(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
+    """Matrix sensing: `m` matrices of `shape` with independent symmetric signs as entries (Ding et al. 2022).
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.measurements.bernoulli(5, (3, 4), rng=0)
+    <Dense: 5 measurements of 3 x 4 matrices>
+    """
+    m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    return Dense._from_slabs(as_rng(rng).choice([-1.0, 1.0], (d1, m, d2)))
+
+
+def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> RankOne:
+    """Bilinear sensing: `m` matrices ``u_i v_i.T`` with independent standard normal vectors (Ding et al. 2022).
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.measurements.bilinear(5, (3, 4), rng=0)
+    <RankOne: 5 measurements of 3 x 4 matrices>
+    """
+    m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    generator = as_rng(rng)
+    return RankOne(generator.standard_normal((m, d1)), generator.standard_normal((m, d2)))
+
+
+def bernoulli_mask(shape: tuple[int, int], p: float, rng: int | np.random.Generator | None = None) -> Entries:
+    """Matrix completion: each entry of a matrix of `shape` observed independently with probability `p`.
+
+    Raises
+    ------
+    ValueError
+        Also when the draw observes no entry at all: there is no map of zero measurements.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.measurements.bernoulli_mask((3, 4), 1.0, rng=0)
+    <Entries: 12 measurements of 3 x 4 matrices>
+    """
+    (d1, d2), p = as_shape(shape), as_number(p, "p", above=0.0, most=1.0)
+    generator = as_rng(rng)
+    # Row by row: the number in a row is binomial and its places a uniform subset, so that memory stays at O(entries).
+    counts = generator.binomial(d2, p, size=d1)
+    if counts.sum() == 0:
+        raise ValueError(f"p is {p}; the draw observed none of the {d1 * d2} entries, expected at least one")
+    cols = np.concatenate([np.sort(generator.choice(d2, count, replace=False)) for count in counts])
+    return Entries(np.repeat(np.arange(d1), counts), cols, (d1, d2))

@@ -1,0 +1,94 @@
+"""Measurements by rank-one matrices: bilinear sensing."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse.linalg import LinearOperator
+
+from balancedfact._validate import as_array
+from balancedfact.measurements._base import MeasurementMap, safe_scale
+
+
+class RankOne(MeasurementMap):
+    r"""Measurements :math:`u_i^\top X v_i` by the rank-one matrices :math:`A_i = u_i v_i^\top`, none of which is formed.
+
+    Parameters
+    ----------
+    left : array_like, shape (m, d1)
+        The vectors :math:`u_i`.
+    right : array_like, shape (m, d2)
+        The vectors :math:`v_i`.
+
+    Notes
+    -----
+    A second moment costs two products, ``O(m d (d1 + d2))`` operations; so does the forward map, or ``O(m k (d1 + d2))`` on
+    a factored matrix of ``k`` columns.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.RankOne([[1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]])
+    >>> A(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([2., 4.])
+    """
+
+    def __init__(self, left: ArrayLike, right: ArrayLike) -> None:
+        self.left = as_array(left, "left", ndim=2)
+        self.right = as_array(right, "right", ndim=2)
+        if self.right.shape[0] != self.left.shape[0]:
+            raise ValueError(f"right has {self.right.shape[0]} rows; expected {self.left.shape[0]}, as left has")
+        self.m = self.left.shape[0]
+        self.matrix_shape = (self.left.shape[1], self.right.shape[1])
+
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->i", self.left @ X, self.right)
+
+    def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->i", self.left @ L, self.right @ R)
+
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        return (self.left.T * y) @ self.right
+
+    def adjoint_operator(self, y: np.ndarray) -> LinearOperator:
+        def times(V: np.ndarray) -> np.ndarray:
+            return self.left.T @ (y * (self.right @ V).T).T
+
+        def transposed_times(U: np.ndarray) -> np.ndarray:
+            return self.right.T @ (y * (self.left @ U).T).T
+
+        return LinearOperator(
+            self.matrix_shape, matvec=times, matmat=times, rmatvec=transposed_times, rmatmat=transposed_times, dtype=float
+        )
+
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        weights = np.einsum("ij,ij->i", self.right @ P, self.right)
+        return (self.left.T * weights) @ self.left
+
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        weights = np.einsum("ij,ij->i", self.left @ Q, self.left)
+        return (self.right.T * weights) @ self.right
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        return np.einsum("ip,iq->ipq", self.left @ P, self.right @ Q)
+
+    def congruence(self, P: np.ndarray, Q: np.ndarray) -> RankOne:
+        return RankOne(self.left @ P, self.right @ Q)
+
+    def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
+        cross = self.left @ W12 @ self.right.T
+        return (self.left @ W11 @ self.left.T) * (self.right @ W22 @ self.right.T) + cross * cross.T
+
+    @cached_property
+    def _scales(self) -> tuple[float, float]:
+        return safe_scale(float(np.abs(self.left).max())), safe_scale(float(np.abs(self.right).max()))
+
+    @property
+    def scale(self) -> float:
+        return self._scales[0] * self._scales[1]
+
+    def _divided_by_scale(self) -> RankOne:
+        a, b = self._scales
+        return self if a == b == 1.0 else RankOne(self.left / a, self.right / b)
