@@ -108,23 +108,18 @@ class MeasurementMap(ABC):
 
         Notes
         -----
-        With ``W = diag(B1, B2) [[I, K], [K.T, I]] diag(B1, B2).T`` and `K` brought to diagonal form by its singular value
-        decomposition, the form decouples over the pairs of entries ``(p, q)``, ``(q, p)`` of ``B1.T @ A_i @ B2``: the
-        sum weighted ``(1 + k_p k_q) / 2``, the difference weighted ``(1 - k_p k_q) / 2``. So it is one symmetric product.
+        With ``W = diag(B1, B2) [[I, K], [K.T, I]] diag(B1, B2).T`` and `K` made diagonal by its singular value decomposition,
+        the form decouples over the entries ``(p, q)``, ``(q, p)`` of ``F = B1.T @ A_i @ B2``: it is the squared norm of
+        ``x F + y F.T`` with elementwise weights ``x**2 + y**2 = 1``, ``2 x y = k_p k_q``. So it is one symmetric product.
         """
         B1, B2, k = _diagonalised_scaling(W11, W12, W22)
-        stack = self.rotated(B1, B2)
-        s = k.size
-        core = stack[:, :s, :s]
-        weight = np.multiply.outer(k, k)
-        flipped = core.transpose(0, 2, 1)
-        upper = np.triu_indices(s, 1)
-        total = (core + flipped)[:, upper[0], upper[1]] * np.sqrt((1 + weight[upper]) / 2)
-        difference = (core - flipped)[:, upper[0], upper[1]] * np.sqrt((1 - weight[upper]) / 2)
-        diagonal = np.einsum("ipp->ip", core) * np.sqrt(1 + k * k)
-        features = np.concatenate(
-            [total, difference, diagonal, stack[:, s:, :].reshape(self.m, -1), stack[:, :s, s:].reshape(self.m, -1)], axis=1
-        )
+        stack = np.ascontiguousarray(self.rotated(B1, B2))
+        core = stack[:, : k.size, : k.size]
+        both, one = np.sqrt(1 + np.multiply.outer(k, k)), np.sqrt(1 - np.multiply.outer(k, k))
+        mixed = core.transpose(0, 2, 1) * ((both - one) / 2)
+        core *= (both + one) / 2
+        core += mixed
+        features = stack.reshape(self.m, -1)
         return features @ features.T
 
     @property

@@ -1,0 +1,193 @@
+"""What every solve returns: the factorization, how good it is, and the proof."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from balancedfact._validate import as_layers
+
+_FORMAT = "balancedfact solution 1"
+
+
+class Status(Enum):
+    """The verdict of a solve."""
+
+    OPTIMAL = "optimal"
+    """The certificate closed: no other factorization is better by more than the tolerance."""
+    GAP_OPEN = "gap open"
+    """The solver stopped with a solution that fits, whose certificate did not reach the tolerance."""
+    RANK_LIMITED = "rank limited"
+    """The best solution found within the rank limit; a better one of higher rank exists, or may exist."""
+    RANK_EXCLUDED = "rank excluded"
+    """No matrix within the rank limit was found to fit the data."""
+    INFEASIBLE = "infeasible"
+    """The data contradict one another: no matrix fits, of any rank. The dual vector proves it."""
+    INTERRUPTED = "interrupted"
+    """The user stopped the solve; the best point so far is returned."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the certificate closed."""
+        return self is Status.OPTIMAL
+
+
+@dataclass(frozen=True, repr=False)
+class Certificate:
+    """Numbers that prove how good a solution is.
+
+    Attributes
+    ----------
+    feasibility : float
+        Relative residual ``norm(A(X) - b) / norm(b)``. With a penalty the residual is part of the objective, and its size here
+        says how far the penalty moved the fit.
+    lower_bound : float
+        A lower bound on the objective over all factorizations of any width, in the units of `Solution.value`, computed from
+        `dual`; ``nan`` where no bound exists, ``inf`` where `dual` proves that no matrix fits.
+    gap : float
+        ``(value - lower_bound) / value``; ``nan`` where no bound exists.
+    dual : numpy.ndarray
+        The dual vector `y`, scaled so that it satisfies its constraint.
+    stationarity : float
+        Relative violation of the first-order optimality condition, the largest of its parts.
+    balance : float
+        Relative violation of the balance of the factors: rescaled balance ``L.T D1^2 L = R.T D2^2 R`` for flat pairs.
+    proof : str
+        One sentence on what makes the lower bound rigorous.
+    """
+
+    feasibility: float
+    lower_bound: float = np.nan
+    gap: float = np.nan
+    dual: np.ndarray = field(default_factory=lambda: np.empty(0))
+    stationarity: float = np.nan
+    balance: float = np.nan
+    proof: str = ""
+
+    def to_dict(self) -> dict[str, float | str]:
+        """The numbers without the dual vector, for a report."""
+        return {name: getattr(self, name) for name in _CERTIFICATE_FIELDS}
+
+    def __repr__(self) -> str:
+        numbers = (f"{name}={getattr(self, name):.3g}" for name in _CERTIFICATE_FIELDS if name != "proof")
+        return f"Certificate({', '.join(numbers)})"
+
+
+_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "proof")
+
+
+@dataclass(frozen=True, repr=False)
+class Solution:
+    """A factorization with its verdict and certificate.
+
+    Attributes
+    ----------
+    layers : list of numpy.ndarray
+        ``[W_1, ..., W_L]``, `W_1` applied first.
+    value : float
+        The objective that was minimised, at `layers`.
+    status : Status
+        The verdict; ``status.ok`` says whether the certificate closed.
+    message : str
+        The verdict as a sentence, with what a reader should know about the result.
+    certificate : Certificate
+        The proof.
+    history : dict of str to numpy.ndarray
+        One entry per iteration in each array, such as ``"gap"`` and ``"seconds"``.
+    method : str
+        The algorithm that was used.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+    >>> solution = bf.flat_minimum(A, [1.0, 2.0, 3.0])
+    >>> solution.status.ok
+    True
+    >>> print(solution.matrix.round(4))
+    [[1. 2.]
+     [3. 6.]]
+    """
+
+    layers: list[np.ndarray]
+    value: float
+    status: Status
+    message: str
+    certificate: Certificate
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    method: str = ""
+
+    @property
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """The factors ``(L, R)`` with ``matrix == L @ R.T``, for depth 2."""
+        if len(self.layers) != 2:
+            raise ValueError(f"the solution has {len(self.layers)} layers; pair is defined for 2")
+        return self.layers[1], self.layers[0].T
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The end-to-end matrix ``W_L @ ... @ W_1``, formed anew at each call."""
+        product = self.layers[0]
+        for layer in self.layers[1:]:
+            product = layer @ product
+        return product
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the solution to one ``.npz`` file without pickles; `load` reads it back."""
+        header = {
+            "format": _FORMAT,
+            "depth": len(self.layers),
+            "value": self.value,
+            "status": self.status.name,
+            "message": self.message,
+            "method": self.method,
+            "certificate": self.certificate.to_dict(),
+        }
+        arrays = {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
+        arrays |= {f"history_{name}": values for name, values in self.history.items()}
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), dual=self.certificate.dual, **arrays)
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Solution:
+        """Read a solution that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved solution.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != _FORMAT:
+                raise KeyError("format")
+            layers = as_layers([arrays[f"layer_{k}"] for k in range(1, header["depth"] + 1)])
+            certificate = Certificate(dual=arrays["dual"], **header["certificate"])
+            history = {name[8:]: values for name, values in arrays.items() if name.startswith("history_")}
+            return cls(
+                layers, header["value"], Status[header["status"]], header["message"], certificate, history, header["method"]
+            )
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"path is {os.fspath(path)!r}; expected a file that Solution.save wrote") from error
+
+    def __repr__(self) -> str:
+        shapes = " x ".join(str(size) for size in [self.layers[-1].shape[0], *(w.shape[1] for w in self.layers[::-1])])
+        c = self.certificate
+        return (
+            f"<Solution: {self.status.value} ({self.method})\n"
+            f"  {self.message}\n"
+            f"  widths {shapes}, value {self.value:.10g}, lower bound {c.lower_bound:.10g}, gap {c.gap:.1e}\n"
+            f"  feasibility {c.feasibility:.1e}, stationarity {c.stationarity:.1e}, balance {c.balance:.1e}>"
+        )
