@@ -122,6 +122,10 @@ class MeasurementMap(ABC):
         features = stack.reshape(self.m, -1)
         return features @ features.T
 
+    def select(self, index: np.ndarray) -> MeasurementMap:
+        """The map of the measurements numbered `index` only."""
+        return Selected(self, index)
+
     @property
     def scale(self) -> float:
         """The magnitude by which intermediate results are divided so that their squares neither overflow nor vanish."""
@@ -215,6 +219,31 @@ class Congruence(MeasurementMap):
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self.inner.rotated(self.P @ P, self.Q @ Q)
+
+
+class Selected(MeasurementMap):
+    """Some of the measurements of a map, for maps that have no cheaper form of it."""
+
+    def __init__(self, inner: MeasurementMap, index: np.ndarray) -> None:
+        self.inner, self.index = inner, index
+        self.matrix_shape, self.m = inner.matrix_shape, index.size
+
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        return self.inner._forward(X)[self.index]
+
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        return self.inner._adjoint(np.bincount(self.index, y, self.inner.m))
+
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        return np.tensordot(stack @ P, stack, axes=([0, 2], [0, 2]))
+
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        return np.tensordot(stack, Q @ stack, axes=([0, 1], [0, 1]))
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        return self.inner.rotated(P, Q)[self.index]
 
 
 def _root_eigen(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

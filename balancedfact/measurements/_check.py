@@ -89,6 +89,10 @@ def check_measurements(
     right_square = scale**2 / (m * d1) * np.einsum("ipq,ipr->qr", unit, unit)
     swapped = np.einsum("pq,jrq,rs->jps", W12, stack, W12) + np.einsum("pr,jrs,sq->jpq", W11, stack, W22)
 
+    some = np.flatnonzero(generator.random(m) < 0.7)[::-1]
+    if some.size == 0:
+        some = np.array([0])
+
     def whitened_forward() -> np.ndarray:
         white = A.whitened()
         Z = np.random.default_rng(0).standard_normal(white.map.matrix_shape)
@@ -108,6 +112,7 @@ def check_measurements(
         "energy": (lambda: np.array(A.energy(L, R)), np.sum(np.einsum("pk,ipq,ql->ikl", L, stack, R) ** 2)),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
         "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),
+        "select": (lambda: A.select(some)(X), np.einsum("ipq,pq->i", stack[some], X)),
         "scaled_gram": (lambda: A.scaled_gram(W11, W12, W22), np.einsum("ipq,jpq->ij", stack, swapped)),
         "D1": (lambda: A.D1 @ A.D1, left_square),
         "D2": (lambda: A.D2 @ A.D2, right_square),

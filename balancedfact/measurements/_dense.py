@@ -80,6 +80,9 @@ class Dense(MeasurementMap):
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> Dense:
         return Dense._from_slabs(self._rotated_slabs(P, Q))
 
+    def select(self, index: np.ndarray) -> Dense:
+        return Dense._from_slabs(self._slabs[:, index])
+
     @cached_property
     def scale(self) -> float:  # type: ignore[override]
         return safe_scale(float(np.abs(self._slabs).max()))

@@ -85,6 +85,9 @@ class Entries(MeasurementMap):
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return np.einsum("ip,iq->ipq", self.weights[:, None] * P[self.rows], Q[self.cols])
 
+    def select(self, index: np.ndarray) -> Entries:
+        return Entries(self.rows[index], self.cols[index], self.matrix_shape, self.weights[index])
+
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         rows, cols, w = self.rows, self.cols, self.weights
         cross = W12[np.ix_(rows, cols)]

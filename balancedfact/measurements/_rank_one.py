@@ -77,6 +77,9 @@ class RankOne(MeasurementMap):
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> RankOne:
         return RankOne(self.left @ P, self.right @ Q)
 
+    def select(self, index: np.ndarray) -> RankOne:
+        return RankOne(self.left[index], self.right[index])
+
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         cross = self.left @ W12 @ self.right.T
         return (self.left @ W11 @ self.left.T) * (self.right @ W22 @ self.right.T) + cross * cross.T
