@@ -1,6 +1,17 @@
 """Of all the factorizations that fit the data, which one is flat, balanced or norm-minimal, and how do you know?"""
 
-from balancedfact import closed_forms, curvature, measurements
+from importlib import import_module
+from types import ModuleType
 
-__all__ = ["closed_forms", "curvature", "measurements"]
+from balancedfact import closed_forms, curvature, measurements, solvers
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers import flat_minimum
+
+__all__ = ["Certificate", "Solution", "Status", "closed_forms", "curvature", "flat_minimum", "measurements", "solvers"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "plots":  # matplotlib is imported only by those who draw
+        return import_module("balancedfact.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

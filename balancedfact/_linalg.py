@@ -22,7 +22,7 @@ def nuclear(X: np.ndarray) -> float:
 
 
 def partial_products(layers: list[np.ndarray]) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
-    """The products ``B[j] = W_{j-1} ... W_1`` and ``C[j] = W_L ... W_{j+1}`` around layer ``j + 1``; ``None`` is the identity."""
+    """The products ``B[j] = W_{j-1} ... W_1`` and ``C[j] = W_L ... W_{j+1}`` around layer ``j + 1``; ``None`` is I."""
     before: list[np.ndarray | None] = [None]
     for layer in layers[:-1]:
         before.append(layer if before[-1] is None else layer @ before[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Return `value` as a finite, non-empty float64 array, or raise a ``ValueError`` that names the argument."""
-    array = np.asarray(value)
+    array = _regular(value, name)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers")
     if ndim is not None and array.ndim != ndim:
@@ -26,9 +27,16 @@ def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tup
     return array
 
 
+def _regular(value: ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of unequal length, or an object that cannot become an array
+        raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
+
+
 def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     """Return `value` as a one-dimensional integer array with entries in ``[0, bound)``."""
-    array = np.asarray(value)
+    array = _regular(value, name)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}; expected 1 dimension")
     if array.size == 0:
@@ -53,6 +61,10 @@ def as_number(value: float, name: str, *, least: float = -np.inf, above: float =
     """Return `value` as a finite ``float`` with ``least <= value <= most`` and ``value > above``."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; expected a real number")
+    try:
+        value = float(value)
+    except OverflowError:  # an integer beyond the range of float64
+        value = np.inf
     if not np.isfinite(value):
         raise ValueError(f"{name} is {value}; expected a finite number")
     if value < least:
@@ -61,7 +73,7 @@ def as_number(value: float, name: str, *, least: float = -np.inf, above: float =
         raise ValueError(f"{name} is {value}; expected more than {above}")
     if value > most:
         raise ValueError(f"{name} is {value}; expected at most {most}")
-    return float(value)
+    return value
 
 
 def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
@@ -84,7 +96,7 @@ def as_rng(value: int | np.random.Generator | None) -> np.random.Generator:
     raise ValueError(f"rng is {value!r}; expected a seed or a numpy.random.Generator")
 
 
-def as_layers(layers: list[np.ndarray], matrix_shape: tuple[int, int] | None = None) -> list[np.ndarray]:
+def as_layers(layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None = None) -> list[np.ndarray]:
     """Return `layers` as float64 matrices whose product ``W_L ... W_1`` exists and has shape `matrix_shape`."""
     try:
         checked = [as_array(layer, f"layers[{k}]", ndim=2) for k, layer in enumerate(layers)]

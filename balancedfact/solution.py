@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,12 +149,16 @@ class Solution:
             "method": self.method,
             "certificate": self.certificate.to_dict(),
         }
-        arrays = {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
-        arrays |= {f"history_{name}": values for name, values in self.history.items()}
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
+        arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
+        arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
+        for name, array in arrays.items():
+            if array.dtype.hasobject:  # NumPy would pickle it
+                raise ValueError(f"{name} has dtype {array.dtype}; expected numbers")
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         with partial.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), dual=self.certificate.dual, **arrays)
+            np.savez_compressed(file, **arrays)
         partial.replace(target)
 
     @classmethod

@@ -143,8 +143,7 @@ def _compact_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, flo
 
 def _split_unseen(seen, other, rescale):  # type: ignore[no-untyped-def]
     """Rotate ``seen @ other.T`` so that the columns of `seen` which `rescale` sends to zero stand apart."""
-    _, cost, Vt = np.linalg.svd(rescale(seen), full_matrices=True)
-    cost = np.concatenate([cost, np.zeros(Vt.shape[0] - cost.size)])
+    _, cost, Vt = np.linalg.svd(rescale(seen), full_matrices=False)
     visible = cost > max(seen.shape) * np.finfo(float).eps * np.max(cost, initial=0.0)
     kept, gone = Vt[visible].T, Vt[~visible].T
     return seen @ kept, other @ kept, (seen @ gone, other @ gone)
@@ -154,9 +153,11 @@ def _core_pair(H: np.ndarray, K: np.ndarray, A: MeasurementMap) -> tuple[np.ndar
     """The flat pair of ``H @ K.T`` where ``D1 H`` and ``D2 K`` have full column rank."""
     left = scipy.linalg.qr(A.rescale_left(H), mode="r")[0][: H.shape[1]]
     right = scipy.linalg.qr(A.rescale_right(K), mode="r")[0][: K.shape[1]]
-    U, s, Vt = np.linalg.svd(left @ right.T)
+    U, s, _ = np.linalg.svd(left @ right.T)
     root = np.sqrt(s)
-    return H @ scipy.linalg.solve_triangular(left, U * root), K @ scipy.linalg.solve_triangular(right, Vt.T * root)
+    # Solving with `right` for the second factor is the same in exact arithmetic, but would lose the product to rounding when
+    # D1 and D2 are ill-conditioned: here the two matrices are inverse to each other whatever the errors of U and s.
+    return H @ scipy.linalg.solve_triangular(left, U * root), K @ (left.T @ (U / root))
 
 
 def _padded(L: np.ndarray, R: np.ndarray, rank: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude, partial_products
+from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_layers, as_pair
 from balancedfact.measurements import MeasurementMap
 
@@ -151,13 +151,29 @@ def isotropic_trace(layers: list[ArrayLike]) -> float:
 
 
 def _sum_over_layers(layers, energy, scale: float) -> float:  # type: ignore[no-untyped-def]
-    """Sum ``energy(B, C)`` over the layers, with every layer brought to ordinary size first and the sizes multiplied back."""
-    sizes = [magnitude(layer) for layer in layers]
-    before, after = partial_products([layer / size for layer, size in zip(layers, sizes, strict=True)])
+    """Sum ``energy(B, C)`` over the layers, with every product of layers at ordinary size and the sizes multiplied back."""
+    before = _running_products(layers[:-1], lambda product, layer: layer @ product)
+    after = _running_products(layers[:0:-1], lambda product, layer: product @ layer)[::-1]
     total = 0.0
-    for j, (B, C) in enumerate(zip(before, after, strict=True)):
-        size = scale
-        for other in sizes[:j] + sizes[j + 1 :]:
-            size *= other
-        total += (size * np.sqrt(energy(B, C))) ** 2
+    for (B, p), (C, q) in zip(before, after, strict=True):
+        total += np.ldexp(scale * np.sqrt(energy(B, C)), p + q) ** 2
     return float(total)
+
+
+def _running_products(layers, times):  # type: ignore[no-untyped-def]
+    """The products of the first 0, 1, 2, ... layers as ``(matrix, exponent)`` for ``matrix * 2**exponent``; ``None`` is I."""
+    products: list[tuple[np.ndarray | None, int]] = [(None, 0)]
+    for layer in layers:
+        factor, shift = _ordinary(layer)
+        product, exponent = products[-1]
+        if product is not None:
+            factor, carry = _ordinary(times(product, factor))
+            shift += carry
+        products.append((factor, exponent + shift))
+    return products
+
+
+def _ordinary(X: np.ndarray) -> tuple[np.ndarray, int]:
+    """`X` divided by a power of two, which rounds nothing, to have its largest entry near 1, and the exponent."""
+    exponent = int(np.frexp(magnitude(X))[1])
+    return np.ldexp(X, -exponent), exponent

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse as sp
 
 from balancedfact._validate import as_array
@@ -94,7 +96,8 @@ class MeasurementMap(ABC):
 
     def energy(self, C: np.ndarray, B: np.ndarray) -> float:
         r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2` for `C` of shape ``(d1, p)`` and `B` of shape ``(d2, q)``."""
-        return float(np.vdot(C, self._left_moment(B @ B.T) @ C))
+        # Rounding may leave a sum of squares that vanishes slightly negative.
+        return max(float(np.vdot(C, self._left_moment(B @ B.T) @ C)), 0.0)
 
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> MeasurementMap:
         r"""The map with matrices :math:`P^\top A_i Q`, that is :math:`Z \mapsto \mathcal A(P Z Q^\top)`."""
@@ -122,9 +125,26 @@ class MeasurementMap(ABC):
         features = stack.reshape(self.m, -1)
         return features @ features.T
 
-    def select(self, index: np.ndarray) -> MeasurementMap:
-        """The map of the measurements numbered `index` only."""
-        return Selected(self, index)
+    def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> MeasurementMap:
+        """The map of the measurements numbered `index` only, each multiplied by its weight."""
+        return Selected(self, index, np.ones(index.size) if weights is None else weights)
+
+    @cached_property
+    def row_norms(self) -> np.ndarray:
+        r"""The Frobenius norms :math:`\|A_i\|_F`, shape ``(m,)``."""
+        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        return np.sqrt(np.einsum("ipq,ipq->i", stack, stack))
+
+    @cached_property
+    def _gram(self) -> np.ndarray:
+        d1, d2 = self.matrix_shape
+        return self.scaled_gram(np.eye(d1), np.zeros((d1, d2)), np.eye(d2))
+
+    def gram_solver(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
+        r"""A function that applies :math:`(\mathcal A\mathcal A^* + \mathrm{shift}\, I)^{-1}`, which must exist."""
+        shifted = self._gram + shift * np.eye(self.m)
+        factor = np.linalg.cholesky(shifted), True
+        return lambda rhs: scipy.linalg.cho_solve(factor, rhs, check_finite=False)
 
     @property
     def scale(self) -> float:
@@ -222,17 +242,17 @@ class Congruence(MeasurementMap):
 
 
 class Selected(MeasurementMap):
-    """Some of the measurements of a map, for maps that have no cheaper form of it."""
+    """Some of the measurements of a map, weighted, for maps that have no cheaper form of it."""
 
-    def __init__(self, inner: MeasurementMap, index: np.ndarray) -> None:
-        self.inner, self.index = inner, index
+    def __init__(self, inner: MeasurementMap, index: np.ndarray, weights: np.ndarray) -> None:
+        self.inner, self.index, self.weights = inner, index, weights
         self.matrix_shape, self.m = inner.matrix_shape, index.size
 
     def _forward(self, X: np.ndarray) -> np.ndarray:
-        return self.inner._forward(X)[self.index]
+        return self.weights * self.inner._forward(X)[self.index]
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
-        return self.inner._adjoint(np.bincount(self.index, y, self.inner.m))
+        return self.inner._adjoint(np.bincount(self.index, self.weights * y, self.inner.m))
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
@@ -243,7 +263,7 @@ class Selected(MeasurementMap):
         return np.tensordot(stack, Q @ stack, axes=([0, 1], [0, 1]))
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
-        return self.inner.rotated(P, Q)[self.index]
+        return self.weights[:, None, None] * self.inner.rotated(P, Q)[self.index]
 
 
 def _root_eigen(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

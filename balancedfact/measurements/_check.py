@@ -75,7 +75,13 @@ def check_measurements(
     as_number(tolerance, "tolerance", above=0.0)
     generator = as_rng(rng)
     (d1, d2), m = A.matrix_shape, A.m
-    stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
+    try:
+        stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
+    except Exception as error:
+        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{type(error).__name__}: {error}"}, tolerance)
+    if stack.shape != (m, d1, d2) or not np.isfinite(stack).all():
+        note = f"shape {stack.shape[1:]}" if stack.shape != (m, d1, d2) else "NaN or infinite values"
+        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{note}; expected finite {d1} x {d2}"}, tolerance)
     scale = np.abs(stack).max() or 1.0
     X, y = generator.standard_normal((d1, d2)), generator.standard_normal(m)
     k = min(d1, d2)
@@ -89,14 +95,23 @@ def check_measurements(
     right_square = scale**2 / (m * d1) * np.einsum("ipq,ipr->qr", unit, unit)
     swapped = np.einsum("pq,jrq,rs->jps", W12, stack, W12) + np.einsum("pr,jrs,sq->jpq", W11, stack, W22)
 
+    stack_gram = np.einsum("ipq,jpq->ij", stack, stack)
+    gram_shift = float(np.trace(stack_gram)) / m or 1.0
     some = np.flatnonzero(generator.random(m) < 0.7)[::-1]
     if some.size == 0:
         some = np.array([0])
 
+    seed = int(generator.integers(2**32))
+
     def whitened_forward() -> np.ndarray:
         white = A.whitened()
-        Z = np.random.default_rng(0).standard_normal(white.map.matrix_shape)
-        return white.scale * white.map(Z) - A(white.left @ Z @ white.right.T)
+        Z = np.random.default_rng(seed).standard_normal(white.map.matrix_shape)
+        return white.scale * white.map._forward(Z)  # Z is empty for a zero map
+
+    def whitened_expected() -> np.ndarray:
+        white = A.whitened()
+        Z = np.random.default_rng(seed).standard_normal(white.map.matrix_shape)
+        return A(white.left @ Z @ white.right.T)
 
     def operator_columns() -> np.ndarray:
         return aslinearoperator(A).matmat(np.eye(d1 * d2))
@@ -112,20 +127,23 @@ def check_measurements(
         "energy": (lambda: np.array(A.energy(L, R)), np.sum(np.einsum("pk,ipq,ql->ikl", L, stack, R) ** 2)),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
         "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),
-        "select": (lambda: A.select(some)(X), np.einsum("ipq,pq->i", stack[some], X)),
+        "select": (lambda: A.select(some, y[some])(X), y[some] * np.einsum("ipq,pq->i", stack[some], X)),
+        "row_norms": (lambda: A.row_norms, scale * np.sqrt(np.einsum("ipq,ipq->i", unit, unit))),
+        "gram_solver": (lambda: stack_gram @ A.gram_solver(gram_shift)(y) + gram_shift * A.gram_solver(gram_shift)(y), y),
         "scaled_gram": (lambda: A.scaled_gram(W11, W12, W22), np.einsum("ipq,jpq->ij", stack, swapped)),
         "D1": (lambda: A.D1 @ A.D1, left_square),
         "D2": (lambda: A.D2 @ A.D2, right_square),
-        "rescale_left": (lambda: A.scale * A.rescale_left(L), A.D1 @ L),
-        "rescale_right": (lambda: A.scale * A.rescale_right(R), A.D2 @ R),
-        "whitened": (whitened_forward, np.zeros(m)),
+        "rescale_left": (lambda: A.scale * A.rescale_left(L), lambda: A.D1 @ L),
+        "rescale_right": (lambda: A.scale * A.rescale_right(R), lambda: A.D2 @ R),
+        "whitened": (whitened_forward, whitened_expected),
         "linear_operator": (operator_columns, stack.reshape(m, d1 * d2)),
         "linear_operator.T": (lambda: aslinearoperator(A).rmatvec(y), np.einsum("i,ipq->pq", y, stack).ravel()),
     }
     errors, notes = {}, {}
-    for name, (compute, expected) in pairs.items():
+    for name, (compute, reference) in pairs.items():
         try:
             found = np.asarray(compute())
+            expected = reference() if callable(reference) else reference
         except Exception as error:  # a method of the map under test may fail in any way; that is a verdict, not a crash
             errors[name], notes[name] = np.inf, f"{type(error).__name__}: {error}"
             continue

@@ -80,11 +80,16 @@ class Dense(MeasurementMap):
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> Dense:
         return Dense._from_slabs(self._rotated_slabs(P, Q))
 
-    def select(self, index: np.ndarray) -> Dense:
-        return Dense._from_slabs(self._slabs[:, index])
+    def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> Dense:
+        chosen = self._slabs[:, index]
+        return Dense._from_slabs(chosen if weights is None else chosen * weights[:, None])
 
     @cached_property
-    def scale(self) -> float:  # type: ignore[override]
+    def row_norms(self) -> np.ndarray:
+        return np.sqrt(np.einsum("pmq,pmq->m", self._slabs, self._slabs))
+
+    @cached_property
+    def scale(self) -> float:
         return safe_scale(float(np.abs(self._slabs).max()))
 
     def _divided_by_scale(self) -> Dense:

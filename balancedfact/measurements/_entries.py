@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -55,6 +56,8 @@ class Entries(MeasurementMap):
     def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
         from balancedfact.measurements._sampled import sampled_product  # numba is imported only where it is used
 
+        if (len(L), len(R)) != self.matrix_shape:  # the compiled loop does not check its bounds
+            raise ValueError(f"L and R have {len(L)} and {len(R)} rows; expected {self.matrix_shape}")
         return self.weights * sampled_product(L, R, self.rows, self.cols)
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
@@ -85,8 +88,27 @@ class Entries(MeasurementMap):
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return np.einsum("ip,iq->ipq", self.weights[:, None] * P[self.rows], Q[self.cols])
 
-    def select(self, index: np.ndarray) -> Entries:
-        return Entries(self.rows[index], self.cols[index], self.matrix_shape, self.weights[index])
+    def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> Entries:
+        chosen = self.weights[index] if weights is None else self.weights[index] * weights
+        return Entries(self.rows[index], self.cols[index], self.matrix_shape, chosen)
+
+    @property
+    def row_norms(self) -> np.ndarray:
+        return np.abs(self.weights)
+
+    def gram_solver(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
+        # Measurements of different entries are orthogonal, so the Gram matrix has one block w w.T for every entry measured.
+        places, group = np.unique(self.rows * self.matrix_shape[1] + self.cols, return_inverse=True)
+        if shift == 0 and (places.size < self.m or not self.weights.all()):
+            raise np.linalg.LinAlgError("an entry is measured twice or with weight zero: the Gram matrix is singular")
+        if places.size == self.m:
+            return lambda rhs: rhs / (self.weights**2 + shift)
+        energy = np.bincount(group, self.weights**2) + shift
+
+        def solve(rhs: np.ndarray) -> np.ndarray:
+            return (rhs - self.weights * (np.bincount(group, self.weights * rhs) / energy)[group]) / shift
+
+        return solve
 
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         rows, cols, w = self.rows, self.cols, self.weights
@@ -95,8 +117,11 @@ class Entries(MeasurementMap):
         return gram * np.multiply.outer(w, w)
 
     @cached_property
-    def scale(self) -> float:  # type: ignore[override]
+    def scale(self) -> float:
         return safe_scale(float(np.abs(self.weights).max()))
+
+    def _divided_by_scale(self) -> Entries:
+        return self if self.scale == 1.0 else Entries(self.rows, self.cols, self.matrix_shape, self.weights / self.scale)
 
     @cached_property
     def _left_diagonal(self) -> np.ndarray:
@@ -129,9 +154,11 @@ class Entries(MeasurementMap):
             return super().whitened()
         left, right = 1 / self._left_diagonal[seen_rows], 1 / self._right_diagonal[seen_cols]
         row, col = np.searchsorted(seen_rows, self.rows), np.searchsorted(seen_cols, self.cols)
-        live = self.weights != 0
+        # A weight whose square is zero leaves no trace in the rescalings: its measurement stays, as zero, at the first entry.
+        live = (self._left_diagonal[self.rows] > 0) & (self._right_diagonal[self.cols] > 0)
         row, col = np.where(live, row, 0), np.where(live, col, 0)
-        reduced = Entries(row, col, (seen_rows.size, seen_cols.size), self.weights / self.scale * left[row] * right[col])
+        weights = np.where(live, self.weights / self.scale * left[row] * right[col], 0.0)
+        reduced = Entries(row, col, (seen_rows.size, seen_cols.size), weights)
         T1 = selection(seen_rows, left, self.matrix_shape[0])
         T2 = selection(seen_cols, right, self.matrix_shape[1])
         return Whitened(reduced, T1, T2, self.scale)

@@ -40,8 +40,18 @@ class RankOne(MeasurementMap):
         self.right = as_array(right, "right", ndim=2)
         if self.right.shape[0] != self.left.shape[0]:
             raise ValueError(f"right has {self.right.shape[0]} rows; expected {self.left.shape[0]}, as left has")
+        self._describe()
+
+    def _describe(self) -> None:
         self.m = self.left.shape[0]
         self.matrix_shape = (self.left.shape[1], self.right.shape[1])
+
+    @classmethod
+    def _from_vectors(cls, left: np.ndarray, right: np.ndarray) -> RankOne:
+        self = cls.__new__(cls)
+        self.left, self.right = left, right
+        self._describe()
+        return self
 
     def _forward(self, X: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", self.left @ X, self.right)
@@ -75,10 +85,15 @@ class RankOne(MeasurementMap):
         return np.einsum("ip,iq->ipq", self.left @ P, self.right @ Q)
 
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> RankOne:
-        return RankOne(self.left @ P, self.right @ Q)
+        return RankOne._from_vectors(self.left @ P, self.right @ Q)
 
-    def select(self, index: np.ndarray) -> RankOne:
-        return RankOne(self.left[index], self.right[index])
+    def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> RankOne:
+        left = self.left[index]
+        return RankOne._from_vectors(left if weights is None else left * weights[:, None], self.right[index])
+
+    @cached_property
+    def row_norms(self) -> np.ndarray:
+        return np.linalg.norm(self.left, axis=1) * np.linalg.norm(self.right, axis=1)
 
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         cross = self.left @ W12 @ self.right.T
@@ -94,4 +109,4 @@ class RankOne(MeasurementMap):
 
     def _divided_by_scale(self) -> RankOne:
         a, b = self._scales
-        return self if a == b == 1.0 else RankOne(self.left / a, self.right / b)
+        return self if a == b == 1.0 else RankOne._from_vectors(self.left / a, self.right / b)

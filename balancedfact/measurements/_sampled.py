@@ -18,6 +18,8 @@ def _sampled_product(L, R, rows, cols, out):  # type: ignore[no-untyped-def]
 
 def sampled_product(L: np.ndarray, R: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Return ``(L @ R.T)[rows, cols]`` in ``O(len(rows) * k)`` operations for factors of ``k`` columns."""
+    if L.ndim != 2 or R.ndim != 2 or L.shape[1] != R.shape[1]:
+        raise ValueError(f"L and R have shapes {L.shape} and {R.shape}; expected matrices with as many columns as each other")
     out = np.empty(rows.size)
     _sampled_product(np.ascontiguousarray(L), np.ascontiguousarray(R), rows, cols, out)
     return out

@@ -19,22 +19,22 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.linalg
 
-from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers._problem import NuclearProblem
 
 # Fraction of the way to the boundary of the cone that a step may go.
 _TO_BOUNDARY = 0.98
 
 
-def interior_point(A: MeasurementMap, b: np.ndarray, q: float, *, max_iterations: int = 100) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the iterates ``(Z, y)`` along the central path, from a start that fits the data.
 
     Every `y` is strictly feasible for the dual. The caller stops when the certificate of the pair is good enough; the sequence
     ends by itself when rounding errors leave no further step. The Gram matrix of the measurements must be invertible.
     """
+    A, b, q = problem.map, problem.b, problem.q
     d1, d2 = A.matrix_shape
     n = d1 + d2
-    gram = A.scaled_gram(np.eye(d1), np.zeros((d1, d2)), np.eye(d2))
-    least = A._adjoint(scipy.linalg.cho_solve((np.linalg.cholesky(gram), True), b))
+    least = A._adjoint(A.gram_solver(q)(b))
     radius = 2 * np.linalg.norm(least, 2)
     P = np.block([[radius * np.eye(d1), least], [least.T, radius * np.eye(d2)]])
     y, S = np.zeros(A.m), np.zeros((d1, d2))

@@ -1,0 +1,119 @@
+"""``balancedfact solve``: the flat solution of a problem in a file, with its certificate, as files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from balancedfact._validate import as_count, as_number, as_rng
+
+_DESCRIPTION = """\
+Find the flat factorization that fits the data in FILE and write it with its
+certificate into a folder: solution.npz, report.json, singular_values.png,
+gap.png and, for observed entries of a matrix that is not too large, matrix.png.
+
+FILE is a table of row,column,value or a matrix with missing values (.csv, .tsv,
+.txt, .npy, .mtx), or measurements with their data (.npz)."""
+
+_EPILOG = """\
+exit status:
+  0    the certificate closed
+  1    a result was written, but the certificate did not close
+  2    bad input or usage
+  130  interrupted before there was a result
+
+example:
+  balancedfact solve ratings.csv --penalty auto --out ratings-flat"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand to those of the command line."""
+    parser = subparsers.add_parser(
+        "solve",
+        help="find the flat solution of a problem in a file",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the problem")
+    parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
+    parser.add_argument(
+        "--penalty",
+        metavar="X|auto",
+        type=_penalty,
+        default=0.0,
+        help="weight of flatness against the fit, for noisy data; auto chooses it by hold-out (default: 0, an exact fit)",
+    )
+    parser.add_argument("--max-rank", metavar="K", type=int, help="largest rank allowed (default: any)")
+    parser.add_argument("--tol", metavar="T", type=float, default=1e-8, help="relative gap to reach (default: 1e-8)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -flat, here)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve, write and summarise; the exit status."""
+    _check(args)
+    import balancedfact as bf
+    from balancedfact.commands._solve_files import report, summary, write_all
+    from balancedfact.io import read_problem
+    from balancedfact.solvers import select_penalty
+
+    out = args.out or Path(f"{args.file.stem}-flat")
+    _refuse_unwritable(out)
+    problem = read_problem(args.file)
+    generator = as_rng(args.seed)
+    progress = False if args.quiet else None
+    start = time.perf_counter()
+    path = select_penalty(problem.A, problem.b, rng=generator, progress=progress) if args.penalty == "auto" else None
+    solution = bf.flat_minimum(
+        problem.A,
+        problem.b,
+        args.depth,
+        penalty=args.penalty if path is None else path.penalty,
+        max_rank=args.max_rank,
+        tol=args.tol,
+        rng=generator,
+        progress=progress,
+    )
+    settings = {name: getattr(args, name) for name in ("depth", "penalty", "max_rank", "tol", "seed")}
+    content = report(args.file, problem, solution, settings, path, time.perf_counter() - start)
+    files = write_all(out, problem, solution, content)
+    if not args.quiet:
+        print(summary(problem, content, out, files))
+    return 0 if solution.status.ok else 1
+
+
+def _penalty(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse bad options before anything is read, and by the names they have here."""
+    as_count(args.depth, "--depth", least=2)
+    as_number(args.tol, "--tol", above=0.0)
+    as_count(args.seed, "--seed", least=0)
+    if args.max_rank is not None:
+        as_count(args.max_rank, "--max-rank")
+    if args.penalty != "auto":
+        as_number(args.penalty, "--penalty", least=0.0)
+    if args.penalty != 0 and args.depth != 2:
+        raise ValueError(f"--penalty is {args.penalty} with --depth {args.depth}; expected --depth 2, or no penalty")
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Say before the solve, not after it, that its files cannot be written."""
+    place = out.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {str(out)!r}; expected a folder that can be written, but {str(place)!r} is not")

@@ -1,0 +1,165 @@
+"""What ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from balancedfact import __version__, plots
+from balancedfact._files import replacing
+from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
+from balancedfact.io import Problem
+from balancedfact.measurements import Entries
+from balancedfact.solution import Solution
+from balancedfact.solvers import PenaltyPath
+
+_LARGEST_IMAGE = 4_000_000  # entries of a matrix that is still drawn
+_PANEL = 3.6  # inches
+
+
+def report(
+    file: Path, problem: Problem, solution: Solution, settings: dict[str, Any], path: PenaltyPath | None, seconds: float
+) -> dict[str, Any]:
+    """Everything about a solve but the factors, as the content of ``report.json``."""
+    error = None
+    if problem.truth is not None:
+        size = float(np.linalg.norm(problem.truth))
+        error = float(np.linalg.norm(solution.matrix - problem.truth)) / (size or 1.0)
+    chosen = {"value": settings["penalty"]}
+    if path is not None:
+        chosen = {"value": path.penalty, "penalties": path.penalties.tolist(), "held_out_errors": path.errors.tolist()}
+    return {
+        "status": solution.status.value,
+        "ok": solution.status.ok,
+        "message": solution.message,
+        "value": solution.value,
+        "certificate": solution.certificate.to_dict(),
+        "rank": numerical_rank(product_singular_values(solution.layers)),
+        "rank_cut": RANK_CUT,
+        "truth_error": error,
+        "penalty": chosen,
+        "method": solution.method,
+        "iterations": len(solution.history.get("iteration", ())),
+        "seconds": seconds,
+        "problem": {
+            "file": str(file),
+            "kind": problem.kind,
+            "rows": problem.A.matrix_shape[0],
+            "columns": problem.A.matrix_shape[1],
+            "measurements": problem.A.m,
+            "widths": [solution.layers[0].shape[1], *(layer.shape[0] for layer in solution.layers)],
+        },
+        "settings": settings,
+        "versions": {
+            "balancedfact": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "scipy", "numba", "matplotlib")},
+        },
+        "row_labels": problem.row_labels,
+        "column_labels": problem.col_labels,
+    }
+
+
+def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str, Any]) -> list[str]:
+    """Write every file, each whole or not at all, the solution first; their names."""
+    out.mkdir(parents=True, exist_ok=True)
+    solution.save(out / "solution.npz")
+    with replacing(out / "report.json") as partial:
+        text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+    pictures: dict[str, Callable[[], Figure]] = {
+        "singular_values.png": lambda: _singular_values(solution),
+        "gap.png": lambda: _gap(solution),
+    }
+    A = problem.A
+    if isinstance(A, Entries) and A.shape[1] <= _LARGEST_IMAGE:
+        pictures["matrix.png"] = lambda: _matrix(A, problem.b, solution)
+    else:
+        (out / "matrix.png").unlink(missing_ok=True)  # an earlier run's picture must not pass for this one's
+    for name, draw in pictures.items():
+        with plots.style(), replacing(out / name) as partial:
+            draw().savefig(partial, format="png")
+    return ["solution.npz", "report.json", *pictures]
+
+
+def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[str]) -> str:
+    """What a reader at a terminal wants to know."""
+    certificate = content["certificate"]
+    lines = {"problem": f"{content['problem']['file']}: {_describe(problem)}"}
+    for name, labels in (("rows", problem.row_labels), ("columns", problem.col_labels)):
+        if labels is not None:
+            lines[name] = f"{labels[0]} ... {labels[-1]}" if len(labels) > 1 else labels[0]
+    lines |= {"status": content["status"], "message": content["message"]}
+    if content["penalty"]["value"]:
+        lines["penalty"] = f"{content['penalty']['value']:.6g}"
+    if "held_out_errors" in content["penalty"]:
+        errors = content["penalty"]["held_out_errors"]
+        lines["penalty"] += f", of {len(errors)} tried; root mean squared error {min(errors):.4g} on the data held out"
+    lines["value"] = f"{content['value']:.10g}"
+    lines["lower bound"] = f"{certificate['lower_bound']:.10g}" if not np.isnan(certificate["lower_bound"]) else "none exists"
+    if not np.isnan(certificate["gap"]):
+        lines["gap"] = f"{certificate['gap']:.1e}"
+    lines["residual"] = f"{certificate['feasibility']:.1e}"
+    lines["rank"] = f"{content['rank']}"
+    if content["truth_error"] is not None:
+        lines["truth error"] = f"{content['truth_error']:.2e}"
+    lines["seconds"] = f"{content['seconds']:.2f}"
+    lines["files"] = f"{out}: {', '.join(files)}"
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _describe(problem: Problem) -> str:
+    A = problem.A
+    d1, d2 = A.matrix_shape
+    if not isinstance(A, Entries):
+        return f"{A.m} {problem.kind} measurements of a {d1} x {d2} matrix"
+    seen = np.unique(np.ravel_multi_index((A.rows, A.cols), A.matrix_shape)).size
+    repeated = f", {A.m} observations in all" if A.m > seen else ""
+    return f"{seen} entries of a {d1} x {d2} matrix, {seen / (d1 * d2):.3g} of them{repeated}"
+
+
+def _plain(value: Any) -> Any:
+    """`value` with what JSON has no number for made ``null`` (not a number) or a string (infinite)."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (float, np.floating)) and not np.isfinite(value):
+        return None if np.isnan(value) else str(float(value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _singular_values(solution: Solution) -> Figure:
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    plots.singular_values(figure.subplots(), solution)
+    return figure
+
+
+def _gap(solution: Solution) -> Figure:
+    figure = Figure(figsize=(6.0, 6.0), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    plots.value_history(above, solution)
+    plots.gap_history(below, solution)
+    return figure
+
+
+def _matrix(A: Entries, b: np.ndarray, solution: Solution) -> Figure:
+    """Observed beside recovered, to one colour scale; rows and columns that were never observed stay white in both."""
+    d1, d2 = A.matrix_shape
+    width = _PANEL * min(max(d2 / d1, 0.5), 2.0) + 1.6
+    figure = Figure(figsize=(2 * width, _PANEL + 0.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plots.observed(left, A, b)
+    live = A.weights != 0
+    rows, cols = (np.bincount(at[live], minlength=d) > 0 for at, d in ((A.rows, d1), (A.cols, d2)))
+    limits = left.images[0].get_clim()
+    plots.recovered_matrix(right, solution.matrix, np.outer(rows, cols), limits=limits)
+    return figure

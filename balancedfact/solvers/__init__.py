@@ -1,0 +1,6 @@
+"""Solvers: the flattest factorization that fits the data, with a certificate."""
+
+from balancedfact.solvers._flat_minimum import flat_minimum
+from balancedfact.solvers._hold_out import PenaltyPath, select_penalty
+
+__all__ = ["PenaltyPath", "flat_minimum", "select_penalty"]

@@ -1,0 +1,164 @@
+r"""Factored method for large problems: no ``d1 x d2`` array, rank increased until the dual certificate closes the gap.
+
+For a penalty `q` a stationary pair of ``|A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` is optimal exactly when the largest singular
+value of ``A*(b - A(L R.T))`` is `q`; where it is larger, its singular vectors are a direction of descent that one more column opens
+(Burer and Monteiro 2003; Haeffele and Vidal 2015). The penalty falls in steps, and the rank follows it.
+
+Data to be interpolated are reached by the same path. At each step the pair is moved onto the data at its rank, and its optimality is
+tried by the vector of least norm with ``A*(y) V = U``, ``A*(y).T U = V`` for the singular vectors ``U, V`` of the pair: when the rest of
+``A*(y)`` is at most 1 in norm, the pair is a global minimiser (the dual certificate of Candes and Recht 2009). Where that fails, the
+path's own dual vector bounds the optimum, ever closer as the penalty falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, svds
+
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers._descent import descend
+from balancedfact.solvers._problem import NuclearProblem, Point, balanced
+
+_SHRINK = 0.25  # from one penalty of the path to the next
+_FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
+_FINAL = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
+_RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
+
+
+def factored(
+    problem: NuclearProblem,
+    rng: np.random.Generator,
+    *,
+    max_rank: int | None = None,
+    initial: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Iterator[Point]:
+    """Yield points along the path. With ``q = 0`` each has been moved onto the data as far as its rank allows.
+
+    `max_rank` limits the number of columns; `initial` is a pair to start from, which skips the path down to ``q > 0``.
+    """
+    A, b = problem.map, problem.b
+    d1, d2 = A.matrix_shape
+    limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
+    density = float(A.row_norms @ A.row_norms) / (d1 * d2)
+    largest = _leading(A.adjoint_operator(b), 1, np.zeros((d1, 0)), np.zeros((d2, 0)), rng)[1][0]
+    penalty = max(0.5 * largest, problem.q)
+    L, R, s = np.zeros((d1, 0)), np.zeros((d2, 0)), np.zeros(0)
+    y = b / penalty
+    if initial is not None:
+        L, R, s = balanced(*initial)
+        L, R, s = L[:, :limit], R[:, :limit], s[:limit]
+        y = (b - A.forward_factored(L, R)) / penalty
+        penalty = problem.q or penalty
+    accuracy = _accuracy(penalty, problem.q, largest)
+    while True:
+        fresh = True
+        while fresh:
+            L, R, fresh = _widened(A, L, R, y, penalty, density, limit, 10 * accuracy, rng)
+            if L.shape[1] == 0:
+                break
+            tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
+            end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol)
+            L, R, s = _trimmed(end.L, end.R)
+            y = end.residual / penalty
+        if problem.q > 0 and L.shape[1] > 0:
+            yield Point(L, R, s, y)
+        if penalty == problem.q:
+            if accuracy <= _FINAL:
+                return
+            accuracy = _FINAL  # the rank is known: now to full accuracy
+            continue
+        if problem.q == 0 and L.shape[1] > 0:
+            yield from _interpolating(problem, L, R, y, density)
+        if penalty <= _FLOOR * largest:
+            return
+        penalty = max(_SHRINK * penalty, problem.q)
+        accuracy = _accuracy(penalty, problem.q, largest)
+        y = (b - A.forward_factored(L, R)) / penalty
+
+
+def _accuracy(penalty: float, target: float, largest: float) -> float:
+    """To what relative accuracy a step of the path is worth solving: as far from the end, as coarse."""
+    return 0.01 if penalty == target else 0.02 * penalty / largest
+
+
+def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray, density: float) -> Iterator[Point]:
+    """The pair moved onto the data at its rank, with the dual vector of least norm where there is one, else with `y`."""
+    A, b = problem.map, problem.b
+    d1, d2 = A.matrix_shape
+    size = float(np.linalg.norm(b))
+    end = descend(A, b, 0.0, L, R, density=density, residual_tol=1e-14 * size, max_products=300)
+    L, R, s = _trimmed(end.L, end.R)
+    k = s.size
+    if np.linalg.norm(end.residual) <= 1e-10 * size and k * (d1 + d2 - k) <= A.m:
+        yield Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
+    else:
+        yield Point(L, R, s, y)
+
+
+def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, max_iterations: int = 500) -> np.ndarray:
+    """The `y` of least norm with ``A*(y) @ V = U`` and ``A*(y).T @ U = V``, by conjugate gradients in the tangent space."""
+
+    def normal(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        y = A.forward_factored(np.hstack([dL, U]), np.hstack([V, dR]))
+        S = A.adjoint_operator(y)
+        return S @ V, S.T @ U, y
+
+    y = np.zeros(A.m)
+    rL, rR = U.copy(), V.copy()
+    pL, pR = rL, rR
+    square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
+    for _ in range(max_iterations):
+        qL, qR, change = normal(pL, pR)
+        alpha = square / float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        y = y + alpha * change
+        rL, rR = rL - alpha * qL, rR - alpha * qR
+        new = float(np.vdot(rL, rL) + np.vdot(rR, rR))
+        if new <= 1e-24 * start:
+            break
+        pL, pR = rL + new / square * pL, rR + new / square * pR
+        square = new
+    return y
+
+
+def _widened(A, L, R, y, penalty, density, limit, slack, rng):  # type: ignore[no-untyped-def]
+    """Columns added along the singular vectors of ``A*(y)`` whose values exceed 1, as far as the limit allows."""
+    k = L.shape[1]
+    room = min(limit - k, max(4, k))
+    if room == 0:
+        return L, R, False
+    norms = np.linalg.norm(L, axis=0)
+    U, sigma, V = _leading(A.adjoint_operator(y), room, L / norms, R / norms, rng)
+    rise = sigma - 1
+    chosen = rise > slack
+    step = np.sqrt(penalty * rise[chosen] / density)
+    return np.hstack([L, U[:, chosen] * step]), np.hstack([R, V[:, chosen] * step]), bool(chosen.any())
+
+
+def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """The leading singular triplets of ``(I - U U.T) S (I - V V.T)``, largest first."""
+
+    def times(x: np.ndarray) -> np.ndarray:
+        w = S @ (x - V @ (V.T @ x))
+        return w - U @ (U.T @ w)
+
+    def transposed_times(x: np.ndarray) -> np.ndarray:
+        w = S.T @ (x - U @ (U.T @ x))
+        return w - V @ (V.T @ w)
+
+    shape = S.shape
+    if count >= min(shape):
+        left, sigma, right = np.linalg.svd(times(np.eye(shape[1])), full_matrices=False)
+        return left, sigma, right.T
+    operator = LinearOperator(shape, matvec=times, rmatvec=transposed_times, matmat=times, rmatmat=transposed_times, dtype=float)
+    left, sigma, right = svds(operator, k=count, tol=1e-4, v0=rng.standard_normal(min(shape)))
+    return left[:, ::-1], sigma[::-1], right[::-1].T
+
+
+def _trimmed(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The balanced pair without the columns that have vanished."""
+    L, R, s = balanced(L, R)
+    keep = s > _RELATIVE_RANK * max(float(s[0]), np.finfo(float).tiny)
+    return L[:, keep], R[:, keep], s[keep]

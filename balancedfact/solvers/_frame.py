@@ -1,0 +1,153 @@
+"""From the user's problem to the normalised convex one, and back to a solution with its certificate."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+
+from balancedfact._linalg import frobenius, magnitude
+from balancedfact.curvature import scaled_trace
+from balancedfact.measurements import Entries, MeasurementMap
+from balancedfact.solution import Certificate
+from balancedfact.solvers._problem import NuclearProblem, Point
+
+# Repeated measurements contradict one another when they differ by more than this, relative to the largest datum.
+_CONTRADICTION = 1e-9
+# How well data that are to be interpolated must be fitted, relative to their norm.
+FEASIBLE = 1e-10
+# Beyond this many measurements their linear dependence is not examined.
+MOST_DEPENDENT = 6000
+
+
+class Contradiction(Exception):
+    """The data are not the image of any matrix; carries a dual vector `y` with ``A*(y) = 0`` and ``b.y > 0``."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        super().__init__("contradictory data")
+        self.y = y
+
+
+class Frame:
+    """The normalised problem of a user's problem, and the way between the two.
+
+    ``X = size * left @ Z @ right.T``. Measurements are divided by their norms when they are to be interpolated, and those that
+    follow from others are left out; with a penalty both would change the objective.
+    """
+
+    def __init__(self, A: MeasurementMap, b: np.ndarray, penalty: float) -> None:
+        self.A, self.b, self.penalty = A, b, penalty
+        self.white = A.whitened()
+        map_, self.kept, self.weights = self.white.map, np.arange(A.m), np.ones(A.m)
+        if penalty == 0 and min(map_.matrix_shape) > 0:
+            norms = map_.row_norms
+            self.kept = np.flatnonzero(norms > 1e-13 * norms.max())
+            self.weights = 1 / norms[self.kept]
+            self.kept, self.weights = self._independent(map_.select(self.kept, self.weights))
+            map_ = map_.select(self.kept, self.weights)
+        data = b[self.kept] * self.weights
+        self.level = magnitude(data)
+        self.size = self.level / self.white.scale
+        self.problem = NuclearProblem(map_, data / self.level, penalty * self.white.scale / self.level)
+
+    @property
+    def units(self) -> float:
+        """The user's objective per unit of the normalised one."""
+        if self.penalty > 0:
+            return self.level * (self.penalty * self.white.scale)
+        return 4.0 * self.A.m * self.white.scale * self.level
+
+    def _independent(self, unit: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+        """Measurements none of which follows from the others; raise `Contradiction` when one that follows disagrees."""
+        kept, weights = self.kept, self.weights
+        data = self.b[kept] * weights
+        worst = np.setdiff1d(np.arange(self.A.m), kept)
+        if worst.size and np.any(self.b[worst] != 0):  # a measurement by the zero matrix
+            self._contradict({int(worst[np.argmax(np.abs(self.b[worst]))]): 1.0})
+        if isinstance(unit, Entries):
+            _, first, group = np.unique(unit.rows * unit.matrix_shape[1] + unit.cols, return_index=True, return_inverse=True)
+            sign = unit.weights * unit.weights[first][group]  # weights are +1 or -1 here
+            error = data - sign * data[first][group]
+            j = int(np.argmax(np.abs(error)))
+            if np.abs(error[j]) > _CONTRADICTION * magnitude(data):
+                self._contradict({int(kept[j]): weights[j], int(kept[first[group[j]]]): -sign[j] * weights[first[group[j]]]})
+            chosen = np.sort(first)
+        elif unit.m <= MOST_DEPENDENT:
+            gram = unit._gram
+            factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(gram, tol=1e-13 * unit.m, lower=1)
+            pivots = pivots - 1
+            chosen, rest = pivots[:rank], pivots[rank:]
+            if rest.size:
+                lower = np.tril(factor[:rank, :rank])
+                coefficients = scipy.linalg.cho_solve((lower, True), gram[np.ix_(chosen, rest)])
+                error = data[rest] - coefficients.T @ data[chosen]
+                j = int(np.argmax(np.abs(error)))
+                if np.abs(error[j]) > _CONTRADICTION * magnitude(data):
+                    combination = dict(zip(kept[chosen].tolist(), -coefficients[:, j] * weights[chosen], strict=True))
+                    self._contradict(combination | {int(kept[rest[j]]): weights[rest[j]]})
+            chosen = np.sort(chosen)
+        else:
+            return kept, weights
+        return kept[chosen], weights[chosen]
+
+    def _contradict(self, combination: dict[int, float]) -> None:
+        y = np.zeros(self.A.m)
+        y[list(combination)] = list(combination.values())
+        raise Contradiction(y * np.sign(float(self.b @ y)))
+
+    @cached_property
+    def unseen(self) -> str:
+        """A sentence on the directions that no measurement sees, empty if there are none."""
+        d1, d2 = self.A.matrix_shape
+        r1, r2 = self.white.map.matrix_shape
+        if (r1, r2) == (d1, d2):
+            return ""
+        kind = "rows and columns" if isinstance(self.A, Entries) else "left and right directions"
+        return f" No measurement sees {d1 - r1} and {d2 - r2} of the {kind}: flatness says nothing there, and the solution is zero."
+
+    def dual(self, y: np.ndarray) -> np.ndarray:
+        """A dual vector of the normalised problem in the user's units."""
+        full = np.zeros(self.A.m)
+        full[self.kept] = self.weights * y * (self.level * self.problem.q if self.penalty > 0 else self.white.scale)
+        return full
+
+    def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out."""
+        root = np.sqrt(self.size)
+        left, right = self.white.left, self.white.right
+        # left = D1^-1 restricted to its range, so its transpose times D1^2 is its pseudo-inverse.
+        return (
+            left.T @ self.A.rescale_left(self.A.rescale_left(L)) / root,
+            right.T @ self.A.rescale_right(self.A.rescale_right(R)) / root,
+        )
+
+    def certified(self, point: Point | None, y: np.ndarray, proof: str) -> tuple[list[np.ndarray], float, Certificate]:
+        """The layers of a point (``None``: zero), their objective, and the certificate, computed from what is returned."""
+        A, b = self.A, self.b
+        d1, d2 = A.matrix_shape
+        L, R = np.zeros((d1, 1)), np.zeros((d2, 1))
+        stationarity = balance = 0.0
+        if point is not None and point.s.size:
+            root = np.sqrt(self.size)
+            L, R = root * np.asarray(self.white.left @ point.L), root * np.asarray(self.white.right @ point.R)
+            S = self.problem.map.adjoint_operator(y)
+            stationarity = max(_deviation(S @ point.R, point.L), _deviation(S.T @ point.L, point.R))
+            balance = _deviation(point.L.T @ point.L, point.R.T @ point.R)
+        error = A.forward_factored(L, R) - b
+        dual = self.dual(y)
+        value = scaled_trace(L, R, A)
+        if self.penalty > 0:
+            value = 0.5 * frobenius(error) ** 2 + value * (self.penalty / (4 * A.m))
+            lower = float(b @ dual) - 0.5 * frobenius(dual) ** 2
+        else:
+            lower = 4.0 * A.m * float(b @ dual)
+        feasibility = frobenius(error) / frobenius(b) if np.any(b) else 0.0
+        gap = abs(value - lower) / value if value > 0 else 0.0
+        if self.penalty == 0 and feasibility > 10 * FEASIBLE:
+            gap = np.nan  # the value of a pair that does not fit is no upper bound
+        return [R.T.copy(), L], value, Certificate(feasibility, lower, gap, dual, stationarity, balance, proof)
+
+
+def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

@@ -1,0 +1,52 @@
+"""Sphinx settings. Build with ``sphinx-build -W --keep-going docs docs/_build/html`` from the root of the repository."""
+
+import shutil
+from pathlib import Path
+
+import balancedfact
+
+here = Path(__file__).resolve().parent
+
+# Sphinx reads only what lies below this folder; the notebooks are shown with the outputs they are stored with.
+shutil.rmtree(here / "notebooks", ignore_errors=True)
+(here / "notebooks").mkdir()
+for notebook in sorted((here.parent / "notebooks").glob("*.ipynb")):
+    shutil.copy(notebook, here / "notebooks" / notebook.name)
+
+project = "balancedfact"
+author = "The balancedfact authors"
+copyright = "2026, the balancedfact authors"
+release = version = balancedfact.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # formulas are set without a network: MathJax is copied into the site
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_nb",
+]
+exclude_patterns = ["_build", "examples"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # numpydoc's parameter tables already have them
+autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = True
+numpydoc_show_class_members = False
+numpydoc_validation_checks = {"GL01", "GL05", "GL06", "GL07", "GL09", "SS01", "PR02", "PR03"}
+
+nb_execution_mode = "off"
+myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+
+html_theme = "furo"
+html_title = "balancedfact"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_show_sphinx = False
+html_copy_source = False

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from hypothesis import given
+
+from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne, check_measurements
+from tests import bad_input, maps, oracles
+
+
+@given(maps.cases(maps.minimal))
+def test_four_methods_are_enough_for_all_others(case):
+    oracles.assert_agrees(*case)
+
+
+@given(maps.cases(maps.congruence))
+def test_the_general_congruence_is_a_full_map(case):
+    oracles.assert_agrees(*case)
+
+
+@given(maps.cases(maps.selected))
+def test_the_general_selection_is_a_full_map(case):
+    oracles.assert_agrees(*case)
+
+
+def test_a_selection_may_repeat_and_reorder(rng):
+    A, matrices = maps.minimal(rng, 3, 2, 5, "none")
+    index = np.array([4, 0, 4, 2])
+    oracles.assert_agrees(A.select(index), [matrices[i] for i in index], rng)
+
+
+@pytest.mark.parametrize("method", ["_forward", "_adjoint", "_left_moment", "_right_moment"])
+def test_no_map_lacks_one_of_the_four_methods(method):
+    incomplete = type("Incomplete", (maps.Minimal,), {method: getattr(MeasurementMap, method)})
+    with pytest.raises(TypeError, match=method):
+        incomplete(np.ones((1, 2, 2)))
+
+
+def test_default_methods_of_a_user_map_equal_the_built_in_ones(rng):
+    for build in maps.BUILT_IN.values():
+        A, matrices = build(rng, 4, 3, 6, "none")
+        B = maps.Minimal(matrices)
+        C, Q = rng.standard_normal((4, 2)), rng.standard_normal((3, 2))
+        root = rng.standard_normal((7, 8))
+        W = root @ root.T
+        np.testing.assert_allclose(A.energy(C, Q), B.energy(C, Q), rtol=1e-12)
+        np.testing.assert_allclose(A.D1, B.D1, atol=1e-13)
+        np.testing.assert_allclose(A.D2, B.D2, atol=1e-13)
+        np.testing.assert_allclose(
+            A.scaled_gram(W[:4, :4], W[:4, 4:], W[4:, 4:]), B.scaled_gram(W[:4, :4], W[:4, 4:], W[4:, 4:]), atol=1e-9
+        )
+
+
+def test_the_scaled_gram_matrix_of_the_identity_is_the_gram_matrix(rng):
+    for build in (*maps.BUILT_IN.values(), maps.minimal):
+        A, matrices = build(rng, 4, 3, 6, "none")
+        rows = np.reshape(matrices, (6, 12))
+        np.testing.assert_allclose(A.scaled_gram(np.eye(4), np.zeros((4, 3)), np.eye(3)), rows @ rows.T, atol=1e-12)
+
+
+def test_a_vanishing_energy_is_never_negative(rng):
+    for _ in range(50):
+        u, C = rng.standard_normal(4), rng.standard_normal((4, 3))
+        C -= np.outer(u, u @ C) / (u @ u)
+        A = Dense([np.outer(u, rng.standard_normal(3)) for _ in range(3)])
+        assert 0 <= A.energy(C, rng.standard_normal((3, 2))) < 1e-12
+
+
+MAPS = [Dense(np.ones((4, 2, 3))), RankOne(np.ones((4, 2)), np.ones((4, 3))), Entries([0] * 4, [1] * 4, (2, 3))]
+
+
+@pytest.mark.parametrize("A", MAPS, ids=lambda A: type(A).__name__)
+@pytest.mark.parametrize("X", bad_input.bad((2, 3)))
+def test_a_bad_matrix_is_refused(A, X):
+    with pytest.raises(ValueError, match=r"^X "):
+        A(X)
+
+
+@pytest.mark.parametrize("y", bad_input.bad((4,)))
+def test_a_bad_dual_vector_is_refused(y):
+    for A in MAPS:
+        with pytest.raises(ValueError, match=r"^y "):
+            A.adjoint(y)
+
+
+@pytest.mark.parametrize("P", bad_input.bad((3, 3)))
+def test_a_bad_left_weight_is_refused(P):
+    for A in MAPS:
+        with pytest.raises(ValueError, match=r"^P "):
+            A.left_moment(P)
+
+
+@pytest.mark.parametrize("Q", bad_input.bad((2, 2)))
+def test_a_bad_right_weight_is_refused(Q):
+    for A in MAPS:
+        with pytest.raises(ValueError, match=r"^Q "):
+            A.right_moment(Q)
+
+
+def test_messages_say_what_was_found_and_what_was_expected():
+    with pytest.raises(ValueError, match=r"^X has shape \(3, 2\); expected \(2, 3\)$"):
+        MAPS[0](np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"^X has 2 NaN or infinite values; expected finite numbers$"):
+        MAPS[0]([[np.nan, 1, 1], [1, np.inf, 1]])
+    with pytest.raises(ValueError, match=r"^X has dtype complex128; expected real numbers$"):
+        MAPS[0](np.ones((2, 3), dtype=complex))
+
+
+@pytest.mark.parametrize("build", [*maps.BUILT_IN.values(), *maps.DERIVED.values()], ids=[*maps.BUILT_IN, *maps.DERIVED])
+@pytest.mark.parametrize("edge", maps.EDGES)
+def test_the_conformance_check_passes_for_every_map_of_the_package(build, edge, rng):
+    A, _ = build(rng, 4, 3, 6, edge)
+    for each in (A, A.select(np.array([5, 1, 1])), A.congruence(rng.standard_normal((4, 2)), rng.standard_normal((3, 3)))):
+        report = check_measurements(each, rng)
+        assert report.ok, f"{each!r}\n{report}"
