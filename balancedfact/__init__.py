@@ -5,9 +5,19 @@ from types import ModuleType
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers import flat_minimum
+from balancedfact.solvers import flat_minimum, norm_minimum
 
-__all__ = ["Certificate", "Solution", "Status", "closed_forms", "curvature", "flat_minimum", "measurements", "solvers"]
+__all__ = [
+    "Certificate",
+    "Solution",
+    "Status",
+    "closed_forms",
+    "curvature",
+    "flat_minimum",
+    "measurements",
+    "norm_minimum",
+    "solvers",
+]
 __version__ = "0.1.0"
 
 

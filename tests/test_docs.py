@@ -5,6 +5,7 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import balancedfact as bf
@@ -26,6 +27,28 @@ def test_example_map_conforms_and_recovers():
             assert report.ok, f"{kind}, m = {m}, d = {d}:\n{report}"
     assert names["solution"].status.ok
     assert names["error"] < 1e-6
+
+
+@pytest.mark.parametrize("page", ["index.md", "guide/certificate.md"])
+def test_code_on_pages_runs(page):
+    A = bf.measurements.gaussian(30, (6, 5), rng=0)
+    names = {"np": np, "A": A, "b": A(np.outer(np.arange(1.0, 7.0), np.ones(5)))}
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, names)
+    assert names["solution"].status.ok
+
+
+def test_guide_computes_the_reported_bound():
+    A = bf.measurements.gaussian(20, (6, 5), rng=0)
+    b = A(np.outer(np.arange(1.0, 7.0), np.ones(5)))
+    text = (ROOT / "docs" / "guide" / "certificate.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(y = .*?)(4 \* A\.m \* \(b @ y\))", text, flags=re.DOTALL)
+    names = {"np": np, "A": A, "b": b, "solution": bf.flat_minimum(A, b)}
+    exec(block[1] + "bound = " + block[2], names)
+    assert names["bound"] == pytest.approx(names["solution"].certificate.lower_bound, rel=1e-12)
 
 
 def test_guide_names_methods_that_exist():

@@ -197,6 +197,10 @@ class MeasurementMap(ABC):
         left, right = _inverse_root(*self._left_root), _inverse_root(*self._right_root)
         return Whitened(self._divided_by_scale().congruence(left, right), left, right, self.scale)
 
+    def unwhitened(self) -> Whitened:
+        """This map in the coordinates ``Z = X``, in the form of `whitened`."""
+        return Whitened(self._divided_by_scale(), *(sp.eye_array(size) for size in self.matrix_shape), self.scale)
+
     # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 
     @property

@@ -1,13 +1,13 @@
 r"""Factored method for large problems: no ``d1 x d2`` array, rank increased until the dual certificate closes the gap.
 
-For a penalty `q` a stationary pair of ``|A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` is optimal exactly when the largest singular
-value of ``A*(b - A(L R.T))`` is `q`; where it is larger, its singular vectors are a direction of descent that one more column opens
-(Burer and Monteiro 2003; Haeffele and Vidal 2015). The penalty falls in steps, and the rank follows it.
+For a penalty `q` a stationary pair of ``|A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` is optimal exactly when the largest
+singular value of ``A*(b - A(L R.T))`` is `q`; where it is larger, its singular vectors are a direction of descent that one
+more column opens (Burer and Monteiro 2003; Haeffele and Vidal 2015). The penalty falls in steps, and the rank follows it.
 
-Data to be interpolated are reached by the same path. At each step the pair is moved onto the data at its rank, and its optimality is
-tried by the vector of least norm with ``A*(y) V = U``, ``A*(y).T U = V`` for the singular vectors ``U, V`` of the pair: when the rest of
-``A*(y)`` is at most 1 in norm, the pair is a global minimiser (the dual certificate of Candes and Recht 2009). Where that fails, the
-path's own dual vector bounds the optimum, ever closer as the penalty falls.
+Data to be interpolated are reached by the same path. At each step the pair is moved onto the data at its rank, and its
+optimality is tried by the vector of least norm with ``A*(y) V = U``, ``A*(y).T U = V`` for the singular vectors ``U, V`` of
+the pair: when the rest of ``A*(y)`` is at most 1 in norm, the pair is a global minimiser (the dual certificate of Candes
+and Recht 2009). Where that fails, the path's own dual vector bounds the optimum, ever closer as the penalty falls.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
     if count >= min(shape):
         left, sigma, right = np.linalg.svd(times(np.eye(shape[1])), full_matrices=False)
         return left, sigma, right.T
-    operator = LinearOperator(shape, matvec=times, rmatvec=transposed_times, matmat=times, rmatmat=transposed_times, dtype=float)
+    operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
     left, sigma, right = svds(operator, k=count, tol=1e-4, v0=rng.standard_normal(min(shape)))
     return left[:, ::-1], sigma[::-1], right[::-1].T
 

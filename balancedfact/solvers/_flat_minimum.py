@@ -1,26 +1,16 @@
-"""The front door: the flattest factorization that fits the data, with its certificate."""
+"""The flattest factorization that fits the data, with its certificate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
-from balancedfact.measurements import Entries, MeasurementMap, RankOne
-from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers._descent import descend
-from balancedfact.solvers._factored import factored, least_norm_certificate
-from balancedfact.solvers._frame import FEASIBLE, MOST_DEPENDENT, Contradiction, Frame
-from balancedfact.solvers._interior_point import interior_point
-from balancedfact.solvers._problem import NuclearProblem, Point, balanced, balanced_from_matrix
-from balancedfact.solvers._spectral_norm import norm_bound
-from balancedfact.solvers._splitting import splitting
-from balancedfact.solvers._watch import Watch
-
-# Random starts tried when no matrix within a rank limit fits from the first.
-_RESTARTS = 5
+from balancedfact._validate import as_count
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Solution
+from balancedfact.solvers._certified import certified_minimum
 
 
 def flat_minimum(
@@ -84,15 +74,13 @@ def flat_minimum(
         If an argument is malformed. Data that contradict one another are not an error but ``Status.INFEASIBLE``, and a rank
         limit that no solution meets is ``Status.RANK_EXCLUDED``.
 
-    Notes
-    -----
-    **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound on
-    the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
-    `penalty`). It is computed from the `y` that is returned.
+    Notes ----- **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y``
+    is a lower bound on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`,
+    the norm at most `penalty`). It is computed from the `y` that is returned.
 
-    **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a primal-dual
-    interior-point method; for matrices whose singular value decomposition is affordable, accelerated Douglas-Rachford splitting; for
-    large problems and for rank limits a factored second-order method with increasing rank.
+    **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
+    primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated
+    Douglas-Rachford splitting; for large problems and for rank limits a factored second-order method with increasing rank.
 
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.
@@ -114,130 +102,17 @@ def flat_minimum(
     >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), solution.value))
     True
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data = as_array(b, "b", shape=(A.m,))
     if as_count(depth, "depth", least=2) != 2:
         raise ValueError(f"depth is {depth}; expected 2, the depth that is implemented")
-    penalty = as_number(penalty, "penalty", least=0.0)
-    limit = None if max_rank is None else as_count(max_rank, "max_rank")
-    tol = as_number(tol, "tol", above=0.0)
-    generator = as_rng(rng)
-    start = None if initial is None else as_pair(*initial, A.matrix_shape)
-    try:
-        frame = Frame(A, data, penalty)
-    except Contradiction as found:
-        return _contradictory(A, found.y)
-    if _zero_is_optimal(frame, generator):
-        y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
-        layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
-        return Solution(layers, value, Status.OPTIMAL, f"The zero matrix is optimal.{frame.unseen}", certificate, {}, "closed form")
-    with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
-        method = interrupted = ""
-        try:
-            for method in _run(frame, watch, limit, None if start is None else frame.normalised(*start)):
-                pass
-        except KeyboardInterrupt:
-            interrupted = "Interrupted; this is the best point so far."
-    layers, value, certificate = frame.certified(watch.point, watch.y, watch.proof)
-    status, message = (Status.INTERRUPTED, interrupted) if interrupted else _outcome(certificate, penalty, limit, tol)
-    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, method)
-
-
-def _run(frame: Frame, watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> Iterator[str]:
-    """Run the algorithms that suit the problem, naming each before it starts, until one closes the gap."""
-    problem = frame.problem
-    for method in _suitable(problem):
-        yield method
-        if method == "factored":
-            watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
-        else:
-            dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
-            watch.follow(Point(*balanced_from_matrix(Z), y) for Z, y in dense)
-            _polish(watch)
-        if watch.closed:
-            break
-    if limit is not None and watch.point is not None and watch.point.s.size > limit:
-        # The solution of the convex problem is of higher rank: search within the limit, against the bound just found.
-        yield f"{method}, then factored"
-        watch.forget_pair()
-        watch.follow(factored(problem, watch.rng, max_rank=limit))
-    if limit is not None and not watch.feasible:
-        # Fitting within a rank limit is not convex: a few other starts before the limit is called too low.
-        for _ in range(_RESTARTS):
-            L, R = (watch.rng.standard_normal((size, limit)) for size in problem.map.matrix_shape)
-            watch.follow(factored(problem, watch.rng, max_rank=limit, initial=(L, R)))
-            if watch.feasible:
-                break
-
-
-def _suitable(problem: NuclearProblem) -> list[str]:
-    """The algorithms to try in turn, by size and structure."""
-    A = problem.map
-    d1, d2 = A.matrix_shape
-    stacked = 0 if isinstance(A, RankOne | Entries) else A.m * d1 * d2
-    methods = []
-    if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
-        methods.append("interior-point")
-    if d1 * d2 <= 300_000 and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
-        methods.append("splitting")
-    return methods or ["factored"]
-
-
-def _polish(watch: Watch) -> None:
-    """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
-    problem, near = watch.problem, watch.point
-    if near is None or near.s.size == 0:
-        return
-    A = problem.map
-    # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank.
-    t = near.s[0]
-    k = min(balanced_from_matrix(near.L @ near.R.T + t * A._adjoint(watch.y), t)[2].size, near.s.size)
-    if k == 0:
-        return
-    density = float(A.row_norms @ A.row_norms) / (A.matrix_shape[0] * A.matrix_shape[1])
-    end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=density, max_products=500)
-    L, R, s = balanced(end.L, end.R)
-    y = watch.y
-    if problem.q > 0:
-        y = end.residual / problem.q
-    elif k * (sum(A.matrix_shape) - k) <= A.m:
-        y = least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s))
-    watch.prefer(Point(L, R, s, y))
-
-
-def _outcome(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
-    """The verdict as a status and a sentence, from the numbers that are returned."""
-    gap = f"a relative {certificate.gap:.1e}"
-    if penalty == 0 and certificate.feasibility > 10 * FEASIBLE:
-        if limit is not None:
-            found = f"No matrix of rank {limit} or less was found to fit the data"
-            return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
-        return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
-    if certificate.gap <= tol:
-        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {gap}."
-    if limit is not None:
-        found = f"The best found of rank {limit} or less"
-        return Status.RANK_LIMITED, f"{found}; without the limit a factorization may be better by up to {gap}."
-    return Status.GAP_OPEN, f"Stopped where a factorization may still be better by up to {gap}."
-
-
-def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
-    problem = frame.problem
-    if not np.any(problem.b) or min(problem.map.matrix_shape) == 0:
-        return True
-    if problem.q == 0:
-        return False
-    nothing = [np.zeros((size, 0)) for size in problem.map.matrix_shape]
-    return norm_bound(problem.map.adjoint_operator(problem.b), *nothing, rng)[0] <= problem.q
-
-
-def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
-    d1, d2 = A.matrix_shape
-    proof = "the dual vector y combines the measurements to zero, A*(y) = 0, and the data to b.y > 0"
-    message = (
-        "The data contradict one another: no matrix of any rank fits them, and the zero matrix is returned. "
-        "With a penalty > 0 they need not be fitted exactly."
+    return certified_minimum(
+        A,
+        b,
+        flat=True,
+        penalty=penalty,
+        max_rank=max_rank,
+        tol=tol,
+        rng=rng,
+        initial=initial,
+        callback=callback,
+        progress=progress,
     )
-    certificate = Certificate(1.0, np.inf, np.nan, y, np.nan, np.nan, proof)
-    return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form")

@@ -36,10 +36,15 @@ class Frame:
     follow from others are left out; with a penalty both would change the objective.
     """
 
-    def __init__(self, A: MeasurementMap, b: np.ndarray, penalty: float) -> None:
-        self.A, self.b, self.penalty = A, b, penalty
-        self.white = A.whitened()
+    def __init__(self, A: MeasurementMap, b: np.ndarray, penalty: float, *, flat: bool) -> None:
+        self.A, self.b, self.penalty, self.flat = A, b, penalty, flat
+        self.white = A.whitened() if flat else A.unwhitened()
+        # The objective is 4 m nuclear(D1 X D2) with D1 X D2 = scale**2 Z, or 2 nuclear(X) with X = Z.
+        self.weight = 4.0 * A.m if flat else 2.0
+        self.unit = self.white.scale if flat else 1 / self.white.scale
         map_, self.kept, self.weights = self.white.map, np.arange(A.m), np.ones(A.m)
+        if penalty == 0 and min(map_.matrix_shape) == 0 and np.any(b):  # every measurement is by the zero matrix
+            self._contradict({int(np.argmax(np.abs(b))): 1.0})
         if penalty == 0 and min(map_.matrix_shape) > 0:
             norms = map_.row_norms
             self.kept = np.flatnonzero(norms > 1e-13 * norms.max())
@@ -49,14 +54,12 @@ class Frame:
         data = b[self.kept] * self.weights
         self.level = magnitude(data)
         self.size = self.level / self.white.scale
-        self.problem = NuclearProblem(map_, data / self.level, penalty * self.white.scale / self.level)
+        self.problem = NuclearProblem(map_, data / self.level, penalty * self.unit / self.level)
 
     @property
     def units(self) -> float:
         """The user's objective per unit of the normalised one."""
-        if self.penalty > 0:
-            return self.level * (self.penalty * self.white.scale)
-        return 4.0 * self.A.m * self.white.scale * self.level
+        return self.level * self.unit * (self.penalty if self.penalty > 0 else self.weight)
 
     def _independent(self, unit: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
         """Measurements none of which follows from the others; raise `Contradiction` when one that follows disagrees."""
@@ -104,23 +107,22 @@ class Frame:
         if (r1, r2) == (d1, d2):
             return ""
         kind = "rows and columns" if isinstance(self.A, Entries) else "left and right directions"
-        return f" No measurement sees {d1 - r1} and {d2 - r2} of the {kind}: flatness says nothing there, and the solution is zero."
+        unseen = f" No measurement sees {d1 - r1} and {d2 - r2} of the {kind}"
+        return f"{unseen}: flatness says nothing there, and the solution is zero."
 
     def dual(self, y: np.ndarray) -> np.ndarray:
         """A dual vector of the normalised problem in the user's units."""
         full = np.zeros(self.A.m)
-        full[self.kept] = self.weights * y * (self.level * self.problem.q if self.penalty > 0 else self.white.scale)
+        full[self.kept] = self.weights * y * (self.level * self.problem.q if self.penalty > 0 else self.unit)
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out."""
         root = np.sqrt(self.size)
-        left, right = self.white.left, self.white.right
-        # left = D1^-1 restricted to its range, so its transpose times D1^2 is its pseudo-inverse.
-        return (
-            left.T @ self.A.rescale_left(self.A.rescale_left(L)) / root,
-            right.T @ self.A.rescale_right(self.A.rescale_right(R)) / root,
-        )
+        if self.flat:  # left = D1^-1 restricted to its range, so that left.T @ D1^2 is its pseudo-inverse
+            L = self.A.rescale_left(self.A.rescale_left(L))
+            R = self.A.rescale_right(self.A.rescale_right(R))
+        return np.asarray(self.white.left.T @ L) / root, np.asarray(self.white.right.T @ R) / root
 
     def certified(self, point: Point | None, y: np.ndarray, proof: str) -> tuple[list[np.ndarray], float, Certificate]:
         """The layers of a point (``None``: zero), their objective, and the certificate, computed from what is returned."""
@@ -136,12 +138,12 @@ class Frame:
             balance = _deviation(point.L.T @ point.L, point.R.T @ point.R)
         error = A.forward_factored(L, R) - b
         dual = self.dual(y)
-        value = scaled_trace(L, R, A)
+        value = scaled_trace(L, R, A) if self.flat else frobenius(L) ** 2 + frobenius(R) ** 2
         if self.penalty > 0:
-            value = 0.5 * frobenius(error) ** 2 + value * (self.penalty / (4 * A.m))
+            value = 0.5 * frobenius(error) ** 2 + value * (self.penalty / self.weight)
             lower = float(b @ dual) - 0.5 * frobenius(dual) ** 2
         else:
-            lower = 4.0 * A.m * float(b @ dual)
+            lower = self.weight * float(b @ dual)
         feasibility = frobenius(error) / frobenius(b) if np.any(b) else 0.0
         gap = abs(value - lower) / value if value > 0 else 0.0
         if self.penalty == 0 and feasibility > 10 * FEASIBLE:

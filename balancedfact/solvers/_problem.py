@@ -1,7 +1,8 @@
 r"""The convex problem behind every flat pair, in coordinates where nothing but the nuclear norm is left.
 
-``min nuclear(Z) + |A(Z) - b|^2 / (2 q)``, or with ``q = 0`` subject to ``A(Z) = b``; dual ``max b.y - q |y|^2 / 2`` subject to
-``|A*(y)| <= 1``. Algorithms see only this problem and propose factors of `Z` and a vector `y`; what they propose is judged here.
+``min nuclear(Z) + |A(Z) - b|^2 / (2 q)``, or with ``q = 0`` subject to ``A(Z) = b``; dual ``max b.y - q |y|^2 / 2`` subject
+to ``|A*(y)| <= 1``. Algorithms see only this problem and propose factors of `Z` and a vector `y`; what they propose is
+judged here.
 """
 
 from __future__ import annotations

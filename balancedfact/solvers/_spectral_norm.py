@@ -1,11 +1,11 @@
 r"""An upper bound on a largest singular value that can be trusted, for certificates.
 
 Small matrices: the dense singular values, with a margin for rounding. Large sparse ones: block elimination and a randomised
-Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or ``span(V)`` are
-small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the sphere: by Kuczynski and
-Wozniakowski (1992, Theorem 4.2) ``k`` steps on ``N.T N``, of order ``n``, give a value below ``(1 - eps) |N|^2`` with probability at most
-``1.648 sqrt(n) exp(-sqrt(eps) (2 k - 1))``. Where `U` and `V` carry the singular values near the norm, the rest is smaller by a good
-factor, so a large `eps` and few steps suffice.
+Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
+``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
+sphere: by Kuczynski and Wozniakowski (1992, Theorem 4.2) ``k`` steps on ``N.T N``, of order ``n``, give a value below ``(1
+- eps) |N|^2`` with probability at most ``1.648 sqrt(n) exp(-sqrt(eps) (2 k - 1))``. Where `U` and `V` carry the singular
+values near the norm, the rest is smaller by a good factor, so a large `eps` and few steps suffice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 r"""Douglas-Rachford splitting with Anderson acceleration, for matrices of moderate size and any number of measurements.
 
-Alternates the proximal map of the data, ``Z = V + t A*(y)`` with ``(t A A* + q I) y = b - A(V)``, and that of the nuclear norm. The first
-gives a point that fits and, without further work, the dual vector; the second the rank. The iteration is nearly linear close to the
-solution, so type-II Anderson mixing of a few iterates speeds it up. The step `t` follows the ratio of the two halves of the gap.
+Alternates the proximal map of the data, ``Z = V + t A*(y)`` with ``(t A A* + q I) y = b - A(V)``, and that of the nuclear
+norm. The first gives a point that fits and, without further work, the dual vector; the second the rank. The iteration is
+nearly linear close to the solution, so type-II Anderson mixing of a few iterates speeds it up. The step `t` follows the
+ratio of the two halves of the gap.
 """
 
 from __future__ import annotations

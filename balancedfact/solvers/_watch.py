@@ -33,6 +33,7 @@ class Watch:
         self.problem, self.units, self.tol, self.rng, self.callback = problem, units, 0.5 * tol, rng, callback
         self.started = time.perf_counter()
         self.records: list[dict[str, float]] = []
+        self.method = ""
         self.point: Point | None = None
         self.value, self.residual = np.inf, np.inf
         self.lower, self.y, self.proof = -np.inf, np.zeros(problem.map.m), "no bound was computed"

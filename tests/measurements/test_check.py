@@ -131,6 +131,7 @@ def test_a_planted_mistake_is_found_and_named(methods, expected, rng):
     report = check_measurements(mistaken(rng.standard_normal((5, 3, 3)), **methods), rng)
     assert not report.ok
     assert expected <= failing(report), str(report)
+    assert not any(np.isnan(error) for error in report.errors.values())
     for name in expected:
         assert any(line.startswith("FAIL") and name in line for line in str(report).splitlines())
 
