@@ -64,11 +64,24 @@ class Entries(MeasurementMap):
         return self.adjoint_operator(y).toarray()
 
     @cached_property
-    def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pattern(self) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
         """Row-sorted order of the measurements, with the column indices and row pointers of the sparse matrix they form."""
-        order = np.lexsort((self.cols, self.rows))
+        small = max(self.m, *self.matrix_shape) < 2**31
         pointers = np.concatenate([[0], np.cumsum(np.bincount(self.rows, minlength=self.matrix_shape[0]))])
-        return order, self.cols[order], pointers
+        order: np.ndarray | slice = slice(None)
+        if np.any(np.diff(self.rows) < 0):
+            order = np.lexsort((self.cols, self.rows))
+        kind = np.int32 if small else np.int64
+        return order, self.cols[order].astype(kind), pointers.astype(kind)
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first measurement of every entry that is measured, and for every measurement the number of its entry."""
+        code = self.rows * self.matrix_shape[1] + self.cols
+        if np.all(np.diff(code) > 0):
+            return np.arange(self.m), np.arange(self.m)
+        _, first, group = np.unique(code, return_index=True, return_inverse=True)
+        return first, group
 
     def adjoint_operator(self, y: np.ndarray) -> sp.csr_array:
         order, indices, pointers = self._pattern
@@ -98,7 +111,7 @@ class Entries(MeasurementMap):
 
     def gram_solver(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
         # Measurements of different entries are orthogonal, so the Gram matrix has one block w w.T for every entry measured.
-        places, group = np.unique(self.rows * self.matrix_shape[1] + self.cols, return_inverse=True)
+        places, group = self.places
         if shift == 0 and (places.size < self.m or not self.weights.all()):
             raise np.linalg.LinAlgError("an entry is measured twice or with weight zero: the Gram matrix is singular")
         if places.size == self.m:

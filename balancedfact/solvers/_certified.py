@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -77,10 +78,14 @@ def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] |
             watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
         else:
             dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
-            watch.follow(Point(*balanced_from_matrix(Z), y) for Z, y in dense)
+            with suppress(np.linalg.LinAlgError):  # a penalty so small that it is lost in the rounding of the Gram matrix
+                watch.follow(Point(*balanced_from_matrix(Z), y) for Z, y in dense)
             _polish(watch)
         if watch.closed:
             break
+    if watch.point is None:
+        watch.method = "factored"
+        watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
     if limit is not None and watch.point is not None and watch.point.s.size > limit:
         # The solution of the convex problem is of higher rank: search within the limit, against the bound just found.
         watch.method += ", then factored"

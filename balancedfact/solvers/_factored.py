@@ -24,7 +24,7 @@ from balancedfact.solvers._problem import NuclearProblem, Point, balanced
 
 _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
-_FINAL = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
+_FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
@@ -66,9 +66,9 @@ def factored(
         if problem.q > 0 and L.shape[1] > 0:
             yield Point(L, R, s, y)
         if penalty == problem.q:
-            if accuracy <= _FINAL:
+            if accuracy <= _FINEST:
                 return
-            accuracy = _FINAL  # the rank is known: now to full accuracy
+            accuracy = max(1e-3 * accuracy, _FINEST)
             continue
         if problem.q == 0 and L.shape[1] > 0:
             yield from _interpolating(problem, L, R, y, density)

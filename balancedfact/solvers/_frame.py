@@ -33,7 +33,7 @@ class Frame:
     """The normalised problem of a user's problem, and the way between the two.
 
     ``X = size * left @ Z @ right.T``. Measurements are divided by their norms when they are to be interpolated, and those that
-    follow from others are left out; with a penalty both would change the objective.
+    follow from others are left out; with a penalty both would change the objective, and all are divided by the largest norm.
     """
 
     def __init__(self, A: MeasurementMap, b: np.ndarray, penalty: float, *, flat: bool) -> None:
@@ -43,10 +43,10 @@ class Frame:
         self.weight = 4.0 * A.m if flat else 2.0
         self.unit = self.white.scale if flat else 1 / self.white.scale
         map_, self.kept, self.weights = self.white.map, np.arange(A.m), np.ones(A.m)
-        if penalty == 0 and min(map_.matrix_shape) == 0 and np.any(b):  # every measurement is by the zero matrix
+        norms = map_.row_norms
+        if penalty == 0 and not norms.any() and np.any(b):  # every measurement is by the zero matrix
             self._contradict({int(np.argmax(np.abs(b))): 1.0})
-        if penalty == 0 and min(map_.matrix_shape) > 0:
-            norms = map_.row_norms
+        if penalty == 0 and norms.any():
             self.kept = np.flatnonzero(norms > 1e-13 * norms.max())
             self.weights = 1 / norms[self.kept]
             self.kept, self.weights = self._independent(map_.select(self.kept, self.weights))
@@ -54,6 +54,10 @@ class Frame:
         data = b[self.kept] * self.weights
         self.level = magnitude(data)
         self.size = self.level / self.white.scale
+        if penalty > 0:
+            largest = magnitude(norms)
+            map_ = map_.select(self.kept, self.weights / largest)
+            self.size, self.unit = self.size / largest, self.unit / largest
         self.problem = NuclearProblem(map_, data / self.level, penalty * self.unit / self.level)
 
     @property
@@ -65,11 +69,12 @@ class Frame:
         """Measurements none of which follows from the others; raise `Contradiction` when one that follows disagrees."""
         kept, weights = self.kept, self.weights
         data = self.b[kept] * weights
-        worst = np.setdiff1d(np.arange(self.A.m), kept)
-        if worst.size and np.any(self.b[worst] != 0):  # a measurement by the zero matrix
-            self._contradict({int(worst[np.argmax(np.abs(self.b[worst]))]): 1.0})
+        rest = np.abs(self.b)
+        rest[kept] = 0.0
+        if np.any(rest):  # a measurement by the zero matrix that is not zero
+            self._contradict({int(np.argmax(rest)): 1.0})
         if isinstance(unit, Entries):
-            _, first, group = np.unique(unit.rows * unit.matrix_shape[1] + unit.cols, return_index=True, return_inverse=True)
+            first, group = unit.places
             sign = unit.weights * unit.weights[first][group]  # weights are +1 or -1 here
             error = data - sign * data[first][group]
             j = int(np.argmax(np.abs(error)))

@@ -78,6 +78,8 @@ class _Anderson:
         changes = np.diff([step.ravel() for step in self.steps], axis=0)
         moves = np.diff([point.ravel() for point in self.points], axis=0)
         gram = changes @ changes.T
+        if not gram.any():  # a fixed point to the last digit
+            return V + f
         gram[np.diag_indices_from(gram)] += 1e-10 * np.trace(gram)
         weights = np.linalg.solve(gram, changes @ f.ravel())
         return V + f - (weights @ (moves + changes)).reshape(V.shape)
