@@ -61,7 +61,10 @@ def certified_minimum(
             _run(watch, limit, None if start is None else frame.normalised(*start))
         except KeyboardInterrupt:
             interrupted = True
-    layers, value, certificate = frame.certified(watch.point, watch.y, watch.proof)
+    point = watch.point
+    if limit is not None and point is not None:  # a dense algorithm that was interrupted leaves a point of any rank
+        point = Point(point.L[:, :limit], point.R[:, :limit], point.s[:limit], point.y)
+    layers, value, certificate = frame.certified(point, watch.y, watch.proof)
     if interrupted:
         status, message = Status.INTERRUPTED, "Interrupted; this is the best point so far."
     else:

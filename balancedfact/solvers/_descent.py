@@ -2,7 +2,7 @@ r"""Second-order descent on the two factors, for any measurement map and without
 
 Minimises ``f(L, R) = |A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` by a trust-region Newton method whose steps come from
 conjugate gradients (Steihaug 1983). One Hessian product costs one forward map and four applications of an adjoint to `k`
-columns: ``O(m k)`` for entry sampling. Conjugate gradients are preconditioned in the way of Mishra and Sepulchre ("Riemannian
+columns (two with ``q = 0``, where Gauss-Newton steps are taken): ``O(m k)`` for entry sampling. Conjugate gradients are preconditioned in the way of Mishra and Sepulchre ("Riemannian
 preconditioning", 2016): the curvature in `L` is close to ``density R.T R + q I``, that in `R` to ``density L.T L + q I``.
 """
 
@@ -66,6 +66,8 @@ def descend(
 
         def hessian(dL: np.ndarray, dR: np.ndarray, L=L, R=R, back=back) -> Pair:  # type: ignore[no-untyped-def]
             push = A.adjoint_operator(A.forward_factored(np.hstack([dL, L]), np.hstack([R, dR])))
+            if q == 0:  # Gauss-Newton: the residual is to vanish, and its part of the Hessian with it
+                return push @ R, push.T @ L
             return push @ R - back @ dR + q * dL, push.T @ L - back.T @ dL + q * dR
 
         step, model, products, length = _steihaug(hessian, precondition, slope, radius, norm, budget)

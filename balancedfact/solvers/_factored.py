@@ -55,8 +55,12 @@ def factored(
     accuracy = _accuracy(penalty, problem.q, largest)
     while True:
         fresh = True
-        while fresh:
-            L, R, fresh = _widened(A, L, R, y, penalty, density, limit, 10 * accuracy, rng)
+        while fresh:  # before the last penalty, what is still missing will be seen at the next one
+            before = L.shape[1]
+            room = min(limit - before, max(8, before))
+            L, R = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
+            added = L.shape[1] - before
+            fresh = added > 0 if penalty == problem.q else added == room > 0
             if L.shape[1] == 0:
                 break
             tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
@@ -123,18 +127,16 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     return y
 
 
-def _widened(A, L, R, y, penalty, density, limit, slack, rng):  # type: ignore[no-untyped-def]
-    """Columns added along the singular vectors of ``A*(y)`` whose values exceed 1, as far as the limit allows."""
-    k = L.shape[1]
-    room = min(limit - k, max(4, k))
+def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
+    """Up to `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
-        return L, R, False
+        return L, R
     norms = np.linalg.norm(L, axis=0)
     U, sigma, V = _leading(A.adjoint_operator(y), room, L / norms, R / norms, rng)
     rise = sigma - 1
     chosen = rise > slack
     step = np.sqrt(penalty * rise[chosen] / density)
-    return np.hstack([L, U[:, chosen] * step]), np.hstack([R, V[:, chosen] * step]), bool(chosen.any())
+    return np.hstack([L, U[:, chosen] * step]), np.hstack([R, V[:, chosen] * step])
 
 
 def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]

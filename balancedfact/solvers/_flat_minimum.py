@@ -74,9 +74,11 @@ def flat_minimum(
         If an argument is malformed. Data that contradict one another are not an error but ``Status.INFEASIBLE``, and a rank
         limit that no solution meets is ``Status.RANK_EXCLUDED``.
 
-    Notes ----- **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y``
-    is a lower bound on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`,
-    the norm at most `penalty`). It is computed from the `y` that is returned.
+    Notes
+    -----
+    **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
+    on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
+    `penalty`). It is computed from the `y` that is returned.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated

@@ -11,7 +11,7 @@ from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import scaled_trace
 from balancedfact.measurements import Entries, MeasurementMap
 from balancedfact.solution import Certificate
-from balancedfact.solvers._problem import NuclearProblem, Point
+from balancedfact.solvers._problem import NuclearProblem, Point, balanced
 
 # Repeated measurements contradict one another when they differ by more than this, relative to the largest datum.
 _CONTRADICTION = 1e-9
@@ -121,13 +121,25 @@ class Frame:
         full[self.kept] = self.weights * y * (self.level * self.problem.q if self.penalty > 0 else self.unit)
         return full
 
-    def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out."""
-        root = np.sqrt(self.size)
+    def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out.
+
+        A pair whose measurements are far from the data in size is scaled to them; ``None`` if they vanish.
+        """
+        a, c = magnitude(L), magnitude(R)
+        L, R = L / a, R / c
         if self.flat:  # left = D1^-1 restricted to its range, so that left.T @ D1^2 is its pseudo-inverse
             L = self.A.rescale_left(self.A.rescale_left(L))
             R = self.A.rescale_right(self.A.rescale_right(R))
-        return np.asarray(self.white.left.T @ L) / root, np.asarray(self.white.right.T @ R) / root
+        L, R, s = balanced(np.asarray(self.white.left.T @ L), np.asarray(self.white.right.T @ R))
+        keep = s > np.finfo(float).eps * s[0]
+        L, R = L[:, keep], R[:, keep]
+        fit = float(np.linalg.norm(self.problem.map.forward_factored(L, R)))
+        if not fit > 0:
+            return None
+        factor, to_data = a * c / self.size, float(np.linalg.norm(self.problem.b)) / fit
+        root = np.sqrt(factor if 0.1 < factor / to_data < 10 else to_data)
+        return root * L, root * R
 
     def certified(self, point: Point | None, y: np.ndarray, proof: str) -> tuple[list[np.ndarray], float, Certificate]:
         """The layers of a point (``None``: zero), their objective, and the certificate, computed from what is returned."""

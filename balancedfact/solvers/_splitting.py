@@ -55,10 +55,15 @@ def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndar
 
 
 class _Anderson:
-    """Type-II Anderson mixing of a fixed-point iteration ``V <- V + f(V)``, restarted when the residual grows."""
+    """Type-II Anderson mixing of a fixed-point iteration ``V <- V + f(V)``, restarted when the residual grows.
+
+    Mixing can go round in circles, plain steps cannot: a stall is answered by ever longer rests from mixing.
+    """
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
+        self.pause, self.rest = memory, 0
+        self.least, self.stalled = np.inf, 0
         self.forget()
 
     def forget(self) -> None:
@@ -67,10 +72,22 @@ class _Anderson:
         self.size = np.inf
 
     def next(self, V: np.ndarray, f: np.ndarray) -> np.ndarray:
+        if self.rest > 0:
+            self.rest -= 1
+            return V + f
         size = float(np.linalg.norm(f))
         if size > 2 * self.size:
             self.forget()
         self.size = size
+        if size < 0.9 * self.least:
+            self.least, self.stalled = size, 0
+        else:
+            self.stalled += 1
+        if self.stalled > 5 * self.memory:
+            self.pause = self.rest = 2 * self.pause
+            self.least, self.stalled = np.inf, 0
+            self.forget()
+            return V + f
         self.points = [*self.points, V][-self.memory - 1 :]
         self.steps = [*self.steps, f][-self.memory - 1 :]
         if len(self.steps) < 3:
@@ -82,4 +99,8 @@ class _Anderson:
             return V + f
         gram[np.diag_indices_from(gram)] += 1e-10 * np.trace(gram)
         weights = np.linalg.solve(gram, changes @ f.ravel())
-        return V + f - (weights @ (moves + changes)).reshape(V.shape)
+        step = f - (weights @ (moves + changes)).reshape(V.shape)
+        if np.linalg.norm(step) > np.linalg.norm(V):  # far beyond where the steps that are mixed say anything
+            self.forget()
+            return V + f
+        return V + step
