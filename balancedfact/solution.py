@@ -110,9 +110,9 @@ class Solution:
     >>> solution = bf.flat_minimum(A, [1.0, 2.0, 3.0])
     >>> solution.status.ok
     True
-    >>> print(solution.matrix.round(4))
+    >>> print(solution.matrix.round(3))
     [[1. 2.]
-     [3. 6.]]
+     [3. 2.]]
     """
 
     layers: list[np.ndarray]

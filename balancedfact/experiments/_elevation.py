@@ -27,12 +27,14 @@ _TOL = 1e-6
 
 def elevation_problem() -> tuple[np.ndarray, bf.measurements.Entries, np.ndarray]:
     """The elevations in metres, the map of the observed entries, and which rows are rarely seen."""
-    truth = get_sample_data("jacksboro_fault_dem.npz")["elevation"].astype(float)
+    with np.load(get_sample_data("jacksboro_fault_dem.npz", asfileobj=False)) as file:
+        truth = file["elevation"].astype(float)
     rare = np.zeros(truth.shape[0], dtype=bool)
     for first in _STRETCHES:
         rare[first : first + _LENGTH] = True
     seen = np.random.default_rng(_SEED).random(truth.shape) < np.where(rare, _RARE, _COMMON)[:, None]
-    return truth, bf.measurements.Entries(*np.nonzero(seen), truth.shape), rare
+    rows, cols = np.nonzero(seen)
+    return truth, bf.measurements.Entries(rows, cols, truth.shape), rare
 
 
 def mean_filling(A: bf.measurements.Entries, b: np.ndarray) -> np.ndarray:
@@ -95,7 +97,8 @@ def _picture(
     axes = figure.subplots(2, 3)
     limits = (float(truth.min()), float(truth.max()))
     plots.observed(axes[0, 0], A, b, f"observed: {A.m / truth.size:.0%} of the elevations (m)", limits=limits)
-    plots.recovered_matrix(axes[0, 1], recovered["flat (least scaled trace)"], title="flattest factorization (m)", limits=limits)
+    best = next(iter(recovered.values()))
+    plots.recovered_matrix(axes[0, 1], best, title="flattest factorization (m)", limits=limits)
     plots.recovered_matrix(axes[0, 2], truth, title="truth (m)", limits=limits)
     # Row by row, the methods differ where rows are rarely seen.
     colours = iter(plots.PALETTE.values())

@@ -199,7 +199,8 @@ class MeasurementMap(ABC):
 
     def unwhitened(self) -> Whitened:
         """This map in the coordinates ``Z = X``, in the form of `whitened`."""
-        return Whitened(self._divided_by_scale(), *(sp.eye_array(size) for size in self.matrix_shape), self.scale)
+        left, right = (sp.eye_array(size, format="csr") for size in self.matrix_shape)
+        return Whitened(self._divided_by_scale(), left, right, self.scale)
 
     # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 

@@ -160,8 +160,9 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
         return True
     if problem.q == 0:
         return False
-    nothing = [np.zeros((size, 0)) for size in problem.map.matrix_shape]
-    return norm_bound(problem.map.adjoint_operator(problem.b), *nothing, rng)[0] <= problem.q
+    d1, d2 = problem.map.matrix_shape
+    back = problem.map.adjoint_operator(problem.b)
+    return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng)[0] <= problem.q
 
 
 def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:

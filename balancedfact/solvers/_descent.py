@@ -2,8 +2,9 @@ r"""Second-order descent on the two factors, for any measurement map and without
 
 Minimises ``f(L, R) = |A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` by a trust-region Newton method whose steps come from
 conjugate gradients (Steihaug 1983). One Hessian product costs one forward map and four applications of an adjoint to `k`
-columns (two with ``q = 0``, where Gauss-Newton steps are taken): ``O(m k)`` for entry sampling. Conjugate gradients are preconditioned in the way of Mishra and Sepulchre ("Riemannian
-preconditioning", 2016): the curvature in `L` is close to ``density R.T R + q I``, that in `R` to ``density L.T L + q I``.
+columns (two with ``q = 0``, where Gauss-Newton steps are taken): ``O(m k)`` for entry sampling. Conjugate gradients are
+preconditioned in the way of Mishra and Sepulchre ("Riemannian preconditioning", 2016): the curvature in `L` is close to
+``density R.T R + q I``, that in `R` to ``density L.T L + q I``.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def factored(
     d1, d2 = A.matrix_shape
     limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
     density = float(A.row_norms @ A.row_norms) / (d1 * d2)
-    largest = _leading(A.adjoint_operator(b), 1, np.zeros((d1, 0)), np.zeros((d2, 0)), rng)[1][0]
+    largest = _leading(A.adjoint_operator(b), 1, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
     L, R, s = np.zeros((d1, 0)), np.zeros((d2, 0)), np.zeros(0)
     y = b / penalty
@@ -132,14 +132,14 @@ def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no
     if room == 0:
         return L, R
     norms = np.linalg.norm(L, axis=0)
-    U, sigma, V = _leading(A.adjoint_operator(y), room, L / norms, R / norms, rng)
+    U, sigma, V = _leading(A.adjoint_operator(y), room, L / norms, R / norms, rng, tol=min(0.1 * slack, 1e-2))
     rise = sigma - 1
     chosen = rise > slack
     step = np.sqrt(penalty * rise[chosen] / density)
     return np.hstack([L, U[:, chosen] * step]), np.hstack([R, V[:, chosen] * step])
 
 
-def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, tol: float):  # type: ignore[no-untyped-def]
     """The leading singular triplets of ``(I - U U.T) S (I - V V.T)``, largest first."""
 
     def times(x: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
         left, sigma, right = np.linalg.svd(times(np.eye(shape[1])), full_matrices=False)
         return left, sigma, right.T
     operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    left, sigma, right = svds(operator, k=count, tol=1e-4, v0=rng.standard_normal(min(shape)))
+    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
     return left[:, ::-1], sigma[::-1], right[::-1].T
 
 

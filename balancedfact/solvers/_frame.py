@@ -111,8 +111,9 @@ class Frame:
         r1, r2 = self.white.map.matrix_shape
         if (r1, r2) == (d1, d2):
             return ""
-        kind = "rows and columns" if isinstance(self.A, Entries) else "left and right directions"
-        unseen = f" No measurement sees {d1 - r1} and {d2 - r2} of the {kind}"
+        one, many = ("row", "column") if isinstance(self.A, Entries) else ("left direction", "right direction")
+        missing = [f"{n} {name}{'s' * (n > 1)}" for n, name in ((d1 - r1, one), (d2 - r2, many)) if n]
+        unseen = f" No measurement sees {' and '.join(missing)}"
         return f"{unseen}: flatness says nothing there, and the solution is zero."
 
     def dual(self, y: np.ndarray) -> np.ndarray:

@@ -61,7 +61,9 @@ def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Genera
 
     v = outside(rng.standard_normal(S.shape[1]), V)
     v /= np.linalg.norm(v)
-    basis, diagonal, off = [v], [], []
+    basis: list[np.ndarray] = [v]
+    diagonal: list[float] = []
+    off: list[float] = []
     best = np.inf
     for k in range(1, min(steps, n) + 1):
         w = outside(S.T @ outside(S @ basis[-1], U), V)

@@ -1,0 +1,110 @@
+"""Run contenders on one task, each in a process of its own, and write what was measured beside the environment.
+
+A contender is a function without arguments that builds the problem and returns a solver, itself a function that solves once
+and returns a dictionary of accuracies. The process solves once to warm up (unless told otherwise), then `repeats` times;
+reported are the median time and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt")
+
+Solver = Callable[[], dict[str, float]]
+
+
+def run(task: str, contenders: dict[str, tuple[Callable[[], Solver], int, bool]]) -> None:
+    """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``."""
+    chosen = sys.argv[1:] or list(contenders)
+    rows = []
+    for name in chosen:
+        build, repeats, warm = contenders[name]
+        print(f"{task}: {name} ...", file=sys.stderr, flush=True)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
+        process.start()
+        theirs.close()
+        try:
+            rows.append({"name": name} | ours.recv())
+        except EOFError:
+            rows.append({"name": name, "failed": "the process died"})
+        process.join()
+    RESULTS.mkdir(exist_ok=True)
+    content = {"task": task, "environment": environment(), "rows": rows}
+    (RESULTS / f"{task}.json").write_text(json.dumps(content, indent=2) + "\n")
+    table = _table(rows)
+    (RESULTS / f"{task}.md").write_text(table)
+    print(table)
+
+
+def _measure(build: Callable[[], Solver], repeats: int, warm: bool, pipe: Any) -> None:
+    solve = build()
+    if warm:
+        solve()
+    before = _peak()
+    seconds, accuracy = [], {}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        accuracy = solve()
+        seconds.append(time.perf_counter() - start)
+    row = {"seconds": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds), "runs": repeats}
+    row |= {"peak_MB": _peak(), "peak_before_MB": before}
+    pipe.send(row | {name: float(value) for name, value in accuracy.items()})
+    pipe.close()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and thread settings of this run."""
+    threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": {name: os.environ.get(name, "default") for name in threads},
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    shown = ["seconds", "peak_MB", *sorted({key for row in rows for key in row} - _HIDDEN)]
+    lines = ["| | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]
+    for row in rows:
+        cells = [f"{row[key]:.3g}" if key in row else "" for key in shown]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_HIDDEN = {"name", "seconds", "peak_MB", "fastest", "slowest", "runs", "peak_before_MB", "failed"}
