@@ -100,11 +100,10 @@ def trace(layers: list[ArrayLike], A: MeasurementMap) -> float:
     10.0
     """
     checked = as_layers(layers, A.matrix_shape)
-    d1, d2 = A.matrix_shape
     unit = A._divided_by_scale()
 
     def energy(before: np.ndarray | None, after: np.ndarray | None) -> float:
-        return unit.energy(np.eye(d1) if after is None else after, np.eye(d2) if before is None else before.T)
+        return unit.energy(after, None if before is None else before.T)
 
     return 2 / A.m * _sum_over_layers(checked, energy, A.scale)
 

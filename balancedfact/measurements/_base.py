@@ -94,10 +94,11 @@ class MeasurementMap(ABC):
         r"""The matrices :math:`P^\top A_i Q` stacked, shape ``(m, p, q)`` for `P` of shape ``(d1, p)``, `Q` ``(d2, q)``."""
         return np.stack([P.T @ self._adjoint(unit) @ Q for unit in np.eye(self.m)])
 
-    def energy(self, C: np.ndarray, B: np.ndarray) -> float:
-        r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2` for `C` of shape ``(d1, p)`` and `B` of shape ``(d2, q)``."""
-        # Rounding may leave a sum of squares that vanishes slightly negative.
-        return max(float(np.vdot(C, self._left_moment(B @ B.T) @ C)), 0.0)
+    def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
+        r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2` for `C` of shape ``(d1, p)``, `B` ``(d2, q)``; ``None`` is the identity."""
+        moment = self._left_moment(np.eye(self.matrix_shape[1]) if B is None else B @ B.T)
+        total = np.trace(moment) if C is None else np.vdot(C, moment @ C)
+        return max(float(total), 0.0)  # rounding may leave a sum of squares that vanishes slightly negative
 
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> MeasurementMap:
         r"""The map with matrices :math:`P^\top A_i Q`, that is :math:`Z \mapsto \mathcal A(P Z Q^\top)`."""

@@ -95,6 +95,8 @@ def check_measurements(
     right_square = scale**2 / (m * d1) * np.einsum("ipq,ipr->qr", unit, unit)
     swapped = np.einsum("pq,jrq,rs->jps", W12, stack, W12) + np.einsum("pr,jrs,sq->jpq", W11, stack, W22)
 
+    halves = np.einsum("pk,ipq->ikq", L, stack), np.einsum("ipq,ql->ipl", stack, R)
+    energies = np.array([np.sum(part**2) for part in (np.einsum("ikq,ql->ikl", halves[0], R), *halves)])
     stack_gram = np.einsum("ipq,jpq->ij", stack, stack)
     gram_shift = float(np.trace(stack_gram)) / m or 1.0
     some = np.flatnonzero(generator.random(m) < 0.7)[::-1]
@@ -124,7 +126,7 @@ def check_measurements(
         "forward_factored": (lambda: A.forward_factored(L, R), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
-        "energy": (lambda: np.array(A.energy(L, R)), np.sum(np.einsum("pk,ipq,ql->ikl", L, stack, R) ** 2)),
+        "energy": (lambda: np.array([A.energy(*pair) for pair in ((L, R), (L, None), (None, R))]), energies),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
         "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "select": (lambda: A.select(some, y[some])(X), y[some] * np.einsum("ipq,pq->i", stack[some], X)),

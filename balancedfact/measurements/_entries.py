@@ -94,9 +94,13 @@ class Entries(MeasurementMap):
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
         return np.diag(np.bincount(self.cols, self.weights**2 * Q[self.rows, self.rows], self.matrix_shape[1]))
 
-    def energy(self, C: np.ndarray, B: np.ndarray) -> float:
-        left, right = np.einsum("ij,ij->i", C, C), np.einsum("ij,ij->i", B, B)
-        return float(np.sum(self.weights**2 * left[self.rows] * right[self.cols]))
+    def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
+        terms = self.weights**2
+        if C is not None:
+            terms = terms * np.einsum("ij,ij->i", C, C)[self.rows]
+        if B is not None:
+            terms = terms * np.einsum("ij,ij->i", B, B)[self.cols]
+        return float(terms.sum())
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return np.einsum("ip,iq->ipq", self.weights[:, None] * P[self.rows], Q[self.cols])

@@ -20,6 +20,8 @@ from balancedfact.solvers._spectral_norm import norm_bound
 from balancedfact.solvers._splitting import splitting
 from balancedfact.solvers._watch import Watch
 
+# Numbers of matrix entries up to which singular value decompositions at every iteration are cheap, and affordable.
+_SMALL, _MODERATE = 300_000, 4_000_000
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
 
@@ -45,7 +47,13 @@ def certified_minimum(
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    start = None if initial is None else as_pair(*initial, A.matrix_shape)
+    try:
+        start = None if initial is None else tuple(initial)
+    except TypeError:
+        start = ()
+    if start is not None and len(start) != 2:
+        raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)")
+    start = None if start is None else as_pair(*start, A.matrix_shape)
     try:
         frame = Frame(A, data, penalty, flat=flat)
     except Contradiction as found:
@@ -75,10 +83,12 @@ def certified_minimum(
 def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> None:
     """Run the algorithms that suit the problem until one closes the gap."""
     problem = watch.problem
-    for method in _suitable(problem):
+    methods = _suitable(problem)
+    for method in methods:
         watch.method = method
         if method == "factored":
-            watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
+            give_up = min(problem.map.matrix_shape) // 5 if len(methods) > 1 and limit is None else None
+            watch.follow(factored(problem, watch.rng, max_rank=limit, give_up=give_up, initial=start))
         else:
             dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
             with suppress(np.linalg.LinAlgError):  # a penalty so small that it is lost in the rounding of the Gram matrix
@@ -111,7 +121,9 @@ def _suitable(problem: NuclearProblem) -> list[str]:
     methods = []
     if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
         methods.append("interior-point")
-    if d1 * d2 <= 300_000 and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
+    if d1 * d2 > _SMALL:
+        methods.append("factored")  # which wins where the rank is low
+    if d1 * d2 <= _MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]
 

@@ -33,11 +33,12 @@ def factored(
     rng: np.random.Generator,
     *,
     max_rank: int | None = None,
+    give_up: int | None = None,
     initial: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Point]:
     """Yield points along the path. With ``q = 0`` each has been moved onto the data as far as its rank allows.
 
-    `max_rank` limits the number of columns; `initial` is a pair to start from, which skips the path down to ``q > 0``.
+    `max_rank` limits the number of columns; the path is left once more than `give_up` are needed; `initial` is a pair to start from, which skips the path down to ``q > 0``.
     """
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
@@ -63,6 +64,8 @@ def factored(
             fresh = added > 0 if penalty == problem.q else added == room > 0
             if L.shape[1] == 0:
                 break
+            if give_up is not None and L.shape[1] > give_up:
+                return
             tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
             end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol)
             L, R, s = _trimmed(end.L, end.R)

@@ -28,7 +28,9 @@ def norm_bound(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *
 
     `S` supports ``@`` and ``.T``; `U` and `V` are orthonormal bases of subspaces that should hold its leading singular vectors.
     """
-    if is_small(S.shape):
+    # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
+    wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
+    if is_small(S.shape) or wide:
         dense = np.asarray(S @ np.eye(S.shape[1]))
         bound = float(np.linalg.svd(dense, compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
         return bound, "the norm of the dual matrix is its largest singular value, computed densely with a margin for rounding"
