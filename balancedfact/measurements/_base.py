@@ -95,7 +95,7 @@ class MeasurementMap(ABC):
         return np.stack([P.T @ self._adjoint(unit) @ Q for unit in np.eye(self.m)])
 
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
-        r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2` for `C` of shape ``(d1, p)``, `B` ``(d2, q)``; ``None`` is the identity."""
+        r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2`, `C` of shape ``(d1, p)``, `B` ``(d2, q)``; ``None`` is the identity."""
         moment = self._left_moment(np.eye(self.matrix_shape[1]) if B is None else B @ B.T)
         total = np.trace(moment) if C is None else np.vdot(C, moment @ C)
         return max(float(total), 0.0)  # rounding may leave a sum of squares that vanishes slightly negative

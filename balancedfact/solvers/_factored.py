@@ -38,7 +38,8 @@ def factored(
 ) -> Iterator[Point]:
     """Yield points along the path. With ``q = 0`` each has been moved onto the data as far as its rank allows.
 
-    `max_rank` limits the number of columns; the path is left once more than `give_up` are needed; `initial` is a pair to start from, which skips the path down to ``q > 0``.
+    `max_rank` limits the number of columns, and the path is left once more than `give_up` are needed; `initial` is a pair to
+    start from, which skips the path down to ``q > 0``.
     """
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
