@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse.linalg
+from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import scaled_trace
@@ -96,6 +98,11 @@ class Frame:
                     self._contradict(combination | {int(kept[rest[j]]): weights[rest[j]]})
             chosen = np.sort(chosen)
         else:
+            if unit.m > unit.shape[1]:  # more measurements than unknowns: what least squares leaves over is the contradiction
+                fit = scipy.sparse.linalg.lsmr(aslinearoperator(unit), data, atol=1e-14, btol=1e-14, maxiter=1000)[0]
+                error = data - unit.matvec(fit)
+                if np.abs(error).max() > _CONTRADICTION * magnitude(data):
+                    self._contradict(dict(zip(kept.tolist(), error * weights, strict=True)))
             return kept, weights
         return kept[chosen], weights[chosen]
 

@@ -100,7 +100,6 @@ class _Anderson:
         gram[np.diag_indices_from(gram)] += 1e-10 * np.trace(gram)
         weights = np.linalg.solve(gram, changes @ f.ravel())
         step = f - (weights @ (moves + changes)).reshape(V.shape)
-        if np.linalg.norm(step) > np.linalg.norm(V):  # far beyond where the steps that are mixed say anything
-            self.forget()
-            return V + f
-        return V + step
+        length, most = float(np.linalg.norm(step)), float(np.linalg.norm(V))
+        # Steps that hardly change are followed far, but not further than they can say anything about.
+        return V + step * min(1.0, most / length) if length > 0 else V
