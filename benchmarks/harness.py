@@ -102,9 +102,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
     shown = ["seconds", "peak_MB", *sorted({key for row in rows for key in row} - _HIDDEN)]
     lines = ["| | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]
     for row in rows:
-        cells = [f"{row[key]:.3g}" if key in row else "" for key in shown]
+        cells = [f"{row[key]:{_DIGITS.get(key, '.3g')}}" if key in row else "" for key in shown]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-_HIDDEN = {"name", "seconds", "peak_MB", "fastest", "slowest", "runs", "peak_before_MB", "failed"}
+_DIGITS = {"value": ".8g"}
+_HIDDEN = {"name", "seconds", "peak_MB", "fastest", "slowest", "runs", "peak_before_MB", "failed", "seconds_watching"}

@@ -48,7 +48,7 @@ def splitting(
 
 def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:
     """How to change the step: down where the fitting point lags behind, up where the dual vector does."""
-    excess = max(float(np.linalg.norm(problem.map._adjoint(y), 2)) - 1, 1e-15)
+    excess = max(abs(float(np.linalg.norm(problem.map._adjoint(y), 2)) - 1), 1e-15)
     misfit = max(float(np.linalg.norm(X - Z) / np.linalg.norm(Z)), 1e-15)
     ratio = np.sqrt(0.2 * excess / misfit)
     return float(np.clip(ratio, 0.25, 4.0)) if not 0.4 < ratio < 2.5 else 1.0
@@ -100,6 +100,7 @@ class _Anderson:
         gram[np.diag_indices_from(gram)] += 1e-10 * np.trace(gram)
         weights = np.linalg.solve(gram, changes @ f.ravel())
         step = f - (weights @ (moves + changes)).reshape(V.shape)
-        length, most = float(np.linalg.norm(step)), float(np.linalg.norm(V))
-        # Steps that hardly change are followed far, but not further than they can say anything about.
-        return V + step * min(1.0, most / length) if length > 0 else V
+        if np.linalg.norm(step) > np.linalg.norm(V):  # far beyond where the steps that are mixed say anything
+            self.forget()
+            return V + f
+        return V + step
