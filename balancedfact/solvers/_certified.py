@@ -81,14 +81,16 @@ def certified_minimum(
 
 
 def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> None:
-    """Run the algorithms that suit the problem until one closes the gap."""
+    """Run the algorithms that suit the problem until one closes the gap, then search within the rank limit if need be."""
     problem = watch.problem
     methods = _suitable(problem)
+    alone = methods == ["factored"]  # then a rank limit is also a limit on memory, and is kept from the start
     for method in methods:
         watch.method = method
         if method == "factored":
-            give_up = min(problem.map.matrix_shape) // 5 if len(methods) > 1 and limit is None else None
-            watch.follow(factored(problem, watch.rng, max_rank=limit, give_up=give_up, initial=start))
+            give_up = None if alone else min(problem.map.matrix_shape) // 5
+            cap = limit if alone else None
+            watch.follow(factored(problem, watch.rng, max_rank=cap, give_up=give_up, initial=start))
         else:
             dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
             with suppress(np.linalg.LinAlgError):  # a penalty so small that it is lost in the rounding of the Gram matrix
@@ -101,16 +103,24 @@ def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] |
         watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
     if limit is not None and watch.point is not None and watch.point.s.size > limit:
         # The solution of the convex problem is of higher rank: search within the limit, against the bound just found.
-        watch.method += ", then factored"
+        watch.method = "factored" if watch.method == "factored" else f"{watch.method}, then factored"
         watch.forget_pair()
         watch.follow(factored(problem, watch.rng, max_rank=limit))
     if limit is not None and not watch.feasible:
-        # Fitting within a rank limit is not convex: a few other starts before the limit is called too low.
-        for _ in range(_RESTARTS):
-            L, R = (watch.rng.standard_normal((size, limit)) for size in problem.map.matrix_shape)
-            watch.follow(factored(problem, watch.rng, max_rank=limit, initial=(L, R)))
-            if watch.feasible:
-                break
+        _fit_from_random_starts(watch, limit)
+
+
+def _fit_from_random_starts(watch: Watch, rank: int) -> None:
+    """Fitting within a rank limit is not convex: a few other starts before the limit is called too low."""
+    problem = watch.problem
+    size = float(np.linalg.norm(problem.b))
+    for _ in range(_RESTARTS):
+        L, R = (watch.rng.standard_normal((d, rank)) for d in problem.map.matrix_shape)
+        L *= size / np.linalg.norm(problem.map.forward_factored(L, R))
+        end = descend(problem.map, problem.b, 0.0, L, R, density=problem.density, residual_tol=1e-14 * size, max_products=500)
+        watch.judge(Point(*balanced(end.L, end.R), watch.y))
+        if watch.feasible:
+            return
 
 
 def _suitable(problem: NuclearProblem) -> list[str]:
@@ -139,8 +149,7 @@ def _polish(watch: Watch) -> None:
     k = min(balanced_from_matrix(near.L @ near.R.T + t * A._adjoint(watch.y), t)[2].size, near.s.size)
     if k == 0:
         return
-    density = float(A.row_norms @ A.row_norms) / (A.matrix_shape[0] * A.matrix_shape[1])
-    end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=density, max_products=500)
+    end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=problem.density, max_products=500)
     L, R, s = balanced(end.L, end.R)
     y = watch.y
     if problem.q > 0:

@@ -44,16 +44,14 @@ def factored(
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
     limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
-    density = float(A.row_norms @ A.row_norms) / (d1 * d2)
+    density = problem.density
     largest = _leading(A.adjoint_operator(b), 1, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
     L, R, s = np.zeros((d1, 0)), np.zeros((d2, 0)), np.zeros(0)
-    y = b / penalty
     if initial is not None:
-        L, R, s = balanced(*initial)
-        L, R, s = L[:, :limit], R[:, :limit], s[:limit]
-        y = (b - A.forward_factored(L, R)) / penalty
+        L, R, s = (part[..., :limit] for part in _trimmed(*initial))
         penalty = problem.q or penalty
+    y = (b - A.forward_factored(L, R)) / penalty
     accuracy = _accuracy(penalty, problem.q, largest)
     while True:
         fresh = True
@@ -79,7 +77,7 @@ def factored(
             accuracy = max(1e-3 * accuracy, _FINEST)
             continue
         if problem.q == 0 and L.shape[1] > 0:
-            yield from _interpolating(problem, L, R, y, density)
+            yield from _interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
         penalty = max(_SHRINK * penalty, problem.q)
@@ -92,12 +90,12 @@ def _accuracy(penalty: float, target: float, largest: float) -> float:
     return 0.01 if penalty == target else 0.02 * penalty / largest
 
 
-def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray, density: float) -> Iterator[Point]:
+def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Iterator[Point]:
     """The pair moved onto the data at its rank, with the dual vector of least norm where there is one, else with `y`."""
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
     size = float(np.linalg.norm(b))
-    end = descend(A, b, 0.0, L, R, density=density, residual_tol=1e-14 * size, max_products=300)
+    end = descend(A, b, 0.0, L, R, density=problem.density, residual_tol=1e-14 * size, max_products=300)
     L, R, s = _trimmed(end.L, end.R)
     k = s.size
     if np.linalg.norm(end.residual) <= 1e-10 * size and k * (d1 + d2 - k) <= A.m:

@@ -25,12 +25,12 @@ from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Status
 from balancedfact.solvers._flat_minimum import flat_minimum
-from balancedfact.solvers._spectral_norm import is_small
+from balancedfact.solvers._spectral_norm import as_dense, is_small
 
 # The path ends at this fraction of the largest useful penalty: beyond it the fit is as good as interpolation.
 _END = 1e-4
 # The error has risen clearly once this many penalties in a row are worse than the best by this factor.
-_PATIENCE, _CLEARLY = 3, 1.02
+_PATIENCE, _CLEARLY = 2, 1.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator) 
     white = A.whitened()
     S = white.map.adjoint_operator(b)
     if is_small(white.map.matrix_shape):
-        norm = float(np.linalg.norm(S @ np.eye(white.map.matrix_shape[1]), 2))
+        norm = float(np.linalg.norm(as_dense(S), 2))
     elif not b.any():
         norm = 0.0
     else:

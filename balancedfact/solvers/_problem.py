@@ -43,6 +43,12 @@ class NuclearProblem:
     b: np.ndarray
     q: float
 
+    @property
+    def density(self) -> float:
+        """The mean squared weight with which a matrix entry is measured."""
+        norms = self.map.row_norms
+        return float(norms @ norms) / (self.map.matrix_shape[0] * self.map.matrix_shape[1])
+
     def judge(self, point: Point, rng: np.random.Generator) -> Verdict:
         """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is."""
         root = np.sqrt(point.s)

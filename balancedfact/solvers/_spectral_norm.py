@@ -23,6 +23,12 @@ def is_small(shape: tuple[int, int]) -> bool:
     return shape[0] * shape[1] <= _DENSE
 
 
+def as_dense(S: Any) -> np.ndarray:
+    """The array of anything with ``@`` and ``.T``, by a product with the smaller of the two identities."""
+    d1, d2 = S.shape
+    return np.asarray(S @ np.eye(d2) if d2 <= d1 else (S.T @ np.eye(d1)).T)
+
+
 def norm_bound(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, steps: int = 400) -> tuple[float, str]:
     """An upper bound on the largest singular value of `S`, and a sentence on what makes it one.
 
@@ -31,8 +37,7 @@ def norm_bound(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
     if is_small(S.shape) or wide:
-        dense = np.asarray(S @ np.eye(S.shape[1]))
-        bound = float(np.linalg.svd(dense, compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
+        bound = float(np.linalg.svd(as_dense(S), compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
         return bound, "the norm of the dual matrix is its largest singular value, computed densely with a margin for rounding"
     SV, SU = np.asarray(S @ V), np.asarray(S.T @ U)
     corner = U.T @ SV

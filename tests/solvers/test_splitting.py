@@ -78,13 +78,12 @@ def test_more_measurements_than_an_interior_point_method_likes(rng):
     assert gap_of(verdict) <= 1e-8
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (4, 3)])
-@pytest.mark.parametrize("penalty", [0.0, 0.3])
-def test_few_measurements_and_thin_matrices(shape, penalty, rng):
-    for m in {1, min(2, shape[0] * shape[1])}:
-        problem = Frame(gaussian(m, shape, rng), rng.standard_normal(m), penalty, flat=True).problem
-        _, verdict = best(problem, from_matrices(splitting(problem, max_iterations=1000)))
-        assert gap_of(verdict) <= 1e-8
+@pytest.mark.parametrize(("m", "shape"), [(1, (1, 6)), (1, (6, 1)), (5, (30, 1)), (5, (1, 30)), (20, (40, 2)), (3, (40, 2))])
+@pytest.mark.parametrize("penalty", [0.0, 0.02])
+def test_thin_matrices(m, shape, penalty, rng):
+    problem = Frame(gaussian(m, shape, rng), rng.standard_normal(m), penalty, flat=True).problem
+    _, verdict = best(problem, from_matrices(splitting(problem, max_iterations=1000)))
+    assert gap_of(verdict) <= 1e-8
 
 
 def test_dependent_measurements_with_a_penalty(rng):
@@ -138,7 +137,8 @@ def test_mixing_leaves_a_fixed_point_alone_and_keeps_going_where_there_is_none()
 def test_mixing_gives_way_to_plain_steps_where_it_does_not_help(rng):
     mixer, V, steps = _Anderson(3), np.ones((2, 2)), []
     for _ in range(60):
-        f = rng.standard_normal((2, 2)) * 0.1
+        f = rng.standard_normal((2, 2))
+        f *= 0.1 / np.linalg.norm(f)  # no progress at all
         after = mixer.next(V, f)
         steps.append(np.array_equal(after, V + f))
         V = after
