@@ -154,7 +154,8 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
 
     shape = S.shape
     if count >= min(shape):
-        left, sigma, right = np.linalg.svd(times(np.eye(shape[1])), full_matrices=False)
+        whole = times(np.eye(shape[1])) if shape[1] <= shape[0] else transposed_times(np.eye(shape[0])).T
+        left, sigma, right = np.linalg.svd(whole, full_matrices=False)
         return left, sigma, right.T
     operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
     left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))

@@ -118,8 +118,8 @@ def test_the_path_ends_once_the_error_has_clearly_risen():
     A, b, _ = noisy(2.0)
     path = select_penalty(A, b, count=40, rng=0)
     assert path.errors.size < 40
-    assert (path.errors[-3:] > 1.02 * path.errors.min()).all()
-    assert not (path.errors[-4:-1] > 1.02 * path.errors[:-1].min()).all()
+    assert (path.errors[-2:] > 1.01 * path.errors.min()).all()
+    assert not (path.errors[-3:-1] > 1.01 * path.errors[:-1].min()).all()
 
 
 @pytest.mark.parametrize("name", ["dense", "rank-one"])
