@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import autograd
 import autograd.numpy as anp
 import numpy as np
@@ -139,8 +141,8 @@ def test_the_descent_ends_at_a_stationary_point_faster_than_linearly(name, rng):
     np.testing.assert_allclose(end.residual, b - A(end.L @ end.R.T), atol=1e-13)
     np.testing.assert_array_equal(seen[-1][0], flat_vector((end.L, end.R)))
     values = [value(theta) for theta, _ in seen]
-    assert all(after <= before * (1 + 1e-13) for before, after in zip(values, values[1:], strict=False))
-    fast = [after / before for before, after in zip(norms, norms[1:], strict=False) if 1e-9 * norms[0] < before < 1e-2 * norms[0]]
+    assert all(after <= before * (1 + 1e-13) for before, after in pairwise(values))
+    fast = [after / before for before, after in pairwise(norms) if 1e-9 * norms[0] < before < 1e-2 * norms[0]]
     assert min(fast) <= 1e-2
     assert len(norms) <= 60
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_every_iterate_is_feasible_for_the_dual_and_the_gap_closes_fast(name, pe
         if gaps[-1] <= 1e-8:
             break
     assert len(gaps) <= 16
-    assert all(after <= 0.8 * before for before, after in zip(gaps, gaps[1:], strict=False))
+    assert all(after <= 0.8 * before for before, after in pairwise(gaps))
     assert gaps[-1] <= 0.2 * gaps[-2]
 
 

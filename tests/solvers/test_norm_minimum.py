@@ -194,7 +194,13 @@ def test_bad_data_are_refused(b):
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("penalty", [-1.0, np.nan, "x"]), ("tol", [0.0, -1.0, np.nan]), ("max_rank", [0, 2.5]), ("rng", BAD_RNG), ("A", [None, 3])],
+    [
+        ("penalty", [-1.0, np.nan, "x"]),
+        ("tol", [0.0, -1.0, np.nan]),
+        ("max_rank", [0, 2.5]),
+        ("rng", BAD_RNG),
+        ("A", [None, 3]),
+    ],
 )
 def test_bad_options_are_refused_by_name(name, values):
     A, _, b = example("gaussian")

@@ -22,7 +22,7 @@ def test_the_iteration_ends_at_the_optimum(name, flat, penalty):
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_every_matrix_fits_data_that_are_to_be_interpolated(name):
     problem = frame_of(name, True, 0.0).problem
-    for Z, y in splitting(problem, max_iterations=200):
+    for Z, _ in splitting(problem, max_iterations=200):
         np.testing.assert_allclose(problem.map(Z), problem.b, atol=1e-12 * np.abs(problem.b).max())
 
 
