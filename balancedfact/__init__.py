@@ -22,6 +22,6 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name == "plots":  # matplotlib is imported only by those who draw
-        return import_module("balancedfact.plots")
+    if name in ("manifolds", "plots"):  # pymanopt and matplotlib are imported only by those who use them
+        return import_module(f"balancedfact.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
