@@ -268,7 +268,7 @@ def test_symmetric_coordinate_file_is_unfolded(tmp_path):
 
 
 def test_coordinate_file_of_scipy(tmp_path):
-    matrix = sp.random_array((8, 5), density=0.4, rng=np.random.default_rng(0), format="coo")
+    matrix = sp.random_array((8, 5), density=0.4, random_state=np.random.default_rng(0), format="coo")
     scipy.io.mmwrite(tmp_path / "a.mtx", matrix, precision=17)
     np.testing.assert_array_equal(np.nan_to_num(filled(read_problem(tmp_path / "a.mtx"))), matrix.toarray())
 

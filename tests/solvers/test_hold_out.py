@@ -29,7 +29,7 @@ MAPS = {
 def test_largest_penalty_is_the_norm_of_the_whitened_adjoint(name):
     A = MAPS[name]
     b = np.random.default_rng(2).standard_normal(A.m)
-    expected = np.linalg.norm(np.linalg.pinv(A.D1, rtol=1e-10) @ A.adjoint(b) @ np.linalg.pinv(A.D2, rtol=1e-10), 2)
+    expected = np.linalg.norm(np.linalg.pinv(A.D1, rcond=1e-10) @ A.adjoint(b) @ np.linalg.pinv(A.D2, rcond=1e-10), 2)
     np.testing.assert_allclose(largest_penalty(A, b, np.random.default_rng(0)), expected, rtol=1e-9)
 
 
