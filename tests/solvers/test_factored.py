@@ -123,6 +123,18 @@ def test_nothing_dense_is_formed(monkeypatch, rng):
     assert gap_of(verdict) <= 1e-8
 
 
+@pytest.mark.parametrize("fraction", [0.999, 0.8, 0.55, 0.3])
+def test_a_penalty_near_its_largest_useful_value(fraction, rng):
+    A = bernoulli_mask((9, 8), 0.6, rng)
+    b = A(low_rank(rng, (9, 8), 4))
+    white = A.whitened()
+    largest = np.linalg.norm(white.map.adjoint(b), 2) / white.scale
+    problem = Frame(A, b, fraction * largest, flat=True).problem
+    points = list(factored(problem, rng))
+    assert gap_of(best(problem, points)[1]) <= 1e-8
+    assert points[-1].s.size >= 1
+
+
 # The dual vector of least norm
 
 
