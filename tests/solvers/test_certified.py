@@ -1,5 +1,7 @@
 """What `flat_minimum` and `norm_minimum` share: the choice of algorithms, rank limits, starts, callbacks and interrupts."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -11,6 +13,7 @@ from balancedfact.solution import Status
 from balancedfact.solvers import _certified
 from balancedfact.solvers._certified import _suitable
 from balancedfact.solvers._frame import Frame
+from balancedfact.solvers._interior_point import interior_point
 from balancedfact.solvers._problem import NuclearProblem
 from tests.solvers.conic import ENSEMBLES, dual_bound, example, reference
 
@@ -82,6 +85,21 @@ def test_the_next_algorithm_takes_over_where_one_stops_short(monkeypatch):
     monkeypatch.setattr(_certified, "splitting", singular)
     solution = bf.flat_minimum(A, b, tol=1e-6, rng=0)
     assert (solution.status, solution.method) == (Status.OPTIMAL, "factored")
+
+
+def test_the_verdict_is_the_gap_against_the_tolerance(monkeypatch):
+    only(monkeypatch, "interior-point")
+    monkeypatch.setattr(_certified, "_polish", lambda watch: None)
+    A, _, b = example("bilinear")
+    verdicts = []
+    for steps in range(1, 14):
+        monkeypatch.setattr(_certified, "interior_point", lambda problem, steps=steps: islice(interior_point(problem), steps))
+        solution = bf.flat_minimum(A, b, tol=1e-6, rng=0)
+        assert solution.status is (Status.OPTIMAL if solution.certificate.gap <= 1e-6 else Status.GAP_OPEN)
+        assert solution.certificate.feasibility <= 1e-9
+        verdicts.append(solution.status.ok)
+    assert verdicts == sorted(verdicts)
+    assert set(verdicts) == {False, True}
 
 
 @METHODS

@@ -109,6 +109,14 @@ def test_few_measurements_and_thin_matrices(shape, penalty, rng):
         assert gap_of(verdict) <= 1e-7
 
 
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 2)])
+def test_long_matrices(shape, rng):
+    A = bernoulli_mask(shape, 0.5, rng)
+    data = A.forward_factored(rng.standard_normal((shape[0], 1)), rng.standard_normal((shape[1], 1)))
+    problem = Frame(A, data, 0.05 * np.linalg.norm(data), flat=False).problem
+    assert gap_of(best(problem, factored(problem, rng))[1]) <= 1e-8
+
+
 def test_nothing_dense_is_formed(monkeypatch, rng):
     A = bernoulli_mask((800, 700), 0.05, rng)
     truth = rng.standard_normal((800, 2)), rng.standard_normal((700, 2))

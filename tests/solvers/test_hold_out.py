@@ -42,6 +42,14 @@ def test_largest_penalty_of_a_large_map():
     assert largest_penalty(A, 0 * b, np.random.default_rng(0)) == 0.0
 
 
+@pytest.mark.parametrize("shape", [(3, 60_000), (60_000, 3)])
+def test_largest_penalty_of_a_long_map(shape):
+    A = bernoulli_mask(shape, 0.5, rng=0)
+    b = np.random.default_rng(1).standard_normal(A.m)
+    expected = np.linalg.norm(A.whitened().map.adjoint(b), 2)
+    np.testing.assert_allclose(largest_penalty(A, b, np.random.default_rng(0)), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["dense", "rank-one", "entries"])
 def test_the_solution_vanishes_exactly_from_the_largest_penalty_on(name):
     A = MAPS[name]
