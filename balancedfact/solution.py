@@ -29,13 +29,17 @@ class Status(Enum):
     """No matrix within the rank limit was found to fit the data."""
     INFEASIBLE = "infeasible"
     """The data contradict one another: no matrix fits, of any rank. The dual vector proves it."""
+    STATIONARY = "stationary"
+    """A local minimum to second order, within the tolerance; evidence of a global one, but no bound that proves it."""
+    UNATTAINED = "unattained"
+    """The objective has no minimum: it falls to its infimum only along layers that diverge. A point close to the infimum."""
     INTERRUPTED = "interrupted"
     """The user stopped the solve; the best point so far is returned."""
 
     @property
     def ok(self) -> bool:
-        """Whether the certificate closed."""
-        return self is Status.OPTIMAL
+        """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
+        return self in (Status.OPTIMAL, Status.STATIONARY)
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,8 +62,16 @@ class Certificate:
         Relative violation of the first-order optimality condition, the largest of its parts.
     balance : float
         Relative violation of the balance of the factors: rescaled balance ``L.T D1^2 L = R.T D2^2 R`` for flat pairs.
+    curvature : float
+        Smallest eigenvalue of the Riemannian Hessian of the objective over the feasible set, divided by the largest in
+        magnitude; clearly negative at a saddle, ``nan`` where it was not computed.
+    fibre_gap : float
+        For deep factorizations, ``value / F(E) - 1`` with `F(E)` the least trace of the Hessian over all factorizations of the
+        same end-to-end matrix (`balancedfact.induced_regularizer`); ``nan`` where it does not apply.
+    direction : numpy.ndarray
+        Where the infimum is not attained, the direction along which the layers diverge.
     proof : str
-        One sentence on what makes the lower bound rigorous.
+        What makes the lower bound rigorous, in words; where there is none, which parts are evidence.
     """
 
     feasibility: float
@@ -68,18 +80,21 @@ class Certificate:
     dual: np.ndarray = field(default_factory=lambda: np.empty(0))
     stationarity: float = np.nan
     balance: float = np.nan
+    curvature: float = np.nan
+    fibre_gap: float = np.nan
+    direction: np.ndarray = field(default_factory=lambda: np.empty(0))
     proof: str = ""
 
     def to_dict(self) -> dict[str, float | str]:
-        """The numbers without the dual vector, for a report."""
+        """The numbers without the arrays, for a report."""
         return {name: getattr(self, name) for name in _CERTIFICATE_FIELDS}
 
     def __repr__(self) -> str:
-        numbers = (f"{name}={getattr(self, name):.3g}" for name in _CERTIFICATE_FIELDS if name != "proof")
-        return f"Certificate({', '.join(numbers)})"
+        numbers = {name: number for name, number in self.to_dict().items() if name != "proof" and not np.isnan(number)}
+        return f"Certificate({', '.join(f'{name}={number:.3g}' for name, number in numbers.items())})"
 
 
-_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "proof")
+_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "curvature", "fibre_gap", "proof")
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +108,7 @@ class Solution:
     value : float
         The objective that was minimised, at `layers`.
     status : Status
-        The verdict; ``status.ok`` says whether the certificate closed.
+        The verdict; ``status.ok`` says whether the certificate is as good as was asked for.
     message : str
         The verdict as a sentence, with what a reader should know about the result.
     certificate : Certificate
@@ -150,6 +165,7 @@ class Solution:
             "certificate": self.certificate.to_dict(),
         }
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
+        arrays["direction"] = self.certificate.direction
         arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
         for name, array in arrays.items():
@@ -177,7 +193,7 @@ class Solution:
             if header["format"] != _FORMAT:
                 raise KeyError("format")
             layers = as_layers([arrays[f"layer_{k}"] for k in range(1, header["depth"] + 1)])
-            certificate = Certificate(dual=arrays["dual"], **header["certificate"])
+            certificate = Certificate(dual=arrays["dual"], direction=arrays["direction"], **header["certificate"])
             history = {name[8:]: values for name, values in arrays.items() if name.startswith("history_")}
             return cls(
                 layers, header["value"], Status[header["status"]], header["message"], certificate, history, header["method"]
@@ -194,5 +210,6 @@ class Solution:
             f"<Solution: {self.status.value} ({self.method})\n"
             f"  {self.message}\n"
             f"  widths {shapes}, value {self.value:.10g}, lower bound {c.lower_bound:.10g}, gap {c.gap:.1e}\n"
-            f"  feasibility {c.feasibility:.1e}, stationarity {c.stationarity:.1e}, balance {c.balance:.1e}>"
+            f"  feasibility {c.feasibility:.1e}, stationarity {c.stationarity:.1e}, balance {c.balance:.1e}"
+            f"{'' if np.isnan(c.curvature) else f', curvature {c.curvature:.1e}'}>"
         )

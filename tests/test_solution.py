@@ -18,7 +18,10 @@ def example(depth=2, **changes):
         "value": 12.345678901234567,
         "status": Status.OPTIMAL,
         "message": "The gap closed: ‖Σ yᵢAᵢ‖ ≤ 1.",
-        "certificate": Certificate(1e-15, 12.3, 3.7e-9, rng.standard_normal(6), 2e-9, 5e-16, "Weak duality."),
+        "certificate": Certificate(
+            1e-15, 12.3, 3.7e-9, rng.standard_normal(6), 2e-9, 5e-16, -1e-3, 2e-10, rng.standard_normal((2, 3, 3)),
+            "Weak duality."
+        ),
         "history": {"gap": np.array([1.0, 1e-3, np.nan]), "seconds": np.array([0.1, 0.2, 0.3]), "rank": np.array([3, 2, 2])},
         "method": "interior point",
     }
@@ -36,6 +39,7 @@ def assert_same(found, expected):
         expected.method,
     )
     np.testing.assert_array_equal(found.certificate.dual, expected.certificate.dual)
+    np.testing.assert_array_equal(found.certificate.direction, expected.certificate.direction)
     ours, theirs = found.certificate.to_dict(), expected.certificate.to_dict()
     assert ours.keys() == theirs.keys()
     for name, number in theirs.items():
@@ -241,8 +245,8 @@ def test_only_two_layers_are_a_pair(depth):
         _ = example(depth).pair
 
 
-def test_only_a_closed_certificate_is_ok():
-    assert [status for status in Status if status.ok] == [Status.OPTIMAL]
+def test_only_proof_and_second_order_evidence_are_ok():
+    assert [status for status in Status if status.ok] == [Status.OPTIMAL, Status.STATIONARY]
 
 
 def test_a_solution_prints_its_verdict_message_shape_and_numbers():
@@ -258,7 +262,7 @@ def test_a_certificate_prints_its_numbers_and_not_its_dual_vector():
     for part in ("feasibility=1e-15", "lower_bound=12.3", "gap=3.7e-09", "stationarity=2e-09", "balance=5e-16"):
         assert part in text
     assert "dual" not in text
-    assert repr(Certificate(0.5)) == "Certificate(feasibility=0.5, lower_bound=nan, gap=nan, stationarity=nan, balance=nan)"
+    assert repr(Certificate(0.5, curvature=-2.0)) == "Certificate(feasibility=0.5, curvature=-2)"
 
 
 def test_the_numbers_of_a_certificate_are_a_report():
@@ -269,6 +273,8 @@ def test_the_numbers_of_a_certificate_are_a_report():
         "gap": 3.7e-9,
         "stationarity": 2e-9,
         "balance": 5e-16,
+        "curvature": -1e-3,
+        "fibre_gap": 2e-10,
         "proof": "Weak duality.",
     }
 

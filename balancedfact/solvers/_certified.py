@@ -193,5 +193,5 @@ def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
         "The data contradict one another: no matrix of any rank fits them, and the zero matrix is returned. "
         "With a penalty > 0 they need not be fitted exactly."
     )
-    certificate = Certificate(1.0, np.inf, np.nan, y, np.nan, np.nan, proof)
+    certificate = Certificate(1.0, np.inf, np.nan, y, np.nan, np.nan, proof=proof)
     return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form")

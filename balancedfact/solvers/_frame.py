@@ -173,7 +173,7 @@ class Frame:
         gap = abs(value - lower) / value if value > 0 else 0.0
         if self.penalty == 0 and feasibility > 10 * FEASIBLE:
             gap = np.nan  # the value of a pair that does not fit is no upper bound
-        return [R.T.copy(), L], value, Certificate(feasibility, lower, gap, dual, stationarity, balance, proof)
+        return [R.T.copy(), L], value, Certificate(feasibility, lower, gap, dual, stationarity, balance, proof=proof)
 
 
 def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
