@@ -13,11 +13,6 @@ import balancedfact as bf
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_examples_run(path):
-    runpy.run_path(str(path))
-
-
 def test_example_map_conforms_and_recovers():
     names = runpy.run_path(str(ROOT / "docs" / "examples" / "energy_differences.py"))
     for kind in ("EnergyDifferences", "FastEnergyDifferences"):
@@ -27,6 +22,18 @@ def test_example_map_conforms_and_recovers():
             assert report.ok, f"{kind}, m = {m}, d = {d}:\n{report}"
     assert names["solution"].status.ok
     assert names["error"] < 1e-6
+
+
+def test_example_manifold_conforms_and_both_optimizers_agree(capsys):
+    names = runpy.run_path(str(ROOT / "docs" / "examples" / "neuron_balanced.py"))
+    costs = [float(text) for text in re.findall(r"cost ([\d.]+)", capsys.readouterr().out)]
+    assert len(costs) == 2
+    assert costs[0] == pytest.approx(costs[1], rel=1e-8)
+    assert names["error"] < 1e-2
+    for sizes in [(1, 1, 1), (4, 1, 2), (2, 5, 3)]:
+        for degree in (1, 2, 3):
+            report = bf.manifolds.check_manifold(names["NeuronBalanced"](*sizes, degree, rng=1), rng=2)
+            assert report.ok, f"sizes {sizes}, degree {degree}:\n{report}"
 
 
 @pytest.mark.parametrize("page", ["index.md", "guide/certificate.md"])
