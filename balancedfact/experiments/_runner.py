@@ -1,0 +1,177 @@
+"""Run the units of an experiment on any executor; every finished unit is on disk before it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from balancedfact import __version__
+from balancedfact._files import replacing
+from balancedfact.experiments._experiment import Experiment, Settings
+from balancedfact.experiments._table import Row, Table, write_table
+
+_WAITING = 64  # units handed to the executor beyond those finished
+
+
+def reproduce(
+    experiment: Experiment,
+    scale: str,
+    out: Path,
+    executor: Executor,
+    *,
+    progress: bool | None = None,
+) -> Table:
+    """Run an experiment, or finish one that was stopped, and leave its table, picture and provenance in a folder.
+
+    Finished units lie in ``NAME.SCALE.units/`` until the end; a run that was killed starts again from them. The table does
+    not depend on the executor, its number of workers, or interruptions.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    scale : str
+        One of ``experiment.scales``.
+    out : pathlib.Path
+        The folder; made if it does not exist.
+    executor : concurrent.futures.Executor
+        Where the units run: a process pool, or ``dask.distributed.Client(...).get_executor()``.
+    progress : bool, optional
+        Show a bar with the time left. By default on a terminal only.
+
+    Returns
+    -------
+    Table
+        The rows of all units in order, as they are in ``NAME.csv``; ``NAME.png`` and ``NAME.json`` lie beside it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such scale.
+    """
+    if scale not in experiment.scales:
+        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
+    settings = experiment.scales[scale]
+    started = time.perf_counter()
+    units = list(experiment.units(settings))
+    store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
+    found = len(units) - len(store.missing)
+    with _bar(experiment.name, len(units), found, progress) as bar:
+        for index, rows in _run(experiment, settings, units, store.missing, executor):
+            store.keep(index, rows)
+            bar.advance(bar.task_ids[0])
+    rows = [row for index in range(len(units)) for row in store.rows(index)]
+    table = Table(rows)
+    write_table(out / f"{experiment.name}.csv", rows)
+    _save_picture(experiment, settings, table, out)
+    provenance = {
+        "figure": experiment.name,
+        "source": experiment.source,
+        "caption": experiment.caption,
+        "scale": scale,
+        "settings": dict(settings),
+        "units": len(units),
+        "units_found_from_an_earlier_run": found,
+        "rows": len(rows),
+        "seconds_of_this_run": round(time.perf_counter() - started, 3),
+        "versions": {name: version(name) for name in ("numpy", "scipy", "numba", "matplotlib")}
+        | {"python": platform.python_version(), "balancedfact": __version__},
+        "machine": {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+    with replacing(out / f"{experiment.name}.json") as partial:
+        partial.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    store.remove()
+    return table
+
+
+class _Store:
+    """The finished units of one experiment, one file each; those of another version or other settings are thrown away."""
+
+    def __init__(self, folder: Path, settings: Settings, units: list[Row]) -> None:
+        self.folder = folder
+        plan = json.dumps([__version__, dict(settings), units], sort_keys=True)
+        self.plan = hashlib.sha256(plan.encode()).hexdigest()
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / "plan"
+        if not (marker.exists() and marker.read_text(encoding="utf-8") == self.plan):
+            for stale in folder.glob("*.json"):
+                stale.unlink()
+            _write_durably(marker, self.plan)
+        self.missing = [index for index in range(len(units)) if not self._path(index).exists()]
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.json"
+
+    def keep(self, index: int, rows: list[Row]) -> None:
+        _write_durably(self._path(index), json.dumps(rows))
+
+    def rows(self, index: int) -> list[Row]:
+        return json.loads(self._path(index).read_text(encoding="utf-8"))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _run(
+    experiment: Experiment, settings: Settings, units: list[Row], missing: list[int], executor: Executor
+) -> Iterator[tuple[int, list[Row]]]:
+    """The rows of the missing units, as they finish."""
+    pending: dict[Future[list[Row]], int] = {}
+    queue = iter(missing)
+    try:
+        while True:
+            for index in queue:
+                rng = experiment.generator(settings, index)
+                pending[executor.submit(_work, experiment.run, dict(settings), units[index], rng)] = index
+                if len(pending) >= _WAITING:
+                    break
+            if not pending:
+                return
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda future: future.exception() is not None):  # keep results, then raise
+                yield pending.pop(future), future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _work(run: Any, settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
+    return [{name: _plain(value) for name, value in row.items()} for row in run(settings, unit, rng)]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _save_picture(experiment: Experiment, settings: Settings, table: Table, out: Path) -> None:
+    from balancedfact.plots import style
+
+    with style(), replacing(out / f"{experiment.name}.png") as partial:
+        experiment.draw(settings, table).savefig(partial, format="png")
+
+
+def _bar(name: str, total: int, found: int, progress: bool | None) -> Progress:
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, disable=not (console.is_terminal if progress is None else progress))
+    bar.add_task(name, total=total, completed=found)
+    return bar

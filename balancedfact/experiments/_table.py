@@ -1,0 +1,58 @@
+"""Tidy tables: one row per observation, one column per quantity, in a text file that keeps every digit."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from balancedfact._files import replacing
+
+Row = dict[str, Any]
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows; columns in order of first appearance, an empty cell where a row has no such quantity."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: repr(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    with replacing(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+
+
+class Table:
+    """The columns of a table as arrays, with selection by value.
+
+    Examples
+    --------
+    >>> from balancedfact.experiments._table import Table
+    >>> table = Table([{"depth": 2, "loss": 0.5}, {"depth": 3, "loss": 0.25}, {"depth": 3, "loss": 0.75}])
+    >>> table.where(depth=3)["loss"]
+    array([0.25, 0.75])
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if not any(name in row for row in self.rows):
+            raise KeyError(name)
+        missing = "" if any(isinstance(row.get(name), str) for row in self.rows) else np.nan
+        return np.array([row.get(name, missing) for row in self.rows])
+
+    def where(self, **values: Any) -> Table:
+        """The rows in which every named column has the given value."""
+        return Table([row for row in self.rows if all(row.get(name) == value for name, value in values.items())])
+
+    def values(self, name: str) -> list[Any]:
+        """The different values of a column, in order of first appearance."""
+        return list(dict.fromkeys(row[name] for row in self.rows if name in row))
