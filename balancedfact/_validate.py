@@ -124,3 +124,14 @@ def as_pair(L: ArrayLike, R: ArrayLike, matrix_shape: tuple[int, int] | None = N
     if matrix_shape is not None and (left.shape[0], right.shape[0]) != tuple(matrix_shape):
         raise ValueError(f"L and R have {left.shape[0]} and {right.shape[0]} rows; expected {tuple(matrix_shape)}")
     return left, right
+
+
+def as_directions(directions: Sequence[ArrayLike], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return `directions` as float64 matrices, one of each of `shapes`."""
+    try:
+        count = len(directions)
+    except TypeError:
+        raise ValueError(f"directions is {directions!r}; expected a list of matrices, one for each layer") from None
+    if count != len(shapes):
+        raise ValueError(f"directions has {count} matrices; expected {len(shapes)}, one for each layer")
+    return [as_array(each, f"directions[{k}]", shape=shapes[k]) for k, each in enumerate(directions)]

@@ -6,12 +6,15 @@ the formulas below hold away from minimisers too (Gatmiry et al. 2023 state thei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_layers, as_pair
-from balancedfact.measurements import MeasurementMap
+from balancedfact.curvature._scaled import ZERO, ordinary, partial_products
+from balancedfact.measurements import IsotropicMoment, MeasurementMap, SecondMoment
 
 
 def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
@@ -59,7 +62,7 @@ def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
     return float(norm_left**2 + norm_right**2)
 
 
-def trace(layers: list[ArrayLike], A: MeasurementMap) -> float:
+def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> float:
     r"""Trace of the Hessian of :math:`\mathcal L(W) = \frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`.
 
     .. math:: \operatorname{tr}\nabla^2\mathcal L(W) = \frac2m \sum_{j=1}^L \sum_i \|C_j^\top A_i B_{j-1}^\top\|_F^2,
@@ -70,8 +73,9 @@ def trace(layers: list[ArrayLike], A: MeasurementMap) -> float:
     ----------
     layers : list of array_like
         ``[W_1, ..., W_L]`` with ``W_k`` of shape ``(d_k, d_{k-1})``, `W_1` applied first.
-    A : MeasurementMap
-        Measurements of ``d_L x d_0`` matrices.
+    A : MeasurementMap or SecondMoment
+        Measurements of ``d_L x d_0`` matrices, or their second moments formed once by ``A.second_moment()``: worth it when the
+        trace is computed at many points.
 
     Returns
     -------
@@ -84,8 +88,9 @@ def trace(layers: list[ArrayLike], A: MeasurementMap) -> float:
 
     Notes
     -----
-    Each of the ``L`` terms costs one second moment of `A`, and nothing loops over measurements. Gatmiry et al. print the
-    value without the factor 2 in their theorems; here it is the trace itself.
+    Each of the ``L`` terms costs one second moment of `A`, and nothing loops over measurements. With the second moments of
+    `Dense` formed once, all terms together are one product of ``L`` vectors with a matrix, whatever the number of measurements.
+    Gatmiry et al. print the value without the factor 2 in their theorems; here it is the trace itself.
 
     References
     ----------
@@ -99,16 +104,16 @@ def trace(layers: list[ArrayLike], A: MeasurementMap) -> float:
     >>> bf.curvature.trace([np.ones((1, 1))] * 5, A)
     10.0
     """
-    checked = as_layers(layers, A.matrix_shape)
-    unit = A._divided_by_scale()
+    W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
+    B, C = partial_products(W)
+    moment = A if isinstance(A, SecondMoment) else A._streamed_moment()
+    energies, total = moment._energies([(c.array, b.array) for b, c in zip(B, C, strict=True)]), ZERO
+    for energy, b, c in zip(energies, B, C, strict=True):
+        total += ordinary(np.asarray(energy), 2 * (b.exponent + c.exponent))
+    return float(total.value(moment.weight, moment.scale))
 
-    def energy(before: np.ndarray | None, after: np.ndarray | None) -> float:
-        return unit.energy(after, None if before is None else before.T)
 
-    return 2 / A.m * _sum_over_layers(checked, energy, A.scale)
-
-
-def isotropic_trace(layers: list[ArrayLike]) -> float:
+def isotropic_trace(layers: Sequence[ArrayLike]) -> float:
     r"""The isotropic surrogate :math:`R(W) = \sum_j \|W_L\cdots W_{j+1}\|_F^2\,\|W_{j-1}\cdots W_1\|_F^2`.
 
     Empty products are identities, with :math:`\|I_d\|_F^2 = d`. When the measurements are isotropic,
@@ -140,39 +145,4 @@ def isotropic_trace(layers: list[ArrayLike]) -> float:
     5.0
     """
     checked = as_layers(layers)
-    d1, d2 = checked[-1].shape[0], checked[0].shape[1]
-
-    def energy(before: np.ndarray | None, after: np.ndarray | None) -> float:
-        left = float(d1) if after is None else frobenius(after) ** 2
-        return left * (float(d2) if before is None else frobenius(before) ** 2)
-
-    return _sum_over_layers(checked, energy, 1.0)
-
-
-def _sum_over_layers(layers, energy, scale: float) -> float:  # type: ignore[no-untyped-def]
-    """Sum ``energy(B, C)`` over the layers, with every product of layers at ordinary size and the sizes multiplied back."""
-    before = _running_products(layers[:-1], lambda product, layer: layer @ product)
-    after = _running_products(layers[:0:-1], lambda product, layer: product @ layer)[::-1]
-    total = 0.0
-    for (B, p), (C, q) in zip(before, after, strict=True):
-        total += np.ldexp(scale * np.sqrt(energy(B, C)), p + q) ** 2
-    return float(total)
-
-
-def _running_products(layers, times):  # type: ignore[no-untyped-def]
-    """The products of the first 0, 1, 2, ... layers as ``(matrix, exponent)`` for ``matrix * 2**exponent``; ``None`` is I."""
-    products: list[tuple[np.ndarray | None, int]] = [(None, 0)]
-    for layer in layers:
-        factor, shift = _ordinary(layer)
-        product, exponent = products[-1]
-        if product is not None:
-            factor, carry = _ordinary(times(product, factor))
-            shift += carry
-        products.append((factor, exponent + shift))
-    return products
-
-
-def _ordinary(X: np.ndarray) -> tuple[np.ndarray, int]:
-    """`X` divided by a power of two, which rounds nothing, to have its largest entry near 1, and the exponent."""
-    exponent = int(np.frexp(magnitude(X))[1])
-    return np.ldexp(X, -exponent), exponent
+    return trace(checked, IsotropicMoment((checked[-1].shape[0], checked[0].shape[1])))

@@ -6,13 +6,16 @@ from balancedfact.measurements._dense import Dense
 from balancedfact.measurements._ensembles import bernoulli, bernoulli_mask, bilinear, gaussian
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import RankOne
+from balancedfact.measurements._second_moment import IsotropicMoment, SecondMoment
 
 __all__ = [
     "Dense",
     "Entries",
+    "IsotropicMoment",
     "MeasurementMap",
     "MeasurementReport",
     "RankOne",
+    "SecondMoment",
     "bernoulli",
     "bernoulli_mask",
     "bilinear",

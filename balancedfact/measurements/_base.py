@@ -12,6 +12,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from balancedfact._validate import as_array
+from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 
 
 class Whitened(NamedTuple):
@@ -99,6 +100,17 @@ class MeasurementMap(ABC):
         moment = self._left_moment(np.eye(self.matrix_shape[1]) if B is None else B @ B.T)
         total = np.trace(moment) if C is None else np.vdot(C, moment @ C)
         return max(float(total), 0.0)  # rounding may leave a sum of squares that vanishes slightly negative
+
+    def second_moment(self) -> SecondMoment:
+        r"""The maps :math:`P\mapsto\sum_i A_iPA_i^\top` and its adjoint in the form that is cheapest to use many times.
+
+        `balancedfact.curvature.trace` and its derivatives accept the result in place of the map.
+        """
+        return self._streamed_moment()
+
+    def _streamed_moment(self) -> SecondMoment:
+        """The second moments in a form that costs next to nothing to build."""
+        return MapMoment(self)
 
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> MeasurementMap:
         r"""The map with matrices :math:`P^\top A_i Q`, that is :math:`Z \mapsto \mathcal A(P Z Q^\top)`."""

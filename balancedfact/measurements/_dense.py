@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._second_moment import Packing, SecondMoment, Superoperator, worth_forming
 
 
 class Dense(MeasurementMap):
@@ -68,6 +69,19 @@ class Dense(MeasurementMap):
         d1, m, d2 = self._slabs.shape
         product = (Q @ self._slabs.reshape(d1, m * d2)).reshape(d1 * m, d2)
         return self._slabs.reshape(d1 * m, d2).T @ product
+
+    def second_moment(self) -> SecondMoment:
+        d1, m, d2 = self._slabs.shape
+        if not worth_forming(d1, d2, m * d1 * d2 * (d1 + d2)):
+            return self._streamed_moment()
+        slabs, left, right = self._divided_by_scale()._slabs, Packing(d1), Packing(d2)
+        table, start = np.empty((left.weights.size, right.weights.size)), 0
+        for p in range(d1):
+            blocks = np.matmul(slabs[p].T, slabs[p:])  # sum_i A_i[p, q] A_i[s, r] for s >= p
+            table[start : start + d1 - p] = right.pack_matrix((blocks + blocks.transpose(0, 2, 1)) / 2)
+            start += d1 - p
+        table *= left.weights[:, None]
+        return Superoperator(table, self.matrix_shape, 2 / m, self.scale)
 
     def _rotated_slabs(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         d1, m, d2 = self._slabs.shape

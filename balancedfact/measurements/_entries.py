@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, Whitened, safe_scale, selection
+from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 
 
 class Entries(MeasurementMap):
@@ -93,6 +94,11 @@ class Entries(MeasurementMap):
 
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
         return np.diag(np.bincount(self.cols, self.weights**2 * Q[self.rows, self.rows], self.matrix_shape[1]))
+
+    def _streamed_moment(self) -> SecondMoment:
+        order, indices, pointers = self._pattern
+        squares = (self.weights / self.scale) ** 2
+        return DiagonalMoment(sp.csr_array((squares[order], indices, pointers), shape=self.matrix_shape), self.m, self.scale)
 
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
         terms = self.weights**2

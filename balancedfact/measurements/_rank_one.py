@@ -10,6 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 
 class RankOne(MeasurementMap):
@@ -80,6 +81,22 @@ class RankOne(MeasurementMap):
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
         weights = np.einsum("ij,ij->i", self.left @ Q, self.left)
         return (self.right.T * weights) @ self.right
+
+    def second_moment(self) -> SecondMoment:
+        d1, d2 = self.matrix_shape
+        if not worth_forming(d1, d2, self.m * (d1**2 + d2**2)):
+            return self._streamed_moment()
+        unit = self._divided_by_scale()
+        packed = []
+        for vectors in (unit.left, unit.right):
+            packing = Packing(vectors.shape[1])
+            rows, cols = np.divmod(packing.upper, packing.d)
+            packed.append(vectors[:, rows] * vectors[:, cols] * packing.weights)
+        return Superoperator(packed[0].T @ packed[1], self.matrix_shape, 2 / self.m, self.scale)
+
+    def _streamed_moment(self) -> SecondMoment:
+        unit = self._divided_by_scale()
+        return RankOneMoment(unit.left, unit.right, self.scale)
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return np.einsum("ip,iq->ipq", self.left @ P, self.right @ Q)
