@@ -14,3 +14,10 @@ def frobenius(X: np.ndarray) -> float:
     """The Frobenius norm, without squaring numbers that are far from 1."""
     size = magnitude(X)
     return size * float(np.linalg.norm(X / size))
+
+
+def scaled_product(*factors: float) -> float:
+    """The product of numbers whose partial products may overflow or vanish; infinite or zero only where the result is."""
+    mantissas, exponents = np.frexp(np.array(factors))
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(np.prod(mantissas), int(exponents.sum())))

@@ -87,6 +87,21 @@ def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
     return as_count(sizes[0], f"{name}[0]"), as_count(sizes[1], f"{name}[1]")
 
 
+def as_widths(value: Sequence[int], matrix_shape: tuple[int, int]) -> list[int]:
+    """Return `value` as the widths ``[d_0, ..., d_L]`` of at least two layers that multiply to shape `matrix_shape`."""
+    try:
+        entries = list(value)
+    except TypeError:
+        raise ValueError(f"widths is {value!r}; expected a list [d_0, ..., d_L]") from None
+    if len(entries) < 3:
+        raise ValueError(f"widths has {len(entries)} entries; expected at least 3, for two layers")
+    widths = [as_count(width, f"widths[{j}]") for j, width in enumerate(entries)]
+    if (widths[-1], widths[0]) != tuple(matrix_shape):
+        rows, columns = matrix_shape
+        raise ValueError(f"widths is {widths}; expected it to start with {columns} and to end with {rows}")
+    return widths
+
+
 def as_rng(value: int | np.random.Generator | None) -> np.random.Generator:
     """Return a ``numpy.random.Generator`` from a seed, a generator or ``None``."""
     if value is None or isinstance(value, (numbers.Integral, np.random.Generator, np.random.SeedSequence)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
@@ -12,6 +14,8 @@ from balancedfact.measurements import MeasurementMap
 
 # A direction whose cost can be made as small as one likes is shrunk by this power of two: its square is below rounding.
 _VANISHING = 2.0**-27
+
+Rescale = Callable[[np.ndarray], np.ndarray]
 
 
 def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +59,7 @@ def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np
      [0. 2. 0.]
      [0. 0. 0.]]
     """
-    U, s, V, size = _compact_svd(as_array(X, "X", ndim=2))
+    U, s, V, size = compact_svd(as_array(X, "X", ndim=2))
     root = np.sqrt(s) * np.sqrt(size)
     return _padded(U * root, V * root, rank)
 
@@ -120,25 +124,37 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), value))
     True
     """
-    U, s, V, size = _compact_svd(as_array(X, "X", shape=A.matrix_shape))
-    H, K = U * np.sqrt(s), V * np.sqrt(s)
-    # Parts of X that one side does not see cost nothing there: split them off, left first.
-    H, K, unseen_left = _split_unseen(H, K, A.rescale_left)
-    K, H, unseen_right = _split_unseen(K, H, A.rescale_right)
-    columns = [_core_pair(H, K, A)] if H.shape[1] else []
-    columns += [(lift / _VANISHING, drop * _VANISHING) for lift, drop in [unseen_left]]
-    columns += [(drop * _VANISHING, lift / _VANISHING) for lift, drop in [unseen_right]]
-    L = np.concatenate([left for left, _ in columns], axis=1) * np.sqrt(size)
-    R = np.concatenate([right for _, right in columns], axis=1) * np.sqrt(size)
-    return _padded(L, R, rank)
+    U, s, V, size = compact_svd(as_array(X, "X", shape=A.matrix_shape))
+    L, R, _ = weighted_pair(U, s, V, A.rescale_left, A.rescale_right)
+    return _padded(L * np.sqrt(size), R * np.sqrt(size), rank)
 
 
-def _compact_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def compact_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """``X / size = U @ diag(s) @ V.T`` with only the singular values above rounding error."""
     size = magnitude(X)
     U, s, Vt = np.linalg.svd(X / size, full_matrices=False)
     keep = s > max(X.shape) * np.finfo(float).eps * s[0]
     return U[:, keep], s[keep], Vt[keep].T, size
+
+
+def weighted_pair(
+    U: np.ndarray, s: np.ndarray, V: np.ndarray, left: Rescale, right: Rescale
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The pair with ``L @ R.T = U @ diag(s) @ V.T`` that minimises ``|left(L)|^2 + |right(R)|^2``, and half the infimum.
+
+    `left` and `right` multiply by square matrices, which may be singular: see the notes of `flat_pair`. The infimum is twice
+    the nuclear norm of the product rescaled on both sides; every column of the pair that is seen contributes equally to both
+    terms.
+    """
+    H, K = U * np.sqrt(s), V * np.sqrt(s)
+    # Parts of the product that one side does not see cost nothing there: split them off, left first.
+    H, K, unseen_left = _split_unseen(H, K, left)
+    K, H, unseen_right = _split_unseen(K, H, right)
+    core_left, core_right, nuclear = _core_pair(H, K, left, right)
+    (free, paid), (free_right, paid_left) = unseen_left, unseen_right
+    L = np.concatenate([core_left, free / _VANISHING, paid_left * _VANISHING], axis=1)
+    R = np.concatenate([core_right, paid * _VANISHING, free_right / _VANISHING], axis=1)
+    return L, R, nuclear
 
 
 def _split_unseen(seen, other, rescale):  # type: ignore[no-untyped-def]
@@ -149,15 +165,17 @@ def _split_unseen(seen, other, rescale):  # type: ignore[no-untyped-def]
     return seen @ kept, other @ kept, (seen @ gone, other @ gone)
 
 
-def _core_pair(H: np.ndarray, K: np.ndarray, A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
-    """The flat pair of ``H @ K.T`` where ``D1 H`` and ``D2 K`` have full column rank."""
-    left = scipy.linalg.qr(A.rescale_left(H), mode="r")[0][: H.shape[1]]
-    right = scipy.linalg.qr(A.rescale_right(K), mode="r")[0][: K.shape[1]]
-    U, s, _ = np.linalg.svd(left @ right.T)
+def _core_pair(H: np.ndarray, K: np.ndarray, left: Rescale, right: Rescale) -> tuple[np.ndarray, np.ndarray, float]:
+    """The minimising pair of ``H @ K.T`` where ``left(H)`` and ``right(K)`` have full column rank."""
+    if H.shape[1] == 0:
+        return H, K, 0.0
+    R1 = scipy.linalg.qr(left(H), mode="r")[0][: H.shape[1]]
+    R2 = scipy.linalg.qr(right(K), mode="r")[0][: K.shape[1]]
+    U, s, _ = np.linalg.svd(R1 @ R2.T)
     root = np.sqrt(s)
-    # Solving with `right` for the second factor is the same in exact arithmetic, but would lose the product to rounding when
-    # D1 and D2 are ill-conditioned: here the two matrices are inverse to each other whatever the errors of U and s.
-    return H @ scipy.linalg.solve_triangular(left, U * root), K @ (left.T @ (U / root))
+    # Solving with `R2` for the second factor is the same in exact arithmetic, but would lose the product to rounding when
+    # the rescalings are ill-conditioned: here the two matrices are inverse to each other whatever the errors of U and s.
+    return H @ scipy.linalg.solve_triangular(R1, U * root), K @ (R1.T @ (U / root)), float(s.sum())
 
 
 def _padded(L: np.ndarray, R: np.ndarray, rank: int | None) -> tuple[np.ndarray, np.ndarray]:
