@@ -1,6 +1,18 @@
-"""Exact curvature of factorizations: traces of the Hessian in closed matrix form, and their derivatives."""
+"""Exact curvature of factorizations in closed matrix form: traces of the Hessian and their derivatives, sharpness."""
 
+from balancedfact.curvature._loss import hessian_vector_product, loss_gradient
+from balancedfact.curvature._sharpness import sharpest_direction, sharpness
 from balancedfact.curvature._trace import isotropic_trace, scaled_trace, trace
 from balancedfact.curvature._trace_derivatives import trace_gradient, trace_hessian_vector_product
 
-__all__ = ["isotropic_trace", "scaled_trace", "trace", "trace_gradient", "trace_hessian_vector_product"]
+__all__ = [
+    "hessian_vector_product",
+    "isotropic_trace",
+    "loss_gradient",
+    "scaled_trace",
+    "sharpest_direction",
+    "sharpness",
+    "trace",
+    "trace_gradient",
+    "trace_hessian_vector_product",
+]

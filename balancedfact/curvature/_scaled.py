@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._linalg import magnitude
-
 _LEAST, _MOST = 1e-40, 1e40  # squared norms of arrays that are left as they are
+_EXPONENT_OF_ZERO = -1_000_000  # below all others, so that what a zero is added to keeps its own
 
 
 class Scaled:
@@ -43,21 +42,16 @@ class Scaled:
             return other
         if self.exponent == other.exponent:
             return ordinary(self.array + other.array, self.exponent)
-        if not self.array.any():
-            return other
-        if not other.array.any():
-            return self
         top = max(self.exponent, other.exponent)
         return ordinary(np.ldexp(self.array, self.exponent - top) + np.ldexp(other.array, other.exponent - top), top)
 
-    def dot(self, other: Scaled) -> Scaled:
-        """The inner product of two matrices."""
-        return ordinary(np.asarray(np.vdot(self.array, other.array)), self.exponent + other.exponent)
+    def times(self, factor: float) -> Scaled:
+        mantissa, shift = np.frexp(factor)
+        return ordinary(self.array * mantissa, self.exponent + int(shift))
 
-    def value(self, factor: float = 1.0, scale: float = 1.0) -> np.ndarray:
-        """The array itself, times ``factor * scale**2``."""
-        mantissa, shift = np.frexp(scale)
-        return np.ldexp(self.array * (factor * mantissa**2), self.exponent + 2 * int(shift))
+    def value(self, factor: float = 1.0) -> np.ndarray:
+        """The array itself, times `factor`."""
+        return np.ldexp(self.array * factor, self.exponent)
 
 
 ONE = Scaled(None)
@@ -69,7 +63,10 @@ def ordinary(array: np.ndarray, exponent: int = 0) -> Scaled:
     flat = array.ravel()
     if _LEAST < flat @ flat < _MOST:
         return Scaled(array, exponent)
-    shift = int(np.frexp(magnitude(array))[1])
+    size = float(np.max(np.abs(array)))
+    if size == 0:
+        return Scaled(array, _EXPONENT_OF_ZERO)
+    shift = int(np.frexp(size)[1])
     return Scaled(np.ldexp(array, -shift), exponent + shift)
 
 
@@ -83,13 +80,17 @@ def partial_products(layers: list[Scaled]) -> tuple[list[Scaled], list[Scaled]]:
     return before, after[::-1]
 
 
-def partial_derivatives(
-    layers: list[Scaled], directions: list[Scaled], before: list[Scaled], after: list[Scaled]
-) -> tuple[list[Scaled], list[Scaled]]:
-    """The derivatives of both lists of `partial_products` when the layers move along `directions`."""
-    d_before, d_after = [ZERO], [ZERO]
+def derivatives_before(layers: list[Scaled], directions: list[Scaled], before: list[Scaled]) -> list[Scaled]:
+    """The derivatives of the first list of `partial_products` when the layers move along `directions`."""
+    moved = [ZERO]
     for W, V, B in zip(layers[:-1], directions, before, strict=False):
-        d_before.append(V @ B + W @ d_before[-1])
+        moved.append(V @ B + W @ moved[-1])
+    return moved
+
+
+def derivatives_after(layers: list[Scaled], directions: list[Scaled], after: list[Scaled]) -> list[Scaled]:
+    """The derivatives of the second list."""
+    moved = [ZERO]
     for W, V, C in zip(layers[:0:-1], directions[:0:-1], after[::-1], strict=False):
-        d_after.append(C @ V + d_after[-1] @ W)
-    return d_before, d_after[::-1]
+        moved.append(C @ V + moved[-1] @ W)
+    return moved[::-1]

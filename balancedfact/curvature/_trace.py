@@ -110,7 +110,7 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     energies, total = moment._energies([(c.array, b.array) for b, c in zip(B, C, strict=True)]), ZERO
     for energy, b, c in zip(energies, B, C, strict=True):
         total += ordinary(np.asarray(energy), 2 * (b.exponent + c.exponent))
-    return float(total.value(moment.weight, moment.scale))
+    return float(total.times(moment.scale).times(moment.scale).value(moment.weight))
 
 
 def isotropic_trace(layers: Sequence[ArrayLike]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_directions, as_layers
-from balancedfact.curvature._scaled import ZERO, Scaled, ordinary, partial_derivatives, partial_products
+from balancedfact.curvature._scaled import ZERO, Scaled, derivatives_after, derivatives_before, ordinary, partial_products
 from balancedfact.measurements import MeasurementMap, SecondMoment
 
 
@@ -53,7 +53,7 @@ def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment
     W, moment = _prepared(layers, A)
     state = _Sensitivities(W, moment)
     gradient = [C.T @ left + right @ B.T for B, C, left, right in zip(state.B, state.C, state.left, state.right, strict=True)]
-    return _values(gradient, W, 2 * moment.weight, moment.scale)
+    return _values(gradient, W, moment)
 
 
 def trace_hessian_vector_product(
@@ -97,7 +97,7 @@ def trace_hessian_vector_product(
     V = [ordinary(direction) for direction in as_directions(directions, [layer.array.shape for layer in W])]
     state = _Sensitivities(W, moment)
     B, C, last = state.B, state.C, len(W) - 1
-    dB, dC = partial_derivatives(W, V, B, C)
+    dB, dC = derivatives_before(W, V, B), derivatives_after(W, V, C)
     # The first B and the last C are constant: their moments do not move.
     dX = _moments(moment._left, B[1:-1], dB[1:-1])
     dY = _moments(moment._right, [each.T for each in C[1:-1]], [each.T for each in dC[1:-1]])
@@ -115,7 +115,7 @@ def trace_hessian_vector_product(
     product = [
         C[k].T @ d_left[k] + dC[k].T @ state.left[k] + d_right[k] @ B[k].T + state.right[k] @ dB[k].T for k in range(last + 1)
     ]
-    return _values(product, W, 2 * moment.weight, moment.scale)
+    return _values(product, W, moment)
 
 
 class _Sensitivities:
@@ -153,8 +153,8 @@ def _prepared(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> 
     return [ordinary(layer) for layer in checked], A if isinstance(A, SecondMoment) else A._streamed_moment()
 
 
-def _values(matrices: list[Scaled], like: list[Scaled], factor: float, scale: float) -> list[np.ndarray]:
+def _values(halves: list[Scaled], W: list[Scaled], moment: SecondMoment) -> list[np.ndarray]:
     return [
-        np.zeros(layer.array.shape) if each is ZERO else each.value(factor, scale)
-        for each, layer in zip(matrices, like, strict=True)
+        np.zeros(layer.array.shape) if half is ZERO else half.times(moment.scale).times(moment.scale).value(2 * moment.weight)
+        for half, layer in zip(halves, W, strict=True)
     ]

@@ -123,6 +123,14 @@ def check_measurements(
         "adjoint": (lambda: A.adjoint(y), np.einsum("i,ipq->pq", y, stack)),
         "left_moment": (lambda: A.left_moment(P), np.einsum("ipq,qr,isr->ps", stack, P, stack)),
         "right_moment": (lambda: A.right_moment(Q), np.einsum("iqp,qr,irs->ps", stack, Q, stack)),
+        "second_moment.left": (
+            lambda: A.second_moment().left_moment(P + P.T),
+            np.einsum("ipq,qr,isr->ps", stack, P + P.T, stack),
+        ),
+        "second_moment.right": (
+            lambda: A.second_moment().right_moment(Q + Q.T),
+            np.einsum("iqp,qr,irs->ps", stack, Q + Q.T, stack),
+        ),
         "forward_factored": (lambda: A.forward_factored(L, R), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
