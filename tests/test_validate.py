@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from balancedfact._validate import as_array, as_count, as_index, as_layers, as_number, as_pair, as_rng, as_shape
+from balancedfact._validate import as_array, as_count, as_index, as_layers, as_number, as_pair, as_rng, as_shape, as_widths
 from tests import bad_input
 
 
@@ -181,3 +181,26 @@ def test_a_pair_has_factors_of_equal_width():
 def test_a_bad_factor_is_refused_by_its_name(name, factor):
     with pytest.raises(ValueError, match=rf"^{name} "):
         as_pair(**{"L": np.ones((2, 3)), "R": np.ones((2, 3)), name: factor})
+
+
+@pytest.mark.parametrize("value", [[4, 2, 3], (4, 2, 3), np.array([4, 2, 3]), iter([4, 2, 3])])
+def test_widths_start_with_the_columns_and_end_with_the_rows(value):
+    widths = as_widths(value, (3, 4))
+    assert widths == [4, 2, 3]
+    assert all(type(width) is int for width in widths)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, r"^widths is 5; expected a list \[d_0, ..., d_L\]$"),
+        ([4, 3], r"^widths has 2 entries; expected at least 3, for two layers$"),
+        ([4, 0, 3], r"^widths\[1\] is 0; expected at least 1$"),
+        ([4, 2.0, 3], r"^widths\[1\] is 2.0; expected an integer$"),
+        ([3, 2, 4], r"^widths is \[3, 2, 4\]; expected it to start with 4 and to end with 3$"),
+        ([4, 2, 4], r"^widths is \[4, 2, 4\]; expected it to start with 4 and to end with 3$"),
+    ],
+)
+def test_bad_widths_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        as_widths(value, (3, 4))

@@ -125,7 +125,7 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     True
     """
     U, s, V, size = compact_svd(as_array(X, "X", shape=A.matrix_shape))
-    L, R, _ = weighted_pair(U, s, V, A.rescale_left, A.rescale_right)
+    L, R, _ = weighted_pair(U, s, V, A.rescale_left, A.rescale_right, _VANISHING)
     return _padded(L * np.sqrt(size), R * np.sqrt(size), rank)
 
 
@@ -138,13 +138,13 @@ def compact_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, floa
 
 
 def weighted_pair(
-    U: np.ndarray, s: np.ndarray, V: np.ndarray, left: Rescale, right: Rescale
+    U: np.ndarray, s: np.ndarray, V: np.ndarray, left: Rescale, right: Rescale, vanishing: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The pair with ``L @ R.T = U @ diag(s) @ V.T`` that minimises ``|left(L)|^2 + |right(R)|^2``, and half the infimum.
 
     `left` and `right` multiply by square matrices, which may be singular: see the notes of `flat_pair`. The infimum is twice
     the nuclear norm of the product rescaled on both sides; every column of the pair that is seen contributes equally to both
-    terms.
+    terms. A column that is seen on one side only is multiplied by `vanishing` there.
     """
     H, K = U * np.sqrt(s), V * np.sqrt(s)
     # Parts of the product that one side does not see cost nothing there: split them off, left first.
@@ -152,8 +152,8 @@ def weighted_pair(
     K, H, unseen_right = _split_unseen(K, H, right)
     core_left, core_right, nuclear = _core_pair(H, K, left, right)
     (free, paid), (free_right, paid_left) = unseen_left, unseen_right
-    L = np.concatenate([core_left, free / _VANISHING, paid_left * _VANISHING], axis=1)
-    R = np.concatenate([core_right, paid * _VANISHING, free_right / _VANISHING], axis=1)
+    L = np.concatenate([core_left, free / vanishing, paid_left * vanishing], axis=1)
+    R = np.concatenate([core_right, paid * vanishing, free_right / vanishing], axis=1)
     return L, R, nuclear
 
 

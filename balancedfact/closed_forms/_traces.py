@@ -43,13 +43,14 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     Notes
     -----
     **Attainment.** It is a minimum if the power has the rank of `M`, which is the generic case. Otherwise it may be an
-    infimum that no factorization attains: if :math:`A_1^\top M` is nilpotent of index below `L` the value is 0, and weights
-    that approach it diverge unless all terms can vanish at once.
+    infimum that no factorization attains: for :math:`M = e_1e_2^\top`, :math:`A_1 = I` and ``L = 3`` the value is 0, and the
+    layers :math:`te_2^\top`, :math:`t^{-2}`, :math:`te_1` have the trace :math:`4t^{-2}`.
 
     **Accuracy.** The exponent ``2 / L`` would turn the rounding errors of a formed power, ``1e-16`` of the largest singular
     value, into numbers of order one. The product is therefore compressed to the rank of `M` and never formed; its singular
-    values are computed from the factors, with an error that a change of each factor by its rounding error could cause. When
-    :math:`A_1^\top M` is nilpotent the value returned is small, not exactly 0, as it is for the neighbours of the matrix.
+    values are computed from the factors, with an error that a change of each factor by its rounding error could cause. A
+    value that should be 0 because :math:`A_1^\top M` is nilpotent comes out as that of a neighbouring matrix, which is as large
+    as the power ``2 / L`` of a rounding error in the worst case.
 
     The source prints the value without the factor 2 of its own formula for the trace, and calls it a minimum.
 
@@ -112,7 +113,7 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     -----
     In terms of the rescalings of Ding et al., ``D = sqrt(d2) D1`` and ``D' = sqrt(d1) D2``. The pair ``(L, R)`` of `flat_pair`
     minimises the same two terms with other weights, so ``[R.T / t, t * L]`` with ``t = (d1 / d2) ** 0.25`` are layers that
-    attain the value, or approach it to rounding error where it is not attained.
+    attain the value, or approach it where it is not attained.
 
     The source prints the value without the factor 2 of its own formula for the trace.
 
