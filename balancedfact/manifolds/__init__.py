@@ -1,11 +1,13 @@
 """Balanced geometry: manifolds that plug into pymanopt, and the check that every new manifold must pass."""
 
+from balancedfact.manifolds._balanced_layers import BalancedLayers
 from balancedfact.manifolds._balanced_pairs import BalancedPairs
 from balancedfact.manifolds._check import Cost, Finding, ManifoldReport, check_manifold
 from balancedfact.manifolds._rescaled_balanced_pairs import RescaledBalancedPairs
 from balancedfact.manifolds._stiefel_product import factors_of, pair_of, stiefel_product
 
 __all__ = [
+    "BalancedLayers",
     "BalancedPairs",
     "Cost",
     "Finding",
