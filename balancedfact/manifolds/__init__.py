@@ -3,6 +3,7 @@
 from balancedfact.manifolds._balanced_layers import BalancedLayers
 from balancedfact.manifolds._balanced_pairs import BalancedPairs
 from balancedfact.manifolds._check import Cost, Finding, ManifoldReport, check_manifold
+from balancedfact.manifolds._factorizations import Factorizations
 from balancedfact.manifolds._rescaled_balanced_pairs import RescaledBalancedPairs
 from balancedfact.manifolds._stiefel_product import factors_of, pair_of, stiefel_product
 
@@ -10,6 +11,7 @@ __all__ = [
     "BalancedLayers",
     "BalancedPairs",
     "Cost",
+    "Factorizations",
     "Finding",
     "ManifoldReport",
     "RescaledBalancedPairs",
