@@ -1,0 +1,101 @@
+"""Where gradient flow from a vanishing start ends in univariate regression, and how sharp that minimiser is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._linalg import frobenius
+from balancedfact._validate import as_array, as_count
+from balancedfact.closed_forms._minimal_sharpness import as_widths, power, rank_one_chain, spectrum
+
+
+def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
+    r"""The limit of gradient flow from a vanishing initialisation, up to rotations of the hidden layers.
+
+    All layers have rank one and equal norm, and consecutive ones are aligned:
+
+    .. math:: W_k = c\,u_kv_k^\top, \qquad c = \|w\|^{1/L}, \qquad u_k = v_{k+1}, \quad v_1 = w/\|w\|.
+
+    The hidden directions depend on the start; here they are first unit vectors.
+
+    Parameters
+    ----------
+    w : array_like, shape (d,)
+        The minimiser of the risk of least norm.
+    widths : sequence of int
+        ``[d, d_1, ..., d_{L-1}, 1]``, any hidden widths.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        ``[W_1, ..., W_L]`` with ``W_L @ ... @ W_1 == w[None, :]``, all zero for a zero `w`.
+
+    Raises
+    ------
+    ValueError
+        If `w` is not a finite real vector or `widths` do not fit it.
+
+    References
+    ----------
+    Marion, Chizat 2024, Theorem 3 and Corollary 1.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> layers = bf.closed_forms.rank_one_limit([0.0, 8.0], [2, 2, 2, 1])
+    >>> print(layers[0])
+    [[0. 2.]
+     [0. 0.]]
+    """
+    vector = as_array(w, "w", ndim=1)
+    sizes = as_widths(widths, vector.size)
+    size = frobenius(vector)
+    c = size ** (1 / (len(sizes) - 1))
+    return rank_one_chain(vector / (size or 1.0), sizes, c, c)
+
+
+def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
+    r"""The sharpness of the rank-one limit.
+
+    .. math:: 2\|w\|^{2-2/L}\,\lambda_{\max}\bigl(\hat\Sigma + (L-1)\hat\Sigma^{1/2}\hat w\hat w^\top\hat\Sigma^{1/2}\bigr),
+              \qquad \hat w = w/\|w\|.
+
+    Parameters
+    ----------
+    covariance : array_like, shape (d, d)
+        :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
+    w : array_like, shape (d,)
+        The minimiser of the risk of least norm.
+    depth : int
+        The number of layers `L`, at least 2.
+
+    Returns
+    -------
+    float
+        Zero for a zero `w`.
+
+    Raises
+    ------
+    ValueError
+        If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
+
+    Notes
+    -----
+    Marion and Chizat bound its ratio to `minimal_sharpness` by four times the condition number of the covariance
+    (Corollary 2). Both numbers being exact, so is the ratio.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> print(bf.closed_forms.rank_one_limit_sharpness(np.eye(2), [0.0, 1.0], depth=7))
+    14.0
+    """
+    values, _, coefficients, scale, size = spectrum(covariance, w)
+    L = as_count(depth, "depth", least=2)
+    norm = frobenius(np.asarray(w, dtype=float))
+    root = np.sqrt(values) * coefficients if size else np.zeros_like(values)
+    form = np.diag(values) + (L - 1) * np.outer(root, root)
+    return 2 * scale * power(norm, 2 - 2 / L) * float(np.linalg.eigvalsh(form)[-1])
