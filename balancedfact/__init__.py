@@ -22,6 +22,6 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("manifolds", "plots"):  # pymanopt and matplotlib are imported only by those who use them
+    if name in ("dynamics", "manifolds", "plots"):  # numba, pymanopt and matplotlib are imported only by those who use them
         return import_module(f"balancedfact.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ from balancedfact.measurements._dense import Dense
 from balancedfact.measurements._ensembles import bernoulli, bernoulli_mask, bilinear, gaussian
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import RankOne
+from balancedfact.measurements._regression import regression
 from balancedfact.measurements._second_moment import IsotropicMoment, SecondMoment
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "bilinear",
     "check_measurements",
     "gaussian",
+    "regression",
 ]

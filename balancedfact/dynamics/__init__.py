@@ -1,0 +1,14 @@
+"""Training dynamics: gradient flow, gradient descent, SGD and label noise, one network or many at once."""
+
+from balancedfact.dynamics._descent import gradient_descent, regression_descent
+from balancedfact.dynamics._initialisations import balanced_layers, gaussian_layers, residual_layers
+from balancedfact.dynamics._trajectory import Trajectory
+
+__all__ = [
+    "Trajectory",
+    "balanced_layers",
+    "gaussian_layers",
+    "gradient_descent",
+    "regression_descent",
+    "residual_layers",
+]

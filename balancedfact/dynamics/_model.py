@@ -1,0 +1,123 @@
+"""The loss of many networks at once, as a function of their end-to-end matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact import curvature
+from balancedfact._validate import as_array
+from balancedfact.closed_forms import regression_sharpness
+from balancedfact.measurements import Dense, MeasurementMap, RankOne
+
+
+class MapModel:
+    r"""The loss :math:`\ell(E) = \frac1m\|\mathcal A(E) - b\|^2`, for matrices stacked along one leading axis."""
+
+    def __init__(self, A: MeasurementMap, b: ArrayLike) -> None:
+        if not isinstance(A, MeasurementMap):
+            raise ValueError(f"A is {A!r}; expected a MeasurementMap")
+        self.A, self.b = A, as_array(b, "b", shape=(A.m,))
+        # Dense measurements of several matrices at once are one product.
+        self._rows = np.ascontiguousarray(A.matrices.reshape(A.m, -1)) if isinstance(A, Dense) else None
+
+    def residual(self, E: np.ndarray) -> np.ndarray:
+        """The residuals, shape ``(runs, m)``."""
+        if self._rows is not None:
+            return E.reshape(E.shape[0], -1) @ self._rows.T - self.b
+        return np.stack([self.A._forward(one) for one in E]) - self.b
+
+    def loss_and_gradient(self, E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The losses, shape ``(runs,)``, and their gradients in `E`."""
+        residual = self.residual(E)
+        scaled = (2 / self.A.m) * residual
+        if self._rows is not None:
+            gradient = (scaled @ self._rows).reshape(E.shape)
+        else:
+            gradient = np.stack([self.A._adjoint(one) for one in scaled])
+        return np.mean(residual**2, axis=-1), gradient
+
+    def loss(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The losses, shape ``(runs,)``."""
+        return np.mean(self.residual(product(layers)) ** 2, axis=-1)
+
+    def sharpness(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The largest eigenvalues of the Hessians, shape ``(runs,)``."""
+        return np.array([curvature.sharpness(one, self.A, self.b) for one in unstacked(layers)])
+
+    def trace(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The traces of the Hessians, shape ``(runs,)``."""
+        return np.array([curvature.trace(list(one), self.A) for one in unstacked(layers)])
+
+
+@dataclass(frozen=True)
+class RegressionModel:
+    r"""The loss :math:`(w_{\rm prod}-w)^\top\hat\Sigma(w_{\rm prod}-w) + \text{floor}`, :math:`w_{\rm prod} = E^\top p`.
+
+    Every array has one leading axis for the runs.
+    """
+
+    covariance: np.ndarray
+    w: np.ndarray
+    readout: np.ndarray
+    floor: float = 0.0
+
+    def _error(self, layers: list[np.ndarray]) -> np.ndarray:
+        vector = self.readout
+        for layer in layers[::-1]:
+            vector = np.matmul(vector[:, None, :], layer)[:, 0]
+        return vector - self.w
+
+    def loss(self, layers: list[np.ndarray]) -> np.ndarray:
+        error = self._error(layers)
+        return np.einsum("ri,rij,rj->r", error, self.covariance, error) + self.floor
+
+    def distance(self, layers: list[np.ndarray]) -> np.ndarray:
+        r"""The squared distances :math:`\|w_{\rm prod}-w\|^2`."""
+        return np.sum(self._error(layers) ** 2, axis=-1)
+
+    def sharpness(self, layers: list[np.ndarray]) -> np.ndarray:
+        return np.asarray(regression_sharpness(layers, self.covariance, self.w, self.readout))
+
+    def trace(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The traces of the Hessians: ``2 sum_k |a_k|^2 <covariance, B_{k-1}.T B_{k-1}>``."""
+        vectors = [self.readout]
+        for layer in layers[:0:-1]:
+            vectors.append(np.matmul(vectors[-1][:, None, :], layer)[:, 0])
+        total, before = np.zeros(self.w.shape[0]), np.broadcast_to(np.eye(self.w.shape[1]), self.covariance.shape)
+        for layer, vector in zip(layers, vectors[::-1], strict=True):
+            total += 2 * np.sum(vector**2, axis=-1) * np.einsum("rki,rij,rkj->r", before, self.covariance, before)
+            before = layer @ before
+        return total
+
+
+Model = MapModel | RegressionModel
+
+
+def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionModel | None:
+    """The same loss in the form of univariate regression, or ``None`` if it does not have one."""
+    if A.matrix_shape[0] == 1:
+        inputs, readout = A.rotated(np.eye(1), np.eye(A.matrix_shape[1]))[:, 0], np.ones(1)
+    elif isinstance(A, RankOne) and np.all(A.left == A.left[0]):
+        inputs, readout = A.right, A.left[0]
+    else:
+        return None
+    w = np.linalg.lstsq(inputs, b, rcond=None)[0]
+    floor = float(np.mean((inputs @ w - b) ** 2))
+    covariance = inputs.T @ inputs / A.m
+    return RegressionModel(*(np.broadcast_to(x, (runs, *x.shape)) for x in (covariance, w, readout)), floor)
+
+
+def product(layers: list[np.ndarray]) -> np.ndarray:
+    """The end-to-end matrices of stacked layers."""
+    E = layers[0]
+    for layer in layers[1:]:
+        E = layer @ E
+    return E
+
+
+def unstacked(layers: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """The layers of each run."""
+    return [list(one) for one in zip(*layers, strict=True)]

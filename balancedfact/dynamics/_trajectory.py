@@ -1,0 +1,64 @@
+"""What every training run returns: the final layers and what was recorded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, repr=False)
+class Trajectory:
+    """A run of training, or many at once.
+
+    For many runs every array below has the leading axes of the layers in front of the shape given here.
+
+    Attributes
+    ----------
+    layers : list of numpy.ndarray
+        The final ``[W_1, ..., W_L]``; those of a run that diverged are the last before its loss overflowed.
+    times : numpy.ndarray, shape (records,)
+        The times of the records: the flow's own time, or the number of steps times the step size.
+    loss : numpy.ndarray, shape (records,)
+        The loss ``(1/m) |A(W_L ... W_1) - b|^2`` at these times; infinite after a run diverged.
+    series : dict of str to numpy.ndarray
+        What else was recorded, each of shape ``(records, ...)``; ``nan`` after a run diverged. ``trajectory["norms"]`` is
+        short for ``trajectory.series["norms"]``.
+    iterations : numpy.ndarray, shape (records,)
+        The number of steps before each record, the same for all runs.
+    diverged : numpy.ndarray of int
+        The step at which the loss overflowed, -1 for a run that stayed finite. A scalar array for one run.
+    message : str
+        How the run ended.
+    """
+
+    layers: list[np.ndarray]
+    times: np.ndarray
+    loss: np.ndarray
+    series: dict[str, np.ndarray] = field(default_factory=dict)
+    iterations: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    diverged: np.ndarray = field(default_factory=lambda: np.array(-1))
+    message: str = ""
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The final end-to-end matrix ``W_L @ ... @ W_1``, one per run."""
+        product = self.layers[0]
+        for layer in self.layers[1:]:
+            product = layer @ product
+        return product
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.series[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.series)
+
+    def __repr__(self) -> str:
+        lead = self.layers[0].shape[:-2]
+        widths = " x ".join(str(w.shape[-2]) for w in self.layers[::-1]) + f" x {self.layers[0].shape[-1]}"
+        runs = f"{int(np.prod(lead))} runs" if lead else "1 run"
+        lost = int(np.count_nonzero(self.diverged >= 0))
+        end = f"loss {self.loss[..., -1]:.4g} at time {self.times[..., -1]:.4g}" if not lead else f"{lost} diverged"
+        return f"<Trajectory: {runs}, widths {widths}, {self.loss.shape[-1]} records, {end}. {self.message}>"

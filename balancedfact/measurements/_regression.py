@@ -1,0 +1,43 @@
+"""Measurements of univariate regression: linear functions of the inputs, read out along one vector."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._validate import as_array
+from balancedfact.measurements._rank_one import RankOne
+
+
+def regression(inputs: ArrayLike, readout: ArrayLike | None = None) -> RankOne:
+    r"""The map :math:`\mathcal A(E)_i = p^\top E\,x_i` of a linear network with one output, evaluated at `n` inputs.
+
+    With it, :math:`\frac1n\|\mathcal A(W_L\cdots W_1) - y\|^2` is the risk of univariate regression.
+
+    Parameters
+    ----------
+    inputs : array_like, shape (n, d)
+        The inputs :math:`x_i`.
+    readout : array_like, shape (q,), optional
+        The fixed vector `p` that reads the output of the last layer; without it the last layer has one row.
+
+    Returns
+    -------
+    RankOne
+        ``n`` measurements of ``q x d`` matrices, or of ``1 x d`` matrices without a readout.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not a finite real array of the right shape.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.regression([[1.0, 2.0], [3.0, 4.0]])
+    >>> A(np.array([[1.0, -1.0]]))
+    array([-1., -1.])
+    """
+    X = as_array(inputs, "inputs", ndim=2)
+    p = np.ones(1) if readout is None else as_array(readout, "readout", ndim=1)
+    return RankOne(np.broadcast_to(p, (X.shape[0], p.size)), X)
