@@ -2,6 +2,7 @@
 
 from balancedfact.dynamics._descent import gradient_descent, regression_descent
 from balancedfact.dynamics._initialisations import balanced_layers, gaussian_layers, residual_layers
+from balancedfact.dynamics._sgd import sgd
 from balancedfact.dynamics._trajectory import Trajectory
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "gradient_descent",
     "regression_descent",
     "residual_layers",
+    "sgd",
 ]

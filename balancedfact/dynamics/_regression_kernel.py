@@ -16,6 +16,9 @@ import numpy as np
 # A gradient this large has no way back: the square is the last that can be told from infinity.
 _OVERFLOW = 1e300
 
+# A step of all lanes together costs about as much as one of this many single runs, whatever the number of runs among them.
+_LANES, _FEW = 64, 24
+
 
 @cache
 def _kernel(lanes: int) -> Callable[..., None]:
@@ -90,7 +93,7 @@ class Descent:
         self.shapes = [layer.shape[1:] for layer in layers]
         self.sizes = np.array([self.shapes[0][1], *(rows for rows, _ in self.shapes)])
         self.offsets = np.cumsum([0, *(rows * cols for rows, cols in self.shapes)])
-        lanes = next((count for count in (1, 8) if self.runs <= count), 64)
+        lanes = _LANES if self.runs > _FEW else 1
         self._advance = _kernel(lanes)
         flat = np.concatenate([layer.reshape(self.runs, -1) for layer in layers], axis=1)
         self.blocks = []
@@ -102,7 +105,6 @@ class Descent:
             arrays = (_lanes_last(flat[chosen]), _lanes_last(covariance[chosen]), _lanes_last(w[chosen]), step[chosen])
             work = a, np.zeros_like(a), np.zeros((self.sizes[0], lanes)), np.full(lanes, -1)
             self.blocks.append((*arrays, *work))
-        self.lanes = lanes
 
     def advance(self, start: int, stop: int) -> None:
         """Take the steps `start` to `stop`."""
