@@ -37,6 +37,8 @@ class Experiment:
         A function of a module, called with the settings, one unit and the generator of that unit; returns rows of the table.
     draw : callable
         From the settings and the whole table to a figure.
+    stream : str
+        The randomness; figures that show the same runs share it. By default the name.
     """
 
     name: str
@@ -46,7 +48,8 @@ class Experiment:
     units: Callable[[Settings], Sequence[Row]]
     run: Callable[[Settings, Row, np.random.Generator], list[Row]]
     draw: Callable[[Settings, Table], Figure]
+    stream: str = ""
 
     def generator(self, settings: Settings, index: int) -> np.random.Generator:
         """The randomness of one unit: it depends on the figure, the seed in the settings and the unit, and on nothing else."""
-        return np.random.default_rng([settings["seed"], zlib.crc32(self.name.encode()), index])
+        return np.random.default_rng([settings["seed"], zlib.crc32((self.stream or self.name).encode()), index])
