@@ -1,0 +1,88 @@
+"""Gradient flow from a balanced start, which closes on the end-to-end matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.integrate
+from numpy.typing import ArrayLike
+
+from balancedfact._validate import as_array, as_count, as_number
+from balancedfact.dynamics._initialisations import balanced_layers
+from balancedfact.dynamics._model import MapModel
+from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.measurements import MeasurementMap
+
+
+def balanced_flow(M: ArrayLike, A: MeasurementMap, b: ArrayLike, depth: int, *, t_final: float, rtol: float = 1e-8) -> Trajectory:
+    r"""Gradient flow from balanced layers with a given product, integrated for the end-to-end matrix alone.
+
+    Balance is conserved, so with hidden widths of at least :math:`\min(d_0, d_L)`
+
+    .. math:: \dot E = -\sum_{j=1}^L (EE^\top)^{(L-j)/L}\,\nabla\ell(E)\,(E^\top E)^{(j-1)/L}, \qquad
+              \ell(E) = \tfrac1m\|\mathcal A(E) - b\|^2,
+
+    a flow in ``d_L d_0`` variables whatever the depth and the widths.
+
+    Parameters
+    ----------
+    M : array_like, shape (d_L, d_0)
+        The product of the layers at the start.
+    A : MeasurementMap
+        Measurements of ``d_L x d_0`` matrices.
+    b : array_like, shape (m,)
+        The data.
+    depth : int
+        The number of layers `L`, at least 2.
+    t_final : float
+        The time at which to stop.
+    rtol : float, optional
+        The accuracy, relative to the largest entry.
+
+    Returns
+    -------
+    Trajectory
+        Its layers are balanced and have the final product; the series ``"matrix"`` has the product at every step.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or an argument is not finite or out of range.
+
+    See Also
+    --------
+    balanced_layers : A start of `gradient_flow` that this flow describes.
+
+    References
+    ----------
+    Arora, Cohen, Hazan, "On the optimization of deep networks: implicit acceleration by overparameterization", 2018, Theorem 1.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+    >>> flow = bf.dynamics.balanced_flow(0.1 * np.eye(2), A, [1.0, 2.0, 3.0], depth=3, t_final=100.0)
+    >>> bool(np.allclose(A(flow.matrix), [1.0, 2.0, 3.0]))
+    True
+    """
+    model = MapModel(A, b)
+    start = as_array(M, "M", shape=A.matrix_shape)
+    L, end = as_count(depth, "depth", least=2), as_number(t_final, "t_final", least=0)
+    tol = as_number(rtol, "rtol", above=0, most=1e-2) / 30
+    rows, cols = start.shape
+
+    def slope(_: float, y: np.ndarray) -> np.ndarray:
+        E = y.reshape(rows, cols)
+        gradient = A._adjoint((2 / A.m) * (A._forward(E) - model.b))
+        U, s, Vt = np.linalg.svd(E)
+        left, right = np.zeros(rows), np.zeros(cols)
+        left[: s.size] = right[: s.size] = s ** (2 / L)
+        # In the singular bases the sum is entrywise: of the L products of a left and a right power.
+        weights = sum(np.multiply.outer(left ** (L - j), right ** (j - 1)) for j in range(1, L + 1))
+        return -(U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt).ravel()
+
+    floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
+    found = scipy.integrate.solve_ivp(slope, (0.0, end), start.ravel(), method="DOP853", rtol=max(tol, 3e-14), atol=floor)
+    matrices = found.y.T.reshape(-1, rows, cols)
+    loss = np.mean(model.residual(matrices) ** 2, axis=-1)
+    layers = balanced_layers(matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
+    return Trajectory(layers, found.t, loss, {"matrix": matrices}, message=found.message)
