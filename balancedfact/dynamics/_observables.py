@@ -66,16 +66,11 @@ class Recorder:
 
     def record(self, layers: list[np.ndarray], alive: np.ndarray) -> None:
         """Record stacked layers, of which only the runs that are `alive` are looked at."""
-        kept = layers if alive.all() else [layer[alive] for layer in layers]
-        if not alive.any():
-            self.loss.append(np.full(alive.shape, np.inf))
-            for name, values in self.series.items():
-                shape = values[-1].shape if values else alive.shape
-                self.series[name].append(np.full(shape, np.nan))
-            return
-        self.loss.append(_filled(self.model.loss(kept), alive, np.inf))
+        # Finite numbers stand in for the runs that diverged, so that every run keeps its place.
+        kept = layers if alive.all() else [np.where(alive[:, None, None], layer, 0.0) for layer in layers]
+        self.loss.append(_where(alive, self.model.loss(kept), np.inf))
         for name, function in self.functions.items():
-            self.series[name].append(_filled(np.asarray(function(kept), dtype=float), alive, np.nan))
+            self.series[name].append(_where(alive, np.asarray(function(kept), dtype=float), np.nan))
 
     def results(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The loss, shape ``(*lead, records)``, and the series, shape ``(*lead, records, ...)``."""
@@ -107,9 +102,5 @@ def _each_run(function: Callable[[list[np.ndarray]], Any]) -> Callable[[list[np.
     return lambda layers: np.stack([np.asarray(function(one), dtype=float) for one in unstacked(layers)])
 
 
-def _filled(values: np.ndarray, alive: np.ndarray, missing: float) -> np.ndarray:
-    if values.shape[0] == alive.size:
-        return values
-    full = np.full((alive.size, *values.shape[1:]), missing)
-    full[alive] = values
-    return full
+def _where(alive: np.ndarray, values: np.ndarray, missing: float) -> np.ndarray:
+    return np.where(alive.reshape(-1, *(1,) * (values.ndim - 1)), values, missing)
