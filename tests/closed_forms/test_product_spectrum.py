@@ -30,7 +30,7 @@ def test_graded_factors_have_the_exact_singular_values(length, rng):
     np.testing.assert_allclose(found[:2], exact[:2], atol=1e-11 * length)
 
 
-@pytest.mark.parametrize("factor", [np.diag([1e-3, 1.0, 0.5]), np.diag([1.0, 1.0, 0.999]), np.eye(3), np.eye(3)[[1, 2, 0]]])
+@pytest.mark.parametrize("factor", [np.diag([1e-6, 1.0, 1e-3]), np.diag([1.0, 1.0, 0.999]), np.eye(3), np.eye(3)[[1, 2, 0]]])
 @pytest.mark.parametrize("length", [1, 7, 100])
 def test_normal_factors_in_any_order(factor, length):
     expected = length * np.sort(np.log2(np.linalg.svd(factor, compute_uv=False)))[::-1]
@@ -45,6 +45,14 @@ def test_orthogonally_disguised_diagonal_factors(size, length, seed):
     factors = [after * value @ before.T for before, after, value in zip(bases[:-1], bases[1:], values, strict=True)]
     expected = np.sort(np.log2(values).sum(axis=0))[::-1]
     np.testing.assert_allclose(log2_singular_values(factors), expected, atol=1e-11 * length)
+
+
+@pytest.mark.parametrize(("size", "gap"), [(16, 0.5), (16, 4.0), (16, 30.0), (100, 12.0)])
+def test_an_even_chain_of_values_is_parted_before_it_is_lost(size, gap, rng):
+    """Neighbours at a moderate distance, over a wider range than that of a number."""
+    Q, levels = np.linalg.qr(rng.standard_normal((size, size)))[0], -gap * np.arange(float(size))
+    found = log2_singular_values([Q * np.exp2(levels / 100) @ Q.T] * 100)
+    np.testing.assert_allclose(found, levels, atol=1e-11 * np.exp2(-levels[-1] / 100))
 
 
 def test_close_values_in_a_large_matrix():

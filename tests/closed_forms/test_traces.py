@@ -105,6 +105,18 @@ def test_a_nilpotent_product_has_infimum_zero_that_is_approached_and_not_attaine
         assert trace(layers, Dense(A1[None])) == pytest.approx(4 / t**2, rel=1e-12)
 
 
+def test_the_infimum_of_degenerate_problems_by_brute_force(rng):
+    """The power has a smaller rank than the matrix."""
+    shift, identity = np.diag([1.0, 1.0], 1), np.eye(3)
+    for depth, tolerance in ((2, 1e-9), (3, 1e-6)):
+        found = brute_force.least(brute_force.hessian_trace([identity]), brute_force.narrow_chart(shift, 2, depth), 0, starts=1)
+        assert found == pytest.approx(single_measurement_minimum(shift, identity, depth), rel=tolerance)
+    M, A1 = rng.standard_normal((3, 3)), low_rank(rng, 3, 3, 2)
+    for depth in (2, 3):
+        found = brute_force.least(brute_force.hessian_trace([A1]), brute_force.narrow_chart(M, 3, depth), 0, starts=1)
+        assert found == pytest.approx(single_measurement_minimum(M, A1, depth), rel=1e-8)
+
+
 @pytest.mark.parametrize("depth", [2, 3, 100])
 @pytest.mark.parametrize("c", [1e-150, 1e-60, 1e60, 1e150])
 def test_extreme_scales(depth, c, rng):
