@@ -5,7 +5,7 @@ from types import ModuleType
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers import flat_minimum, norm_minimum
+from balancedfact.solvers import flat_minimum, induced_regularizer, induced_regularizer_gradient, norm_minimum
 
 __all__ = [
     "Certificate",
@@ -14,6 +14,8 @@ __all__ = [
     "closed_forms",
     "curvature",
     "flat_minimum",
+    "induced_regularizer",
+    "induced_regularizer_gradient",
     "measurements",
     "norm_minimum",
     "solvers",

@@ -2,6 +2,14 @@
 
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers._hold_out import PenaltyPath, select_penalty
+from balancedfact.solvers._induced_regularizer import induced_regularizer, induced_regularizer_gradient
 from balancedfact.solvers._norm_minimum import norm_minimum
 
-__all__ = ["PenaltyPath", "flat_minimum", "norm_minimum", "select_penalty"]
+__all__ = [
+    "PenaltyPath",
+    "flat_minimum",
+    "induced_regularizer",
+    "induced_regularizer_gradient",
+    "norm_minimum",
+    "select_penalty",
+]

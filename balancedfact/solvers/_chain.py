@@ -1,0 +1,223 @@
+r"""The geodesically convex problem behind the induced regularizer: a chain of positive-definite matrices.
+
+For positive-definite ``r x r`` matrices :math:`P_1, \dots, P_N`, :math:`N = L - 1`,
+
+.. math:: f(P) = \operatorname{tr}(P_1^{-1} S) + \sum_{j=2}^{N} \sum_i \operatorname{tr}(P_{j-1} K_i P_j^{-1} K_i^\top)
+          + \operatorname{tr}(P_N T).
+
+Along every geodesic of the product of positive-definite cones each term is a sum of exponentials with positive weights, so `f`
+and its logarithm are geodesically convex. A point carries factors ``P_j = G_j.T @ G_j``, and everything is expressed in the frame
+that they define, where the geodesics are ``G_j.T @ expm(t * H_j) @ G_j`` with symmetric `H_j`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from balancedfact.measurements import MeasurementMap, RankOne
+
+# How often the coupling is applied per layer in a typical solve, which decides how it is stored.
+_TYPICAL_USES = 100
+# Multiplications per Newton step up to which a block elimination along the chain is taken.
+_AFFORDABLE = 3e8
+
+
+class Coupling(Protocol):
+    """The two maps of the middle terms, applied to a stack of symmetric matrices."""
+
+    def forward(self, Q: np.ndarray) -> np.ndarray:
+        """The matrices ``sum_i K_i @ Q_j @ K_i.T``, shape ``(n, r, r)``."""
+
+    def backward(self, P: np.ndarray) -> np.ndarray:
+        """The matrices ``sum_i K_i.T @ P_j @ K_i``, shape ``(n, r, r)``."""
+
+
+class ManyMatrices:
+    """The coupling as the matrices ``K_i.T``, kept in whatever structure their measurement map has."""
+
+    def __init__(self, map: MeasurementMap) -> None:
+        self.map = map
+
+    def forward(self, Q: np.ndarray) -> np.ndarray:
+        return np.stack([self.map._right_moment(q) for q in Q]) if len(Q) else Q
+
+    def backward(self, P: np.ndarray) -> np.ndarray:
+        return np.stack([self.map._left_moment(p) for p in P]) if len(P) else P
+
+
+class OneOperator:
+    """The coupling as one matrix that acts on the coordinates of symmetric matrices: its cost does not depend on `m`."""
+
+    def __init__(self, matrix: np.ndarray, size: int) -> None:
+        self.matrix, self.space = matrix, Symmetric(size)
+
+    def forward(self, Q: np.ndarray) -> np.ndarray:
+        return self.space.matrices(self.space.coordinates(Q) @ self.matrix.T)
+
+    def backward(self, P: np.ndarray) -> np.ndarray:
+        return self.space.matrices(self.space.coordinates(P) @ self.matrix)
+
+
+class Symmetric:
+    """Orthonormal coordinates of the symmetric ``size x size`` matrices."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.row, self.col = np.triu_indices(size)
+        self.weight = np.where(self.row == self.col, 1.0, np.sqrt(2.0))
+        self.place = np.empty((size, size), dtype=np.intp)
+        self.place[self.row, self.col] = self.place[self.col, self.row] = np.arange(self.row.size)
+
+    def coordinates(self, X: np.ndarray) -> np.ndarray:
+        """The coordinates of a stack of symmetric matrices, shape ``(n, size * (size + 1) / 2)``."""
+        return X[..., self.row, self.col] * self.weight
+
+    def matrices(self, x: np.ndarray) -> np.ndarray:
+        """The inverse of `coordinates`."""
+        return (x / self.weight)[..., self.place]
+
+    def congruence(self, G: np.ndarray) -> np.ndarray:
+        """The matrices of ``X -> G_j @ X @ G_j.T`` for a stack `G`, in these coordinates."""
+        a, c = self.row[:, None], self.col[:, None]
+        b, d = self.row[None, :], self.col[None, :]
+        product = G[..., a, b] * G[..., c, d] + G[..., a, d] * G[..., c, b]
+        return product * (self.weight[:, None] / 2 * self.weight)
+
+
+def coupling_operator(map: MeasurementMap) -> OneOperator:
+    """Sum the congruences with the matrices ``K_i`` into one operator, a few measurements at a time."""
+    size = map.matrix_shape[0]
+    space = Symmetric(size)
+    total = np.zeros((space.row.size,) * 2)
+    chunk = max(1, 2**23 // size**2)
+    for start in range(0, map.m, chunk):
+        part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
+        K = np.ascontiguousarray(part.rotated(np.eye(size), np.eye(size)).transpose(0, 2, 1))
+        for a in range(size):  # product[b, c, d] = sum_i K_i[a, b] K_i[c, d], for the rows (a, c >= a)
+            product = (K[:, a].T @ K[:, a:].reshape(len(K), -1)).reshape(size, size - a, size)
+            product = product[space.row, :, space.col] + product[space.col, :, space.row]
+            total[space.place[a, a:]] += product.T
+    total *= space.weight[:, None] / 2 * space.weight
+    return OneOperator(total, size)
+
+
+def eliminable(size: int, depth: int) -> bool:
+    """Whether the Newton matrix of the chain is small enough to be factored."""
+    return (depth - 1) * (size * (size + 1) / 2) ** 3 <= _AFFORDABLE
+
+
+def compress(map: MeasurementMap, depth: int) -> Coupling:
+    """The coupling in the form that will take less time: `ManyMatrices`, or `OneOperator` where there are many."""
+    r, m = map.matrix_shape[0], map.m
+    if eliminable(r, depth):
+        return coupling_operator(map)
+    each = m * r**2 if isinstance(map, RankOne) else m * r**3
+    uses = _TYPICAL_USES * depth
+    return coupling_operator(map) if m * r**4 / 2 + uses * r**4 / 4 < uses * 2 * each else ManyMatrices(map)
+
+
+class Chain:
+    """The data of the problem: the two ends, the coupling between neighbours, and the number of layers."""
+
+    def __init__(self, first: np.ndarray, coupling: Coupling, last: np.ndarray, depth: int) -> None:
+        self.first, self.coupling, self.last, self.depth = first, coupling, last, depth
+        self.size = len(first)
+
+    def start(self) -> ChainPoint:
+        """The identity at every place."""
+        identity = np.broadcast_to(np.eye(self.size), (self.depth - 1, self.size, self.size))
+        return ChainPoint(self, identity.copy(), identity.copy())
+
+
+class ChainPoint:
+    """A point of the chain in its own frame.
+
+    Multiplying the `P_j` by numbers is minimised over exactly: it makes all `L` terms equal to their geometric mean. The frame is
+    rotated so that ``ahead + behind`` is diagonal.
+
+    Attributes
+    ----------
+    G, inverse : numpy.ndarray, shape (N, r, r)
+        ``P_j = G_j.T @ G_j`` and the inverses of the `G_j`.
+    ahead, behind : numpy.ndarray, shape (N, r, r)
+        The derivative of `f` along ``H_j`` is ``tr(ahead_j @ H_j) - tr(behind_j @ H_j)``: the parts from the term in which `P_j`
+        stands, and from that in which its inverse does.
+    value : float
+        `f` at this point.
+    lower : float
+        A lower bound on `f` over all points.
+    """
+
+    def __init__(self, chain: Chain, G: np.ndarray, inverse: np.ndarray) -> None:
+        self.chain = chain
+        P, Q = _transposed(G) @ G, inverse @ _transposed(inverse)
+        ahead = np.concatenate([chain.coupling.forward(Q[1:]), chain.last[None]])
+        behind = np.concatenate([chain.first[None], chain.coupling.backward(P[:-1])])
+        ahead, behind = G @ ahead @ _transposed(G), _transposed(inverse) @ behind @ inverse
+        terms = np.append(np.trace(behind, axis1=1, axis2=2), np.trace(ahead[-1]))
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.maximum(terms, 0.0))
+        mean = logs.mean()
+        self.value = chain.depth * float(np.exp(mean))
+        if not np.isfinite(mean):  # a term vanishes: there is no frame in which they are equal
+            self.value = 0.0 if mean < 0 else np.inf
+            return
+        half = np.exp(np.cumsum(logs[:-1] - mean) / 2)[:, None, None]
+        weight = np.exp(mean - logs)[:, None, None]
+        behind, ahead = _symmetric(behind) * weight[:-1], _symmetric(ahead) * weight[1:]
+        self.curvature, rotation = np.linalg.eigh(ahead + behind)
+        turned = _transposed(rotation)
+        self.G, self.inverse = turned @ G * half, inverse @ rotation / half
+        self.ahead, self.behind = _symmetric(turned @ ahead @ rotation), _symmetric(turned @ behind @ rotation)
+        self.gradient = self.ahead - self.behind
+
+    @property
+    def lower(self) -> float:
+        r"""The bound :math:`f - \sum_j (L - j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_-`, at least zero."""
+        slopes = np.linalg.eigvalsh(self.gradient)
+        places, depth = np.arange(1, self.chain.depth), self.chain.depth
+        loss = (depth - places) @ np.maximum(slopes, 0).sum(axis=1) - places @ np.minimum(slopes, 0).sum(axis=1)
+        return max(self.value - float(loss), 0.0)
+
+    @property
+    def gap(self) -> float:
+        """The relative gap between value and lower bound."""
+        return 1.0 - self.lower / self.value
+
+    @property
+    def stationarity(self) -> float:
+        """The norm of the geodesic gradient of the logarithm of `f`."""
+        return float(np.linalg.norm(self.gradient)) / self.value
+
+    @property
+    def spread(self) -> float:
+        """The largest logarithm of the condition number of a `P_j`, within a factor that depends on `r` alone."""
+        size = np.linalg.norm(self.G, axis=(1, 2)) * np.linalg.norm(self.inverse, axis=(1, 2))
+        return 2 * float(np.log(size.max() / self.chain.size))
+
+    def moved(self, H: np.ndarray) -> ChainPoint:
+        """The end of the geodesic that leaves this point with velocity `H`."""
+        values, vectors = np.linalg.eigh(H)
+        half = np.exp(values / 2)[:, None, :]
+        forward, back = vectors * half @ _transposed(vectors), vectors / half @ _transposed(vectors)
+        return ChainPoint(self.chain, forward @ self.G, self.inverse @ back)
+
+    def couple_forward(self, H: np.ndarray) -> np.ndarray:
+        """How the later neighbours act: the block above the diagonal of the Hessian, negated, applied to ``H[1:]``."""
+        inner = self.inverse[1:] @ H[1:] @ _transposed(self.inverse[1:])
+        return self.G[:-1] @ self.chain.coupling.forward(inner) @ _transposed(self.G[:-1])
+
+    def couple_backward(self, H: np.ndarray) -> np.ndarray:
+        """How the earlier neighbours act: the block below the diagonal of the Hessian, negated, applied to ``H[:-1]``."""
+        inner = _transposed(self.G[:-1]) @ H[:-1] @ self.G[:-1]
+        return _transposed(self.inverse[1:]) @ self.chain.coupling.backward(inner) @ self.inverse[1:]
+
+
+def _transposed(X: np.ndarray) -> np.ndarray:
+    return X.transpose(0, 2, 1)
+
+
+def _symmetric(X: np.ndarray) -> np.ndarray:
+    return (X + _transposed(X)) / 2

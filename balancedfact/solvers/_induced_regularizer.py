@@ -1,0 +1,273 @@
+"""The flattest factorization of a given matrix: the induced regularizer of deep matrix factorization, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._linalg import frobenius, magnitude
+from balancedfact._validate import as_array, as_count, as_number
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers._chain import Chain, compress
+from balancedfact.solvers._chain_newton import Verdict, minimise
+
+_EPS = np.finfo(float).eps
+# A direction whose cost can be made as small as one likes is shrunk by this power of two: its square is below rounding.
+_VANISHING = 2.0**-27
+_PROOF = (
+    "The problem is geodesically convex: the lower bound follows from the geodesic gradient by decomposing its part in every "
+    "orthonormal basis into closed and open walks along the layers."
+)
+
+
+def induced_regularizer(
+    M: ArrayLike,
+    A: MeasurementMap,
+    depth: int,
+    *,
+    tol: float = 1e-12,
+    widths: Sequence[int] | None = None,
+    callback: Callable[[dict[str, float]], None] | None = None,
+) -> Solution:
+    matrix, depth, tol = _checked(M, A, depth, tol)
+    problem = _Problem(matrix, A, depth)
+    hidden = _hidden_widths(widths, matrix.shape, depth, problem.rank)
+    minimum = problem.minimum(tol, callback)
+    layers = problem.layers(minimum, hidden)
+    value, lower = problem.value(minimum.value), problem.value(minimum.lower)
+    product = layers[0]
+    for layer in layers[1:]:
+        product = layer @ product
+    certificate = Certificate(
+        feasibility=frobenius(product - matrix) / (frobenius(matrix) or 1.0),
+        lower_bound=lower,
+        gap=1 - minimum.lower / minimum.value if minimum.value > 0 else 0.0,
+        stationarity=minimum.stationarity,
+        direction=problem.direction(minimum),
+        proof=_PROOF,
+    )
+    status, message = _verdict(problem, minimum, certificate)
+    return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")
+
+
+def induced_regularizer_gradient(
+    M: ArrayLike, A: MeasurementMap, depth: int, *, tol: float = 1e-12
+) -> tuple[float, np.ndarray]:
+    matrix, depth, tol = _checked(M, A, depth, tol)
+    problem = _Problem(matrix, A, depth)
+    minimum = problem.minimum(tol, None)
+    return problem.value(minimum.value), problem.gradient(minimum)
+
+
+def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[np.ndarray, int, float]:
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    matrix = as_array(M, "M", shape=A.matrix_shape)
+    return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+
+
+def _verdict(problem: _Problem, minimum: _Minimum, certificate: Certificate) -> tuple[Status, str]:
+    """The verdict of the solve and its sentence."""
+    if minimum.verdict is Verdict.INTERRUPTED:
+        return Status.INTERRUPTED, f"Interrupted at a relative gap of {certificate.gap:.1e}."
+    if problem.blocks[0] or problem.blocks[3]:
+        return Status.UNATTAINED, (
+            "Part of the matrix is seen from one side only: its cost vanishes as its weight moves to the layers that do not show "
+            f"it, so no layers attain the infimum. The value is within a relative {certificate.gap:.1e} of it."
+        )
+    if minimum.verdict is Verdict.UNATTAINED:
+        return Status.UNATTAINED, (
+            "The infimum is attained by no layers, or only by layers beyond the range of floating point: it lies between the "
+            "lower bound and the value, and is approached along the direction of the certificate."
+        )
+    if minimum.verdict is Verdict.MINIMUM:
+        return Status.OPTIMAL, f"No factorization of the matrix has a smaller trace, within a relative {certificate.gap:.1e}."
+    return Status.GAP_OPEN, f"Rounding errors leave a relative gap of {certificate.gap:.1e}."
+
+
+def _hidden_widths(widths: Sequence[int] | None, shape: tuple[int, int], depth: int, rank: int) -> list[int]:
+    if widths is None:
+        return [max(rank, 1)] * (depth - 1)
+    try:
+        found = [as_count(width, f"widths[{k}]") for k, width in enumerate(widths)]
+    except TypeError:
+        raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
+    if len(found) != depth + 1 or (found[0], found[-1]) != (shape[1], shape[0]):
+        raise ValueError(f"widths is {found}; expected {depth + 1} numbers from {shape[1]} to {shape[0]}")
+    if min(found) < rank:
+        raise ValueError(f"widths is {found}; expected at least {rank}, the numerical rank of M, everywhere")
+    return found[1:-1]
+
+
+class _Minimum(NamedTuple):
+    """The minimum on the core: ``P_j = G_j.T @ G_j``, what is known of it, and the direction in which it diverges, if it does."""
+
+    G: np.ndarray
+    inverse: np.ndarray
+    value: float
+    lower: float
+    stationarity: float
+    verdict: Verdict
+    direction: np.ndarray
+    history: dict[str, np.ndarray]
+
+
+class _Problem:
+    """A matrix factored as ``hi @ lo``, in hidden coordinates that separate what the measurements see of it.
+
+    The coordinates are ordered: those whose column of `hi` is unseen while their row of `lo` is seen; the core, on which the
+    problem is a chain of positive-definite matrices; those unseen on both sides; those whose row of `lo` is unseen. The cost of
+    the first kind vanishes as they shrink, that of the last as they grow. On the core the identity solves the problem of depth 2.
+    """
+
+    def __init__(self, M: np.ndarray, A: MeasurementMap, depth: int) -> None:
+        self.A, self.depth, self.shape = A, depth, M.shape
+        self.unit = A._divided_by_scale()
+        size = magnitude(M)
+        U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
+        self.size = size * (s[0] or 1.0)
+        keep = s > max(M.shape) * _EPS * s[0]
+        self.rank = int(np.count_nonzero(keep))
+        U, V, root = U[:, keep], Vt[keep].T, np.sqrt(s[keep] / (s[0] or 1.0))
+        basis, dual, self.blocks = _separated(_kernel(A.rescale_left(U)), _kernel(A.rescale_right(V)), root)
+        self.hi, self.lo = (U * root) @ basis, dual.T @ (V * root).T
+        self.core = slice(self.blocks[0], self.blocks[0] + self.blocks[1])
+        if self.blocks[1]:
+            left = np.linalg.qr(A.rescale_left(self.hi[:, self.core]), mode="r")
+            right = np.linalg.qr(A.rescale_right(self.lo[self.core].T), mode="r")
+            W, sigma, _ = np.linalg.svd(left @ right.T)
+            self.hi[:, self.core] = self.hi[:, self.core] @ np.linalg.solve(left, W * np.sqrt(sigma))
+            self.lo[self.core] = (W / np.sqrt(sigma)).T @ (left @ self.lo[self.core])
+
+    def value(self, f: float) -> float:
+        """The trace of the Hessian that belongs to the value `f` of the chain."""
+        root = np.sqrt(f) * np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (1 - 1 / self.depth)
+        return float(root**2)
+
+    def minimum(self, tol: float, callback: Callable[[dict[str, float]], None] | None) -> _Minimum:
+        """The minimum on the core."""
+        hi, lo, N = self.hi[:, self.core], self.lo[self.core], self.depth - 1
+        r = hi.shape[1]
+        if r == 0:
+            nothing = np.zeros((N, 0, 0))
+            return _Minimum(nothing, nothing, 0.0, 0.0, 0.0, Verdict.MINIMUM, nothing, {})
+        (d1, d2), m = self.shape, self.A.m
+        seen_left, seen_right = self.A.rescale_left(hi), self.A.rescale_right(lo.T)
+        first, last = m * d2 * seen_left.T @ seen_left, m * d1 * seen_right.T @ seen_right
+        inner = self.unit.congruence(hi, lo.T)
+        chain = Chain(first, compress(inner, self.depth), last, self.depth)
+        if N > 1 and self._uncoupled(chain, hi, lo):
+            signs = np.append(1.0, -np.ones(N - 1))[:, None, None]
+            G = _VANISHING**-signs * np.eye(r)
+            value = _VANISHING**2 * float(np.trace(first) + np.trace(last))
+            return _Minimum(G, 1 / _VANISHING**-signs * np.eye(r), value, 0.0, 1.0, Verdict.UNATTAINED, signs * np.eye(r), {})
+
+        def report(record: dict[str, float]) -> None:
+            record["value"], record["lower_bound"] = self.value(record["value"]), self.value(record["lower_bound"])
+            if callback is not None:
+                callback(dict(record))
+
+        run = minimise(chain, tol, report)
+        point = run.point
+        direction = run.direction if run.verdict is Verdict.UNATTAINED else np.empty(0)
+        return _Minimum(
+            point.G, point.inverse, point.value, point.lower, point.stationarity, run.verdict, direction, run.history
+        )
+
+    def _uncoupled(self, chain: Chain, hi: np.ndarray, lo: np.ndarray) -> bool:
+        """Whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
+        energy = np.trace(chain.coupling.forward(np.eye(chain.size)[None])[0])
+        largest = min(
+            np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last)
+        )
+        return bool(energy <= (16 * chain.size * _EPS) ** 2 * largest)
+
+    def layers(self, minimum: _Minimum, hidden: list[int]) -> list[np.ndarray]:
+        """The layers that belong to a point of the core, padded with zeros to the hidden widths."""
+        shrunk, _, free, grown = self.blocks
+        scales = np.concatenate([np.full(shrunk, _VANISHING), np.ones(free), np.full(grown, 1 / _VANISHING)])
+        others = np.concatenate([np.arange(shrunk), np.arange(self.core.stop, self.rank)])
+        first, last = self.lo.copy(), self.hi.copy()
+        first[others] *= scales[:, None]
+        last[:, others] /= scales
+        first[self.core] = minimum.G[0] @ self.lo[self.core]
+        last[:, self.core] = self.hi[:, self.core] @ minimum.inverse[-1]
+        inner = []
+        for G, inverse in zip(minimum.G[1:], minimum.inverse, strict=False):
+            layer = np.eye(self.rank)
+            layer[self.core, self.core] = G @ inverse
+            inner.append(layer)
+        widths = [self.shape[1], *hidden, self.shape[0]]
+        share = self.size ** (1 / self.depth) if self.rank else 0.0
+        return [
+            np.pad(share * layer, [(0, rows - layer.shape[0]), (0, cols - layer.shape[1])])
+            for layer, rows, cols in zip([first, *inner, last], widths[1:], widths, strict=False)
+        ]
+
+    def direction(self, minimum: _Minimum) -> np.ndarray:
+        """The direction in which the layers diverge, normalised, and empty where they do not."""
+        shrunk, _, _, grown = self.blocks
+        H = np.zeros((self.depth - 1, self.rank, self.rank))
+        if shrunk or grown:
+            H[:] = np.diag(np.concatenate([-np.ones(shrunk), np.zeros(self.rank - shrunk - grown), np.ones(grown)]))
+        elif minimum.direction.size:
+            H[:, self.core, self.core] = minimum.direction
+        size = np.linalg.norm(H)
+        return H / size if size > 0 else np.empty(0)
+
+    def gradient(self, minimum: _Minimum) -> np.ndarray:
+        """The derivative of the value along the matrices of the rank of the core, as a matrix of that tangent space."""
+        if self.blocks[1] == 0:
+            return np.zeros(self.shape)
+        hi, lo = self.hi[:, self.core], self.lo[self.core]
+        hi, lo = self._seen(hi, self.A._left_root), self._seen(lo.T, self.A._right_root).T
+        before = [np.eye(self.shape[1]), *[(G @ lo).T @ (G @ lo) for G in minimum.G]]
+        after = [*[(hi @ inverse) @ (hi @ inverse).T for inverse in minimum.inverse], np.eye(self.shape[0])]
+        by_hi, by_lo = np.zeros_like(hi), np.zeros_like(lo)
+        for G, inverse, B, C in zip(minimum.G, minimum.inverse, before[:-1], after[1:], strict=True):
+            by_hi += 2 * self.unit._left_moment(B) @ hi @ (inverse @ inverse.T)
+            by_lo += 2 * (G.T @ G) @ lo @ self.unit._right_moment(C)
+        Q1, R1 = np.linalg.qr(hi)
+        Q2, R2 = np.linalg.qr(lo.T)
+        across = np.linalg.solve(R2.T, by_hi.T).T
+        gradient = (across - Q1 @ (Q1.T @ across)) @ Q2.T + Q1 @ np.linalg.solve(R1.T, by_lo)
+        root = np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (0.5 - 1 / self.depth)
+        return root * (root * gradient)
+
+    def _seen(self, X: np.ndarray, moment_root: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """The part of the columns of `X` on which some measurement depends."""
+        values, vectors = moment_root
+        if values.all():
+            return X
+        seen = vectors[:, values > 0]
+        return seen @ (seen.T @ X)
+
+
+def _kernel(X: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the vectors that `X` sends to zero, to rounding error, as columns."""
+    _, s, Vt = np.linalg.svd(X)
+    rank = np.count_nonzero(s > max(X.shape) * _EPS * np.max(s, initial=0.0))
+    return Vt[rank:].T
+
+
+def _separated(left: np.ndarray, right: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """A basis of the hidden space, its dual basis, and the sizes of its four blocks.
+
+    `left` spans what ``U * root`` hides from the left, `right` what ``V * root`` hides from the right, both before the weights.
+    """
+    r, a, b = root.size, left.shape[1], right.shape[1]
+    if a == b == 0:
+        return np.eye(r), np.eye(r), (0, r, 0, 0)
+    unseen_left = np.linalg.qr(left / root[:, None])[0]
+    unseen_right = np.linalg.qr(right / root[:, None])[0]
+    X, s, Yt = np.linalg.svd(unseen_left.T @ unseen_right)
+    paired = int(np.count_nonzero(s > r * _EPS))
+    shrunk, free = unseen_left @ X[:, paired:], unseen_left @ X[:, :paired]
+    grown = unseen_right @ Yt[paired:].T
+    core = _kernel(np.column_stack([unseen_right, shrunk]).T)
+    basis = np.column_stack([shrunk, core, free, grown])
+    return basis, np.linalg.inv(basis).T, (a - paired, core.shape[1], paired, b - paired)
