@@ -10,14 +10,18 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_count, as_number
-from balancedfact.measurements import MeasurementMap
+from balancedfact.curvature import trace
+from balancedfact.measurements import Entries, MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._chain import Chain, compress
 from balancedfact.solvers._chain_newton import Verdict, minimise
 
 _EPS = np.finfo(float).eps
-# A direction whose cost can be made as small as one likes is shrunk by this power of two: its square is below rounding.
-_VANISHING = 2.0**-27
+# Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
+# matrices lo @ A_i.T @ hi that are.
+_ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-13
+# What costs less the smaller it is is shrunk by this power of two: its square is rounding error.
+_SMALL = 2.0**-27
 _PROOF = (
     "The problem is geodesically convex: the lower bound follows from the geodesic gradient by decomposing its part in every "
     "orthonormal basis into closed and open walks along the layers."
@@ -38,14 +42,16 @@ def induced_regularizer(
     hidden = _hidden_widths(widths, matrix.shape, depth, problem.rank)
     minimum = problem.minimum(tol, callback)
     layers = problem.layers(minimum, hidden)
-    value, lower = problem.value(minimum.value), problem.value(minimum.lower)
+    lower = problem.value(minimum.lower)
+    # Layers that go to infinity are cut off at a finite place, where their trace is not yet the infimum.
+    value = trace(layers, A) if problem.diverges(minimum) else problem.value(minimum.value)
     product = layers[0]
     for layer in layers[1:]:
         product = layer @ product
     certificate = Certificate(
         feasibility=frobenius(product - matrix) / (frobenius(matrix) or 1.0),
         lower_bound=lower,
-        gap=1 - minimum.lower / minimum.value if minimum.value > 0 else 0.0,
+        gap=1 - lower / value if value > 0 else 0.0,
         stationarity=minimum.stationarity,
         direction=problem.direction(minimum),
         proof=_PROOF,
@@ -133,7 +139,7 @@ class _Problem:
         keep = s > max(M.shape) * _EPS * s[0]
         self.rank = int(np.count_nonzero(keep))
         U, V, root = U[:, keep], Vt[keep].T, np.sqrt(s[keep] / (s[0] or 1.0))
-        basis, dual, self.blocks = _separated(_kernel(A.rescale_left(U)), _kernel(A.rescale_right(V)), root)
+        basis, dual, self.blocks = _separated(_unseen(A.rescale_left(U), A), _unseen(A.rescale_right(V), A), root)
         self.hi, self.lo = (U * root) @ basis, dual.T @ (V * root).T
         self.core = slice(self.blocks[0], self.blocks[0] + self.blocks[1])
         if self.blocks[1]:
@@ -161,10 +167,10 @@ class _Problem:
         inner = self.unit.congruence(hi, lo.T)
         chain = Chain(first, compress(inner, self.depth), last, self.depth)
         if N > 1 and self._uncoupled(chain, hi, lo):
-            signs = np.append(1.0, -np.ones(N - 1))[:, None, None]
-            G = _VANISHING**-signs * np.eye(r)
-            value = _VANISHING**2 * float(np.trace(first) + np.trace(last))
-            return _Minimum(G, 1 / _VANISHING**-signs * np.eye(r), value, 0.0, 1.0, Verdict.UNATTAINED, signs * np.eye(r), {})
+            H = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
+            G, inverse = _shrunk(-H), _shrunk(H)
+            value = _SMALL**2 * float(np.trace(first) + np.trace(last))
+            return _Minimum(G, inverse, value, 0.0, 1.0, Verdict.UNATTAINED, H, {})
 
         def report(record: dict[str, float]) -> None:
             record["value"], record["lower_bound"] = self.value(record["value"]), self.value(record["lower_bound"])
@@ -184,29 +190,34 @@ class _Problem:
         largest = min(
             np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last)
         )
-        return bool(energy <= (16 * chain.size * _EPS) ** 2 * largest)
+        return bool(energy <= _UNCOUPLED**2 * largest)
 
     def layers(self, minimum: _Minimum, hidden: list[int]) -> list[np.ndarray]:
         """The layers that belong to a point of the core, padded with zeros to the hidden widths."""
         shrunk, _, free, grown = self.blocks
-        scales = np.concatenate([np.full(shrunk, _VANISHING), np.ones(free), np.full(grown, 1 / _VANISHING)])
-        others = np.concatenate([np.arange(shrunk), np.arange(self.core.stop, self.rank)])
-        first, last = self.lo.copy(), self.hi.copy()
-        first[others] *= scales[:, None]
-        last[:, others] /= scales
-        first[self.core] = minimum.G[0] @ self.lo[self.core]
-        last[:, self.core] = self.hi[:, self.core] @ minimum.inverse[-1]
-        inner = []
-        for G, inverse in zip(minimum.G[1:], minimum.inverse, strict=False):
-            layer = np.eye(self.rank)
-            layer[self.core, self.core] = G @ inverse
-            inner.append(layer)
+        small = self._small(minimum)
+        G, inverse = (np.broadcast_to(np.eye(self.rank), (self.depth - 1, self.rank, self.rank)).copy() for _ in range(2))
+        G[:, self.core, self.core], inverse[:, self.core, self.core] = minimum.G, minimum.inverse
+        scales = np.concatenate([np.full(shrunk, small), np.ones(self.rank - shrunk - grown), np.full(grown, 1 / small)])
+        first, last = scales[:, None] * (G[0] @ self.lo), self.hi @ inverse[-1] / scales
+        layers = [first, *(G[1:] @ inverse[:-1]), last]
         widths = [self.shape[1], *hidden, self.shape[0]]
-        share = self.size ** (1 / self.depth) if self.rank else 0.0
+        share = self.size ** (1 / self.depth)
         return [
             np.pad(share * layer, [(0, rows - layer.shape[0]), (0, cols - layer.shape[1])])
-            for layer, rows, cols in zip([first, *inner, last], widths[1:], widths, strict=False)
+            for layer, rows, cols in zip(layers, widths[1:], widths, strict=False)
         ]
+
+    def _small(self, minimum: _Minimum) -> float:
+        """How far to shrink what costs less the smaller it is: not so far that rounding errors of the data grow more."""
+        if not minimum.G.size:
+            return _SMALL
+        largest = max(float(np.abs(minimum.G).max()), float(np.abs(minimum.inverse).max()), 1.0)
+        return (_SMALL ** (2 / 3) if self.blocks[0] and self.blocks[3] else _SMALL) / largest
+
+    def diverges(self, minimum: _Minimum) -> bool:
+        """Whether no layers attain the infimum."""
+        return self.blocks[0] > 0 or self.blocks[3] > 0 or minimum.verdict is Verdict.UNATTAINED
 
     def direction(self, minimum: _Minimum) -> np.ndarray:
         """The direction in which the layers diverge, normalised, and empty where they do not."""
@@ -247,11 +258,21 @@ class _Problem:
         return seen @ (seen.T @ X)
 
 
-def _kernel(X: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the vectors that `X` sends to zero, to rounding error, as columns."""
+def _shrunk(H: np.ndarray) -> np.ndarray:
+    """The diagonal matrices ``_SMALL ** H``."""
+    return np.where(H == 0, 0.0, _SMALL**H)
+
+
+def _unseen(X: np.ndarray, A: MeasurementMap) -> np.ndarray:
+    """The vectors that `X`, a rescaled matrix, sends to zero as far as the second moments of `A` are resolved."""
+    noise = max(X.shape) * _EPS
+    return _kernel(X, noise if isinstance(A, Entries) else 4 * np.sqrt(noise))
+
+
+def _kernel(X: np.ndarray, noise: float) -> np.ndarray:
+    """An orthonormal basis of the vectors that `X` sends to zero, relative to the largest that it does not, as columns."""
     _, s, Vt = np.linalg.svd(X)
-    rank = np.count_nonzero(s > max(X.shape) * _EPS * np.max(s, initial=0.0))
-    return Vt[rank:].T
+    return Vt[np.count_nonzero(s > noise * np.max(s, initial=0.0)) :].T
 
 
 def _separated(left: np.ndarray, right: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
@@ -265,9 +286,9 @@ def _separated(left: np.ndarray, right: np.ndarray, root: np.ndarray) -> tuple[n
     unseen_left = np.linalg.qr(left / root[:, None])[0]
     unseen_right = np.linalg.qr(right / root[:, None])[0]
     X, s, Yt = np.linalg.svd(unseen_left.T @ unseen_right)
-    paired = int(np.count_nonzero(s > r * _EPS))
+    paired = int(np.count_nonzero(s > _ORTHOGONAL))
     shrunk, free = unseen_left @ X[:, paired:], unseen_left @ X[:, :paired]
     grown = unseen_right @ Yt[paired:].T
-    core = _kernel(np.column_stack([unseen_right, shrunk]).T)
+    core = _kernel(np.column_stack([unseen_right, shrunk]).T, _ORTHOGONAL)
     basis = np.column_stack([shrunk, core, free, grown])
     return basis, np.linalg.inv(basis).T, (a - paired, core.shape[1], paired, b - paired)
