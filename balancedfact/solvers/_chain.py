@@ -12,6 +12,7 @@ that they define, where the geodesics are ``G_j.T @ expm(t * H_j) @ G_j`` with s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -25,39 +26,96 @@ _AFFORDABLE = 3e8
 
 
 class Coupling(Protocol):
-    """The two maps of the middle terms, applied to a stack of symmetric matrices."""
+    r"""The matrices `K_i` between neighbours, in a form that suits their number."""
 
-    def forward(self, Q: np.ndarray) -> np.ndarray:
-        """The matrices ``sum_i K_i @ Q_j @ K_i.T``, shape ``(n, r, r)``."""
+    def framed(self, G: np.ndarray, inverse: np.ndarray) -> Framed:
+        """The coupling by the matrices ``G_j @ K_i @ inverse_j``, for stacks `G` and `inverse`."""
 
-    def backward(self, P: np.ndarray) -> np.ndarray:
-        """The matrices ``sum_i K_i.T @ P_j @ K_i``, shape ``(n, r, r)``."""
+
+class Framed(Protocol):
+    """The coupling as the frames of a point see it."""
+
+    def forward(self, H: np.ndarray) -> np.ndarray:
+        """The matrices ``sum_i K_i @ H_j @ K_i.T``, shape ``(n, r, r)``."""
+
+    def backward(self, H: np.ndarray) -> np.ndarray:
+        """The matrices ``sum_i K_i.T @ H_j @ K_i``, shape ``(n, r, r)``."""
+
+
+class FewMatrices:
+    """The matrices `K_i` themselves, at most ``r**2`` of them; nothing is squared before it stands in its frame."""
+
+    def __init__(self, stack: np.ndarray) -> None:
+        self.stack = stack
+
+    def framed(self, G: np.ndarray, inverse: np.ndarray) -> FramedMatrices:
+        return FramedMatrices(G[:, None] @ self.stack @ inverse[:, None])
+
+
+class FramedMatrices:
+    """A stack of matrices, shape ``(n, q, r, r)``."""
+
+    def __init__(self, K: np.ndarray) -> None:
+        self.K = K
+
+    def forward(self, H: np.ndarray) -> np.ndarray:
+        return (self.K @ H[:, None] @ self.K.transpose(0, 1, 3, 2)).sum(axis=1)
+
+    def backward(self, H: np.ndarray) -> np.ndarray:
+        return (self.K.transpose(0, 1, 3, 2) @ H[:, None] @ self.K).sum(axis=1)
+
+    def operators(self, space: Symmetric) -> np.ndarray:
+        """The matrices of `forward` in the coordinates of symmetric matrices."""
+        n, q, r, _ = self.K.shape
+        flat = self.K.reshape(n, q, r * r)
+        product = (flat.transpose(0, 2, 1) @ flat).reshape(n, r, r, r, r)  # [a, b, c, d]: sum of K[a, b] K[c, d]
+        a, c, b, d = space.row[:, None], space.col[:, None], space.row, space.col
+        return (product[:, a, b, c, d] + product[:, a, d, c, b]) * (space.weight[:, None] / 2 * space.weight)
 
 
 class ManyMatrices:
-    """The coupling as the matrices ``K_i.T``, kept in whatever structure their measurement map has."""
+    """The matrices ``K_i.T`` in whatever structure their measurement map has."""
 
     def __init__(self, map: MeasurementMap) -> None:
         self.map = map
 
+    def framed(self, G: np.ndarray, inverse: np.ndarray) -> FramedMoments:
+        return FramedMoments(self, G, inverse)
+
     def forward(self, Q: np.ndarray) -> np.ndarray:
-        return np.stack([self.map._right_moment(q) for q in Q]) if len(Q) else Q
+        return np.array([self.map._right_moment(q) for q in Q])
 
     def backward(self, P: np.ndarray) -> np.ndarray:
-        return np.stack([self.map._left_moment(p) for p in P]) if len(P) else P
+        return np.array([self.map._left_moment(p) for p in P])
 
 
 class OneOperator:
     """The coupling as one matrix that acts on the coordinates of symmetric matrices: its cost does not depend on `m`."""
 
-    def __init__(self, matrix: np.ndarray, size: int) -> None:
-        self.matrix, self.space = matrix, Symmetric(size)
+    def __init__(self, matrix: np.ndarray, space: Symmetric) -> None:
+        self.matrix, self.space = matrix, space
+
+    def framed(self, G: np.ndarray, inverse: np.ndarray) -> FramedMoments:
+        return FramedMoments(self, G, inverse)
 
     def forward(self, Q: np.ndarray) -> np.ndarray:
         return self.space.matrices(self.space.coordinates(Q) @ self.matrix.T)
 
     def backward(self, P: np.ndarray) -> np.ndarray:
         return self.space.matrices(self.space.coordinates(P) @ self.matrix)
+
+
+class FramedMoments:
+    """A coupling known by its moments, between congruences."""
+
+    def __init__(self, moments: ManyMatrices | OneOperator, G: np.ndarray, inverse: np.ndarray) -> None:
+        self.moments, self.G, self.inverse = moments, G, inverse
+
+    def forward(self, H: np.ndarray) -> np.ndarray:
+        return self.G @ self.moments.forward(self.inverse @ H @ _transposed(self.inverse)) @ _transposed(self.G)
+
+    def backward(self, H: np.ndarray) -> np.ndarray:
+        return _transposed(self.inverse) @ self.moments.backward(_transposed(self.G) @ H @ self.G) @ self.inverse
 
 
 class Symmetric:
@@ -78,29 +136,38 @@ class Symmetric:
         """The inverse of `coordinates`."""
         return (x / self.weight)[..., self.place]
 
-    def congruence(self, G: np.ndarray) -> np.ndarray:
-        """The matrices of ``X -> G_j @ X @ G_j.T`` for a stack `G`, in these coordinates."""
-        a, c = self.row[:, None], self.col[:, None]
-        b, d = self.row[None, :], self.col[None, :]
-        product = G[..., a, b] * G[..., c, d] + G[..., a, d] * G[..., c, b]
-        return product * (self.weight[:, None] / 2 * self.weight)
+
+def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
+    """The matrices of a map, a limited number of them at a time."""
+    d1, d2 = map.matrix_shape
+    chunk = max(1, 2**23 // (d1 * d2))
+    for start in range(0, map.m, chunk):
+        part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
+        yield part.rotated(np.eye(d1), np.eye(d2))
 
 
-def coupling_operator(map: MeasurementMap) -> OneOperator:
-    """Sum the congruences with the matrices ``K_i`` into one operator, a few measurements at a time."""
+def few_matrices(map: MeasurementMap) -> FewMatrices:
+    """At most ``r**2`` matrices with the same second moments as all `m`: the triangular factor of the matrix of their entries."""
+    size = map.matrix_shape[0]
+    rows = np.empty((0, size**2))
+    for stack in stacks(map):
+        rows = np.concatenate([rows, stack.transpose(0, 2, 1).reshape(len(stack), -1)])
+        if len(rows) > size**2:
+            rows = np.linalg.qr(rows, mode="r")
+    return FewMatrices(rows.reshape(-1, size, size))
+
+
+def one_operator(map: MeasurementMap) -> OneOperator:
+    """The sum of the congruences with the matrices ``K_i``."""
     size = map.matrix_shape[0]
     space = Symmetric(size)
     total = np.zeros((space.row.size,) * 2)
-    chunk = max(1, 2**23 // size**2)
-    for start in range(0, map.m, chunk):
-        part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
-        K = np.ascontiguousarray(part.rotated(np.eye(size), np.eye(size)).transpose(0, 2, 1))
+    for stack in stacks(map):
+        K = np.ascontiguousarray(stack.transpose(0, 2, 1))
         for a in range(size):  # product[b, c, d] = sum_i K_i[a, b] K_i[c, d], for the rows (a, c >= a)
             product = (K[:, a].T @ K[:, a:].reshape(len(K), -1)).reshape(size, size - a, size)
-            product = product[space.row, :, space.col] + product[space.col, :, space.row]
-            total[space.place[a, a:]] += product.T
-    total *= space.weight[:, None] / 2 * space.weight
-    return OneOperator(total, size)
+            total[space.place[a, a:]] += (product[space.row, :, space.col] + product[space.col, :, space.row]).T
+    return OneOperator(total * (space.weight[:, None] / 2 * space.weight), space)
 
 
 def eliminable(size: int, depth: int) -> bool:
@@ -109,13 +176,13 @@ def eliminable(size: int, depth: int) -> bool:
 
 
 def compress(map: MeasurementMap, depth: int) -> Coupling:
-    """The coupling in the form that will take less time: `ManyMatrices`, or `OneOperator` where there are many."""
+    """The coupling in the form that suits its size: exact where `r` is small, and otherwise the one that takes less time."""
     r, m = map.matrix_shape[0], map.m
     if eliminable(r, depth):
-        return coupling_operator(map)
+        return few_matrices(map)
     each = m * r**2 if isinstance(map, RankOne) else m * r**3
     uses = _TYPICAL_USES * depth
-    return coupling_operator(map) if m * r**4 / 2 + uses * r**4 / 4 < uses * 2 * each else ManyMatrices(map)
+    return one_operator(map) if m * r**4 / 2 + uses * r**4 / 4 < uses * 2 * each else ManyMatrices(map)
 
 
 class Chain:
@@ -141,6 +208,8 @@ class ChainPoint:
     ----------
     G, inverse : numpy.ndarray, shape (N, r, r)
         ``P_j = G_j.T @ G_j`` and the inverses of the `G_j`.
+    near : Framed
+        The coupling in this frame.
     ahead, behind : numpy.ndarray, shape (N, r, r)
         The derivative of `f` along ``H_j`` is ``tr(ahead_j @ H_j) - tr(behind_j @ H_j)``: the parts from the term in which `P_j`
         stands, and from that in which its inverse does.
@@ -152,10 +221,10 @@ class ChainPoint:
 
     def __init__(self, chain: Chain, G: np.ndarray, inverse: np.ndarray) -> None:
         self.chain = chain
-        P, Q = _transposed(G) @ G, inverse @ _transposed(inverse)
-        ahead = np.concatenate([chain.coupling.forward(Q[1:]), chain.last[None]])
-        behind = np.concatenate([chain.first[None], chain.coupling.backward(P[:-1])])
-        ahead, behind = G @ ahead @ _transposed(G), _transposed(inverse) @ behind @ inverse
+        identity = np.broadcast_to(np.eye(chain.size), (chain.depth - 2, chain.size, chain.size))
+        near = chain.coupling.framed(G[:-1], inverse[1:])
+        ahead = np.concatenate([near.forward(identity), G[-1:] @ chain.last @ _transposed(G[-1:])])
+        behind = np.concatenate([_transposed(inverse[:1]) @ chain.first @ inverse[:1], near.backward(identity)])
         terms = np.append(np.trace(behind, axis1=1, axis2=2), np.trace(ahead[-1]))
         with np.errstate(divide="ignore"):
             logs = np.log(np.maximum(terms, 0.0))
@@ -172,6 +241,7 @@ class ChainPoint:
         self.G, self.inverse = turned @ G * half, inverse @ rotation / half
         self.ahead, self.behind = _symmetric(turned @ ahead @ rotation), _symmetric(turned @ behind @ rotation)
         self.gradient = self.ahead - self.behind
+        self.near = chain.coupling.framed(self.G[:-1], self.inverse[1:])
 
     @property
     def lower(self) -> float:
@@ -197,22 +267,18 @@ class ChainPoint:
         size = np.linalg.norm(self.G, axis=(1, 2)) * np.linalg.norm(self.inverse, axis=(1, 2))
         return 2 * float(np.log(size.max() / self.chain.size))
 
+    def towards(self, other: ChainPoint) -> np.ndarray:
+        """The velocity with which a geodesic reaches the other point in unit time."""
+        between = other.G @ self.inverse
+        values, vectors = np.linalg.eigh(_transposed(between) @ between)
+        return vectors * np.log(values)[:, None, :] @ _transposed(vectors)
+
     def moved(self, H: np.ndarray) -> ChainPoint:
         """The end of the geodesic that leaves this point with velocity `H`."""
         values, vectors = np.linalg.eigh(H)
         half = np.exp(values / 2)[:, None, :]
         forward, back = vectors * half @ _transposed(vectors), vectors / half @ _transposed(vectors)
         return ChainPoint(self.chain, forward @ self.G, self.inverse @ back)
-
-    def couple_forward(self, H: np.ndarray) -> np.ndarray:
-        """How the later neighbours act: the block above the diagonal of the Hessian, negated, applied to ``H[1:]``."""
-        inner = self.inverse[1:] @ H[1:] @ _transposed(self.inverse[1:])
-        return self.G[:-1] @ self.chain.coupling.forward(inner) @ _transposed(self.G[:-1])
-
-    def couple_backward(self, H: np.ndarray) -> np.ndarray:
-        """How the earlier neighbours act: the block below the diagonal of the Hessian, negated, applied to ``H[:-1]``."""
-        inner = _transposed(self.G[:-1]) @ H[:-1] @ self.G[:-1]
-        return _transposed(self.inverse[1:]) @ self.chain.coupling.backward(inner) @ self.inverse[1:]
 
 
 def _transposed(X: np.ndarray) -> np.ndarray:

@@ -19,14 +19,15 @@ from enum import Enum
 
 import numpy as np
 
-from balancedfact.solvers._chain import Chain, ChainPoint, OneOperator, Symmetric, eliminable
+from balancedfact.solvers._chain import Chain, ChainPoint, FramedMatrices, Symmetric
 
 # Longest step, as the largest eigenvalue of a velocity: the P_j change by at most its exponential.
 _LONGEST = 4.0
-# Steps that stay longer than this while the gap closes lead to infinity.
+# Two steps longer than this before the gap closes are no Newton steps towards a minimum.
 _LONG = 0.2
-# Logarithm of the condition number of P at which its small parts are lost in the rounding errors of its large ones.
-_LARGEST_SPREAD = 36.0
+# Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
+# rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
+_MODERATE, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
 _MOST_STEPS = 300
 
 
@@ -41,11 +42,11 @@ class Verdict(Enum):
 
 @dataclass
 class Run:
-    """Where the iteration ended, how, the last step, and the record of all."""
+    """How the iteration ended, the point of smallest gap, the last one that is well conditioned, and the record of all."""
 
-    point: ChainPoint
     verdict: Verdict
-    direction: np.ndarray
+    point: ChainPoint
+    moderate: ChainPoint
     history: dict[str, np.ndarray]
 
 
@@ -53,8 +54,8 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
     """Descend from the identity until the relative gap is at most `tol`."""
     started = time.perf_counter()
     records: list[dict[str, float]] = []
-    point = best = chain.start()
-    direction, lengths, inner, verdict = np.zeros_like(point.G), [0.0], 0, Verdict.STALLED
+    point = best = moderate = chain.start()
+    lengths, inner, verdict = [0.0], 0, Verdict.STALLED
     try:
         for iteration in range(_MOST_STEPS):
             record = {
@@ -69,10 +70,11 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
             records.append(record)
             report(record)
             best = point if point.gap <= best.gap else best
+            moderate = point if point.spread <= _MODERATE else moderate
             if point.gap <= tol:
                 verdict = Verdict.MINIMUM
                 break
-            if point.spread > _LARGEST_SPREAD:
+            if point.spread > _LARGEST:
                 verdict = Verdict.UNATTAINED
                 break
             step, inner = newton_step(point)
@@ -82,30 +84,29 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
             if following is None:
                 break
             point, taken = following
-            direction = taken * step
             lengths.append(min(length, _LONGEST) * taken)
     except KeyboardInterrupt:
         verdict = Verdict.INTERRUPTED
     history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
-    if min(lengths[-2:]) > _LONG and verdict is not Verdict.INTERRUPTED:  # long steps to the end: there is no end
+    # Steps that do not shrink while the gap closes have no end to reach.
+    endless = min(lengths[-2:]) > _LONG or best.spread > _UNRESOLVED
+    if endless and verdict is not Verdict.INTERRUPTED:
         verdict = Verdict.UNATTAINED
-    return Run(best, verdict, direction, history)
+    return Run(verdict, best, moderate, history)
 
 
 def newton_step(point: ChainPoint) -> tuple[np.ndarray, int]:
     """A descent direction that solves, or nearly solves, Newton's equation, and the number of inner iterations."""
-    chain = point.chain
-    if isinstance(chain.coupling, OneOperator) and eliminable(chain.size, chain.depth):
-        return eliminated(point, chain.coupling.matrix), 1
+    if isinstance(point.near, FramedMatrices):
+        return eliminated(point, point.near), 1
     return conjugated(point)
 
 
-def eliminated(point: ChainPoint, coupling: np.ndarray) -> np.ndarray:
+def eliminated(point: ChainPoint, near: FramedMatrices) -> np.ndarray:
     """Newton's direction by block elimination along the chain."""
     space = Symmetric(point.chain.size)
     N = len(point.G)
-    forward, back = space.congruence(point.G[:-1]), space.congruence(point.inverse[1:])
-    couple = forward @ coupling @ back
+    couple = near.operators(space)
     diagonal = (point.curvature[:, space.row] + point.curvature[:, space.col]) / 2
     ridge = 1e-14 * diagonal.max()
     slope = space.coordinates(point.gradient)
@@ -135,8 +136,8 @@ def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
 
     def hessian(H: np.ndarray) -> np.ndarray:
         out = diagonal * H
-        out[:-1] -= point.couple_forward(H)
-        out[1:] -= point.couple_backward(H)
+        out[:-1] -= point.near.forward(H[1:])
+        out[1:] -= point.near.backward(H[:-1])
         # What is gained by scaling the P_j anew: the squares of the derivatives of the L terms.
         ahead = np.einsum("jab,jab->j", point.ahead, H)
         behind = np.einsum("jab,jab->j", point.behind, H)

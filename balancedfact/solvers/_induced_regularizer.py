@@ -13,15 +13,13 @@ from balancedfact._validate import as_array, as_count, as_number
 from balancedfact.curvature import trace
 from balancedfact.measurements import Entries, MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers._chain import Chain, compress
+from balancedfact.solvers._chain import Chain, compress, stacks
 from balancedfact.solvers._chain_newton import Verdict, minimise
 
 _EPS = np.finfo(float).eps
 # Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
 # matrices lo @ A_i.T @ hi that are.
 _ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-13
-# What costs less the smaller it is is shrunk by this power of two: its square is rounding error.
-_SMALL = 2.0**-27
 _PROOF = (
     "The problem is geodesically convex: the lower bound follows from the geodesic gradient by decomposing its part in every "
     "orthonormal basis into closed and open walks along the layers."
@@ -41,10 +39,8 @@ def induced_regularizer(
     problem = _Problem(matrix, A, depth)
     hidden = _hidden_widths(widths, matrix.shape, depth, problem.rank)
     minimum = problem.minimum(tol, callback)
-    layers = problem.layers(minimum, hidden)
+    layers, value = problem.layers(minimum, hidden)
     lower = problem.value(minimum.lower)
-    # Layers that go to infinity are cut off at a finite place, where their trace is not yet the infimum.
-    value = trace(layers, A) if problem.diverges(minimum) else problem.value(minimum.value)
     product = layers[0]
     for layer in layers[1:]:
         product = layer @ product
@@ -110,16 +106,23 @@ def _hidden_widths(widths: Sequence[int] | None, shape: tuple[int, int], depth: 
 
 
 class _Minimum(NamedTuple):
-    """The minimum on the core: ``P_j = G_j.T @ G_j``, what is known of it, and the direction in which it diverges, if it does."""
+    """What is known of the minimum on the core."""
 
-    G: np.ndarray
-    inverse: np.ndarray
+    point: _Place
     value: float
     lower: float
     stationarity: float
     verdict: Verdict
-    direction: np.ndarray
     history: dict[str, np.ndarray]
+    moderate: _Place
+    direction: np.ndarray
+
+
+class _Place(NamedTuple):
+    """The point ``P_j = G_j.T @ G_j`` and the inverses of the `G_j`."""
+
+    G: np.ndarray
+    inverse: np.ndarray
 
 
 class _Problem:
@@ -159,18 +162,17 @@ class _Problem:
         hi, lo, N = self.hi[:, self.core], self.lo[self.core], self.depth - 1
         r = hi.shape[1]
         if r == 0:
-            nothing = np.zeros((N, 0, 0))
-            return _Minimum(nothing, nothing, 0.0, 0.0, 0.0, Verdict.MINIMUM, nothing, {})
+            nowhere = _Place(np.zeros((N, 0, 0)), np.zeros((N, 0, 0)))
+            return _Minimum(nowhere, 0.0, 0.0, 0.0, Verdict.MINIMUM, {}, nowhere, nowhere.G)
         (d1, d2), m = self.shape, self.A.m
         seen_left, seen_right = self.A.rescale_left(hi), self.A.rescale_right(lo.T)
         first, last = m * d2 * seen_left.T @ seen_left, m * d1 * seen_right.T @ seen_right
         inner = self.unit.congruence(hi, lo.T)
         chain = Chain(first, compress(inner, self.depth), last, self.depth)
         if N > 1 and self._uncoupled(chain, hi, lo):
-            H = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
-            G, inverse = _shrunk(-H), _shrunk(H)
-            value = _SMALL**2 * float(np.trace(first) + np.trace(last))
-            return _Minimum(G, inverse, value, 0.0, 1.0, Verdict.UNATTAINED, H, {})
+            everywhere = _Place(*np.broadcast_to(np.eye(r), (2, N, r, r)))
+            growth = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
+            return _Minimum(everywhere, 0.0, 0.0, np.nan, Verdict.UNATTAINED, {}, everywhere, growth)
 
         def report(record: dict[str, float]) -> None:
             record["value"], record["lower_bound"] = self.value(record["value"]), self.value(record["lower_bound"])
@@ -178,29 +180,53 @@ class _Problem:
                 callback(dict(record))
 
         run = minimise(chain, tol, report)
-        point = run.point
-        direction = run.direction if run.verdict is Verdict.UNATTAINED else np.empty(0)
-        return _Minimum(
-            point.G, point.inverse, point.value, point.lower, point.stationarity, run.verdict, direction, run.history
-        )
+        point, moderate = run.point, run.moderate
+        direction = moderate.towards(point) if run.verdict is Verdict.UNATTAINED else np.empty(0)
+        place, reached = _Place(point.G, point.inverse), _Place(moderate.G, moderate.inverse)
+        return _Minimum(place, point.value, point.lower, point.stationarity, run.verdict, run.history, reached, direction)
 
     def _uncoupled(self, chain: Chain, hi: np.ndarray, lo: np.ndarray) -> bool:
         """Whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
-        energy = np.trace(chain.coupling.forward(np.eye(chain.size)[None])[0])
+        identity = np.eye(chain.size)[None]
+        energy = np.trace(chain.coupling.framed(identity, identity).forward(identity)[0])
         largest = min(
             np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last)
         )
         return bool(energy <= _UNCOUPLED**2 * largest)
 
-    def layers(self, minimum: _Minimum, hidden: list[int]) -> list[np.ndarray]:
-        """The layers that belong to a point of the core, padded with zeros to the hidden widths."""
-        shrunk, _, free, grown = self.blocks
-        small = self._small(minimum)
+    def layers(self, minimum: _Minimum, hidden: list[int]) -> tuple[list[np.ndarray], float]:
+        """Layers that attain the minimum, or come close to an infimum that no layers attain, and their value."""
+        direction = self.direction(minimum)
+        if not direction.size:
+            return self._padded(minimum.point, hidden, direction, 1.0), self.value(minimum.value)
+        # The further out the closer to the infimum, until rounding errors take over: those of the data, and those that moments
+        # would bring into the trace of the layers.
+        tried = [self._padded(minimum.moderate, hidden, direction, 2.0**power) for power in range(0, 28, 3)]
+        values = np.array([self._trace(layers) for layers in tried])
+        best = np.argmin(values + abs([trace(layers, self.A) for layers in tried] - values))
+        return tried[best], float(values[best])
+
+    def _trace(self, layers: list[np.ndarray]) -> float:
+        """The trace of the Hessian, every square taken before the sum over the measurements."""
+        before, after = [layers[0]], [layers[-1]]
+        for layer, other in zip(layers[1:-1], layers[-2:0:-1], strict=True):
+            before.append(layer @ before[-1])
+            after.append(after[-1] @ other)
+        total = self.unit.energy(after[-1], None) + self.unit.energy(None, before[-1].T)
+        for B, C in zip(before[:-1], after[-2::-1], strict=True):
+            total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
+        return float((np.sqrt(total) * np.sqrt(2 / self.A.m) * self.A.scale) ** 2)
+
+    def _padded(self, place: _Place, hidden: list[int], direction: np.ndarray, far: float) -> list[np.ndarray]:
+        """The layers of a point of the core that lie the distance ``2 * log(far)`` from it, padded with zeros."""
         G, inverse = (np.broadcast_to(np.eye(self.rank), (self.depth - 1, self.rank, self.rank)).copy() for _ in range(2))
-        G[:, self.core, self.core], inverse[:, self.core, self.core] = minimum.G, minimum.inverse
-        scales = np.concatenate([np.full(shrunk, small), np.ones(self.rank - shrunk - grown), np.full(grown, 1 / small)])
-        first, last = scales[:, None] * (G[0] @ self.lo), self.hi @ inverse[-1] / scales
-        layers = [first, *(G[1:] @ inverse[:-1]), last]
+        G[:, self.core, self.core], inverse[:, self.core, self.core] = place
+        if direction.size:
+            values, vectors = np.linalg.eigh(direction / np.abs(direction).max())
+            power = far ** values[:, None, :]
+            G = (vectors * power) @ vectors.transpose(0, 2, 1) @ G
+            inverse = inverse @ (vectors / power) @ vectors.transpose(0, 2, 1)
+        layers = [G[0] @ self.lo, *(G[1:] @ inverse[:-1]), self.hi @ inverse[-1]]
         widths = [self.shape[1], *hidden, self.shape[0]]
         share = self.size ** (1 / self.depth)
         return [
@@ -208,25 +234,14 @@ class _Problem:
             for layer, rows, cols in zip(layers, widths[1:], widths, strict=False)
         ]
 
-    def _small(self, minimum: _Minimum) -> float:
-        """How far to shrink what costs less the smaller it is: not so far that rounding errors of the data grow more."""
-        if not minimum.G.size:
-            return _SMALL
-        largest = max(float(np.abs(minimum.G).max()), float(np.abs(minimum.inverse).max()), 1.0)
-        return (_SMALL ** (2 / 3) if self.blocks[0] and self.blocks[3] else _SMALL) / largest
-
-    def diverges(self, minimum: _Minimum) -> bool:
-        """Whether no layers attain the infimum."""
-        return self.blocks[0] > 0 or self.blocks[3] > 0 or minimum.verdict is Verdict.UNATTAINED
-
     def direction(self, minimum: _Minimum) -> np.ndarray:
-        """The direction in which the layers diverge, normalised, and empty where they do not."""
+        """The direction, normalised, in which the layers diverge; empty where they do not."""
         shrunk, _, _, grown = self.blocks
         H = np.zeros((self.depth - 1, self.rank, self.rank))
-        if shrunk or grown:
-            H[:] = np.diag(np.concatenate([-np.ones(shrunk), np.zeros(self.rank - shrunk - grown), np.ones(grown)]))
-        elif minimum.direction.size:
-            H[:, self.core, self.core] = minimum.direction
+        H[:] = np.diag(np.concatenate([-np.ones(shrunk), np.zeros(self.rank - shrunk - grown), np.ones(grown)]))
+        if minimum.direction.size:
+            # What the core does may cost the other blocks: they go further.
+            H[:, self.core, self.core] = minimum.direction / (3 if shrunk or grown else 1) / np.abs(minimum.direction).max()
         size = np.linalg.norm(H)
         return H / size if size > 0 else np.empty(0)
 
@@ -236,10 +251,10 @@ class _Problem:
             return np.zeros(self.shape)
         hi, lo = self.hi[:, self.core], self.lo[self.core]
         hi, lo = self._seen(hi, self.A._left_root), self._seen(lo.T, self.A._right_root).T
-        before = [np.eye(self.shape[1]), *[(G @ lo).T @ (G @ lo) for G in minimum.G]]
-        after = [*[(hi @ inverse) @ (hi @ inverse).T for inverse in minimum.inverse], np.eye(self.shape[0])]
+        before = [np.eye(self.shape[1]), *[(G @ lo).T @ (G @ lo) for G in minimum.point.G]]
+        after = [*[(hi @ inverse) @ (hi @ inverse).T for inverse in minimum.point.inverse], np.eye(self.shape[0])]
         by_hi, by_lo = np.zeros_like(hi), np.zeros_like(lo)
-        for G, inverse, B, C in zip(minimum.G, minimum.inverse, before[:-1], after[1:], strict=True):
+        for G, inverse, B, C in zip(*minimum.point, before[:-1], after[1:], strict=True):
             by_hi += 2 * self.unit._left_moment(B) @ hi @ (inverse @ inverse.T)
             by_lo += 2 * (G.T @ G) @ lo @ self.unit._right_moment(C)
         Q1, R1 = np.linalg.qr(hi)
@@ -256,11 +271,6 @@ class _Problem:
             return X
         seen = vectors[:, values > 0]
         return seen @ (seen.T @ X)
-
-
-def _shrunk(H: np.ndarray) -> np.ndarray:
-    """The diagonal matrices ``_SMALL ** H``."""
-    return np.where(H == 0, 0.0, _SMALL**H)
 
 
 def _unseen(X: np.ndarray, A: MeasurementMap) -> np.ndarray:
