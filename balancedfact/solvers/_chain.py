@@ -6,8 +6,8 @@ For positive-definite ``r x r`` matrices :math:`P_1, \dots, P_N`, :math:`N = L -
           + \operatorname{tr}(P_N T).
 
 Along every geodesic of the product of positive-definite cones each term is a sum of exponentials with positive weights, so `f`
-and its logarithm are geodesically convex. A point carries factors ``P_j = G_j.T @ G_j``, and everything is expressed in the frame
-that they define, where the geodesics are ``G_j.T @ expm(t * H_j) @ G_j`` with symmetric `H_j`.
+and its logarithm are geodesically convex. A point carries factors ``P_j = G_j.T @ G_j``, and everything is expressed in the
+frame that they define, where the geodesics are ``G_j.T @ expm(t * H_j) @ G_j`` with symmetric `H_j`.
 """
 
 from __future__ import annotations
@@ -147,13 +147,13 @@ def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
 
 
 def few_matrices(map: MeasurementMap) -> FewMatrices:
-    """At most ``r**2`` matrices with the same second moments as all `m`: the triangular factor of the matrix of their entries."""
+    """At most ``r**2`` matrices with the same second moments as all `m`: the triangular factor of their entries."""
     size = map.matrix_shape[0]
     rows = np.empty((0, size**2))
     for stack in stacks(map):
         rows = np.concatenate([rows, stack.transpose(0, 2, 1).reshape(len(stack), -1)])
         if len(rows) > size**2:
-            rows = np.linalg.qr(rows, mode="r")
+            rows = np.asarray(np.linalg.qr(rows, mode="r"))
     return FewMatrices(rows.reshape(-1, size, size))
 
 
@@ -201,8 +201,8 @@ class Chain:
 class ChainPoint:
     """A point of the chain in its own frame.
 
-    Multiplying the `P_j` by numbers is minimised over exactly: it makes all `L` terms equal to their geometric mean. The frame is
-    rotated so that ``ahead + behind`` is diagonal.
+    Multiplying the `P_j` by numbers is minimised over exactly: it makes all `L` terms equal to their geometric mean. The frame
+    is rotated so that ``ahead + behind`` is diagonal.
 
     Attributes
     ----------
@@ -211,8 +211,8 @@ class ChainPoint:
     near : Framed
         The coupling in this frame.
     ahead, behind : numpy.ndarray, shape (N, r, r)
-        The derivative of `f` along ``H_j`` is ``tr(ahead_j @ H_j) - tr(behind_j @ H_j)``: the parts from the term in which `P_j`
-        stands, and from that in which its inverse does.
+        The derivative of `f` along ``H_j`` is ``tr(ahead_j @ H_j) - tr(behind_j @ H_j)``: the parts from the term in which
+        `P_j` stands, and from that in which its inverse does.
     value : float
         `f` at this point.
     lower : float
@@ -245,7 +245,7 @@ class ChainPoint:
 
     @property
     def lower(self) -> float:
-        r"""The bound :math:`f - \sum_j (L - j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_-`, at least zero."""
+        r"""The bound :math:`f - \sum_j (L-j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_-`, at least zero."""
         slopes = np.linalg.eigvalsh(self.gradient)
         places, depth = np.arange(1, self.chain.depth), self.chain.depth
         loss = (depth - places) @ np.maximum(slopes, 0).sum(axis=1) - places @ np.minimum(slopes, 0).sum(axis=1)

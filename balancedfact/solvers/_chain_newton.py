@@ -5,9 +5,9 @@ In the frame of the current point the Riemannian Hessian of `f` is block tridiag
 .. math:: (\nabla^2 f\,[H])_j = \tfrac12(D_j H_j + H_j D_j) - \Phi_{j+1}(H_{j+1}) - \Phi_j^*(H_{j-1}),
           \qquad \Phi_j(H) = \sum_i K_i^{(j)} H K_i^{(j)\top},
 
-with diagonal `D_j`. Small ranks take one block elimination along the chain. Larger ones take conjugate gradients, preconditioned by
-the diagonal blocks alone; the multiples of the identity, along which the chain couples most, are minimised over exactly, and on what
-remains the preconditioner is exact for isotropic measurements whatever the depth.
+with diagonal `D_j`. Small ranks take one block elimination along the chain. Larger ones take conjugate gradients,
+preconditioned by the diagonal blocks alone; the multiples of the identity, along which the chain couples most, are minimised
+over exactly, and on what remains the preconditioner is exact for isotropic measurements whatever the depth.
 """
 
 from __future__ import annotations

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_count, as_number
-from balancedfact.curvature import trace
-from balancedfact.measurements import Entries, MeasurementMap
+from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers._chain import Chain, compress, stacks
-from balancedfact.solvers._chain_newton import Verdict, minimise
+from balancedfact.solvers._chain_newton import Verdict
+from balancedfact.solvers._fibre import Fibre, Minimum
 
-_EPS = np.finfo(float).eps
-# Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
-# matrices lo @ A_i.T @ hi that are.
-_ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-13
 _PROOF = (
     "The problem is geodesically convex: the lower bound follows from the geodesic gradient by decomposing its part in every "
     "orthonormal basis into closed and open walks along the layers."
@@ -35,34 +28,165 @@ def induced_regularizer(
     widths: Sequence[int] | None = None,
     callback: Callable[[dict[str, float]], None] | None = None,
 ) -> Solution:
+    r"""Find the flattest factorization of a given matrix: the global minimum of the trace of the Hessian.
+
+    Over all factorizations :math:`M = W_L\cdots W_1`, of any hidden widths,
+
+    .. math:: F(M) = \min \operatorname{tr}\nabla^2\mathcal L(W), \qquad
+              \mathcal L(W) = \tfrac1m\|\mathcal A(W_L\cdots W_1) - b\|^2,
+
+    which does not depend on `b`, nor on the hidden widths once these are at least the rank of `M`. Minimising the trace over
+    the weights that fit data is minimising `F` over the matrices that do, hence its name.
+
+    Parameters
+    ----------
+    M : array_like, shape (d1, d2)
+        The matrix to factor.
+    A : MeasurementMap
+        Measurements of ``d1 x d2`` matrices.
+    depth : int
+        The number of layers `L`, at least 2.
+    tol : float
+        Relative gap between value and lower bound at which to stop; below ``16 * depth * eps`` it is rounding error.
+    widths : sequence of int, optional
+        The sizes ``[d2, d_1, ..., d_{L-1}, d1]`` of the layers, none below the numerical rank of `M`. By default all hidden
+        widths are that rank (1 for a zero matrix); units beyond it are zero.
+    callback : callable, optional
+        Called once per iteration with the newest record of `Solution.history`.
+
+    Returns
+    -------
+    Solution
+        `value` is `F(M)`, attained by `layers`. The certificate holds a lower bound on the trace over *all* factorizations, of
+        any width, and the norm of the geodesic gradient of its logarithm (`stationarity`).
+        Where the infimum is attained by no layers, the status is ``UNATTAINED``, `value` is the trace of the layers returned,
+        and ``certificate.direction``, shape ``(L - 1, r, r)``, holds symmetric matrices `H_j` such that the layers
+        ``expm(t * H_j) @ W_j @ expm(-t * H_{j-1})``, with `H_0` and `H_L` zero, multiply to `M` for every `t` and lead towards
+        the infimum as `t` grows.
+
+    Raises
+    ------
+    ValueError
+        If `M` is not a finite real matrix of the shape that `A` measures, `depth` is below 2, `tol` is not positive, or
+        `widths` does not fit.
+
+    See Also
+    --------
+    induced_regularizer_gradient : The value with its gradient.
+
+    Notes
+    -----
+    With ``M = hi @ lo`` and ``K_i = lo @ A_i.T @ hi``, factorizations of width ``r = rank(M)`` correspond to positive-definite
+    matrices :math:`P_1, \dots, P_{L-1}`, and
+
+    .. math:: \tfrac m2 F(M) = \inf_P \operatorname{tr}(P_1^{-1}S_a) + \sum_{j=2}^{L-1}\sum_i
+              \operatorname{tr}(P_{j-1}K_iP_j^{-1}K_i^\top) + \operatorname{tr}(P_{L-1}S_b),
+
+    a geodesically convex problem: every stationary point is a global minimum. It is solved by Newton's method. After one pass
+    over the data the cost depends on `r` and `L`, and on `m` only while that is small. Depth 2 needs no iteration:
+    ``4 * sqrt(d1 * d2)`` times the nuclear norm of ``D1 @ M @ D2``.
+
+    **The lower bound** holds at every point `P`. With :math:`f` the function above and :math:`\nabla_j` its gradient at
+    :math:`P_j` in the frame where :math:`P_j = I`,
+
+    .. math:: \inf f \ge f - \sum_j (L-j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_- .
+
+    **What no measurement sees.** Directions that `A` does not see from either side are split off exactly. Those seen from one
+    side only make the infimum unattained, and their cost is zero. Singular values of `M` below rounding error are dropped.
+
+    References
+    ----------
+    Gatmiry et al. 2023 pose the problem for general measurements and solve it for isotropic ones, for two layers and for a
+    single measurement (Theorems 1, 5, 7). The general solution and its certificate are explained in the documentation, under
+    "Induced regularizer".
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(30, (6, 5), rng=0)
+    >>> M = np.outer(np.arange(6.0), np.ones(5))
+    >>> solution = bf.induced_regularizer(M, A, depth=4)
+    >>> solution.status.ok, bool(np.allclose(solution.matrix, M))
+    (True, True)
+    >>> bool(np.isclose(bf.curvature.trace(solution.layers, A), solution.value))
+    True
+    """
     matrix, depth, tol = _checked(M, A, depth, tol)
-    problem = _Problem(matrix, A, depth)
-    hidden = _hidden_widths(widths, matrix.shape, depth, problem.rank)
-    minimum = problem.minimum(tol, callback)
-    layers, value = problem.layers(minimum, hidden)
-    lower = problem.value(minimum.lower)
-    product = layers[0]
-    for layer in layers[1:]:
-        product = layer @ product
+    fibre = Fibre(matrix, A, depth)
+    hidden = _hidden_widths(widths, matrix.shape, depth, fibre.rank)
+    minimum = fibre.minimum(tol, callback)
+    layers, value = fibre.layers(minimum, hidden)
+    lower = min(fibre.value(minimum.lower), value)  # rounding may lift a bound that is attained
     certificate = Certificate(
-        feasibility=frobenius(product - matrix) / (frobenius(matrix) or 1.0),
+        feasibility=fibre.residual(layers),
         lower_bound=lower,
         gap=1 - lower / value if value > 0 else 0.0,
         stationarity=minimum.stationarity,
-        direction=problem.direction(minimum),
+        direction=fibre.direction(minimum),
         proof=_PROOF,
     )
-    status, message = _verdict(problem, minimum, certificate)
+    status, message = _verdict(fibre, minimum, certificate)
     return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")
 
 
 def induced_regularizer_gradient(
     M: ArrayLike, A: MeasurementMap, depth: int, *, tol: float = 1e-12
 ) -> tuple[float, np.ndarray]:
+    r"""The induced regularizer and its gradient with respect to the matrix.
+
+    By the envelope theorem, the derivative of the minimum :math:`F(M)` is the derivative of the trace at the minimising layers,
+    along any motion of these that moves their product as wanted.
+
+    Parameters
+    ----------
+    M : array_like, shape (d1, d2)
+        The matrix.
+    A : MeasurementMap
+        Measurements of ``d1 x d2`` matrices.
+    depth : int
+        The number of layers `L`, at least 2.
+    tol : float
+        Relative gap at which to stop.
+
+    Returns
+    -------
+    value : float
+        The infimum `F(M)` of the trace of the Hessian over all factorizations of `M`, attained or not.
+    gradient : numpy.ndarray, shape (d1, d2)
+        The gradient of `F` along the matrices of the rank of `M`: for every curve `M(t)` of matrices of that rank through `M`,
+        ``F(M(t))`` has derivative ``np.vdot(gradient, dM)``. For `M` of full rank these are all matrices near `M`.
+
+    Raises
+    ------
+    ValueError
+        As `induced_regularizer` does.
+
+    Notes
+    -----
+    At a rank-deficient `M` the function has a kink across the matrices of its rank, like the nuclear norm, which it is for two
+    layers: only derivatives along these exist, and `gradient` lies in their tangent space. `F` is homogeneous of degree
+    ``2 - 2 / L``, so ``np.vdot(gradient, M) == (2 - 2 / L) * value``.
+
+    Where `A` does not see some directions, `F` depends on ``Q1 @ M @ Q2`` alone, with the projections on what `A` sees on
+    either side. The gradient is then along curves on which the rank of that matrix stays.
+
+    The gradient costs ``2 L`` second moments of `A`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(30, (4, 4), rng=0)
+    >>> M = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> value, gradient = bf.induced_regularizer_gradient(M, A, depth=3)
+    >>> step = 1e-6 * np.ones((4, 4))
+    >>> change = bf.induced_regularizer(M + step, A, 3).value - bf.induced_regularizer(M - step, A, 3).value
+    >>> bool(np.isclose(change, 2 * np.vdot(gradient, step)))
+    True
+    """
     matrix, depth, tol = _checked(M, A, depth, tol)
-    problem = _Problem(matrix, A, depth)
-    minimum = problem.minimum(tol, None)
-    return problem.value(minimum.value), problem.gradient(minimum)
+    fibre = Fibre(matrix, A, depth)
+    minimum = fibre.minimum(tol, None)
+    return fibre.value(minimum.value), fibre.gradient(minimum)
 
 
 def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[np.ndarray, int, float]:
@@ -72,14 +196,14 @@ def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[n
     return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
 
 
-def _verdict(problem: _Problem, minimum: _Minimum, certificate: Certificate) -> tuple[Status, str]:
+def _verdict(fibre: Fibre, minimum: Minimum, certificate: Certificate) -> tuple[Status, str]:
     """The verdict of the solve and its sentence."""
     if minimum.verdict is Verdict.INTERRUPTED:
         return Status.INTERRUPTED, f"Interrupted at a relative gap of {certificate.gap:.1e}."
-    if problem.blocks[0] or problem.blocks[3]:
+    if fibre.blocks[0] or fibre.blocks[3]:
         return Status.UNATTAINED, (
-            "Part of the matrix is seen from one side only: its cost vanishes as its weight moves to the layers that do not show "
-            f"it, so no layers attain the infimum. The value is within a relative {certificate.gap:.1e} of it."
+            "Part of the matrix is seen from one side only: its cost vanishes as its weight moves to the layers that hide it, "
+            f"so no layers attain the infimum. The value is within a relative {certificate.gap:.1e} of it."
         )
     if minimum.verdict is Verdict.UNATTAINED:
         return Status.UNATTAINED, (
@@ -88,7 +212,7 @@ def _verdict(problem: _Problem, minimum: _Minimum, certificate: Certificate) -> 
         )
     if minimum.verdict is Verdict.MINIMUM:
         return Status.OPTIMAL, f"No factorization of the matrix has a smaller trace, within a relative {certificate.gap:.1e}."
-    return Status.GAP_OPEN, f"Rounding errors leave a relative gap of {certificate.gap:.1e}."
+    return Status.GAP_OPEN, f"The descent ended, by rounding errors, at a relative gap of {certificate.gap:.1e}."
 
 
 def _hidden_widths(widths: Sequence[int] | None, shape: tuple[int, int], depth: int, rank: int) -> list[int]:
@@ -103,202 +227,3 @@ def _hidden_widths(widths: Sequence[int] | None, shape: tuple[int, int], depth: 
     if min(found) < rank:
         raise ValueError(f"widths is {found}; expected at least {rank}, the numerical rank of M, everywhere")
     return found[1:-1]
-
-
-class _Minimum(NamedTuple):
-    """What is known of the minimum on the core."""
-
-    point: _Place
-    value: float
-    lower: float
-    stationarity: float
-    verdict: Verdict
-    history: dict[str, np.ndarray]
-    moderate: _Place
-    direction: np.ndarray
-
-
-class _Place(NamedTuple):
-    """The point ``P_j = G_j.T @ G_j`` and the inverses of the `G_j`."""
-
-    G: np.ndarray
-    inverse: np.ndarray
-
-
-class _Problem:
-    """A matrix factored as ``hi @ lo``, in hidden coordinates that separate what the measurements see of it.
-
-    The coordinates are ordered: those whose column of `hi` is unseen while their row of `lo` is seen; the core, on which the
-    problem is a chain of positive-definite matrices; those unseen on both sides; those whose row of `lo` is unseen. The cost of
-    the first kind vanishes as they shrink, that of the last as they grow. On the core the identity solves the problem of depth 2.
-    """
-
-    def __init__(self, M: np.ndarray, A: MeasurementMap, depth: int) -> None:
-        self.A, self.depth, self.shape = A, depth, M.shape
-        self.unit = A._divided_by_scale()
-        size = magnitude(M)
-        U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
-        self.size = size * (s[0] or 1.0)
-        keep = s > max(M.shape) * _EPS * s[0]
-        self.rank = int(np.count_nonzero(keep))
-        U, V, root = U[:, keep], Vt[keep].T, np.sqrt(s[keep] / (s[0] or 1.0))
-        basis, dual, self.blocks = _separated(_unseen(A.rescale_left(U), A), _unseen(A.rescale_right(V), A), root)
-        self.hi, self.lo = (U * root) @ basis, dual.T @ (V * root).T
-        self.core = slice(self.blocks[0], self.blocks[0] + self.blocks[1])
-        if self.blocks[1]:
-            left = np.linalg.qr(A.rescale_left(self.hi[:, self.core]), mode="r")
-            right = np.linalg.qr(A.rescale_right(self.lo[self.core].T), mode="r")
-            W, sigma, _ = np.linalg.svd(left @ right.T)
-            self.hi[:, self.core] = self.hi[:, self.core] @ np.linalg.solve(left, W * np.sqrt(sigma))
-            self.lo[self.core] = (W / np.sqrt(sigma)).T @ (left @ self.lo[self.core])
-
-    def value(self, f: float) -> float:
-        """The trace of the Hessian that belongs to the value `f` of the chain."""
-        root = np.sqrt(f) * np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (1 - 1 / self.depth)
-        return float(root**2)
-
-    def minimum(self, tol: float, callback: Callable[[dict[str, float]], None] | None) -> _Minimum:
-        """The minimum on the core."""
-        hi, lo, N = self.hi[:, self.core], self.lo[self.core], self.depth - 1
-        r = hi.shape[1]
-        if r == 0:
-            nowhere = _Place(np.zeros((N, 0, 0)), np.zeros((N, 0, 0)))
-            return _Minimum(nowhere, 0.0, 0.0, 0.0, Verdict.MINIMUM, {}, nowhere, nowhere.G)
-        (d1, d2), m = self.shape, self.A.m
-        seen_left, seen_right = self.A.rescale_left(hi), self.A.rescale_right(lo.T)
-        first, last = m * d2 * seen_left.T @ seen_left, m * d1 * seen_right.T @ seen_right
-        inner = self.unit.congruence(hi, lo.T)
-        chain = Chain(first, compress(inner, self.depth), last, self.depth)
-        if N > 1 and self._uncoupled(chain, hi, lo):
-            everywhere = _Place(*np.broadcast_to(np.eye(r), (2, N, r, r)))
-            growth = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
-            return _Minimum(everywhere, 0.0, 0.0, np.nan, Verdict.UNATTAINED, {}, everywhere, growth)
-
-        def report(record: dict[str, float]) -> None:
-            record["value"], record["lower_bound"] = self.value(record["value"]), self.value(record["lower_bound"])
-            if callback is not None:
-                callback(dict(record))
-
-        run = minimise(chain, tol, report)
-        point, moderate = run.point, run.moderate
-        direction = moderate.towards(point) if run.verdict is Verdict.UNATTAINED else np.empty(0)
-        place, reached = _Place(point.G, point.inverse), _Place(moderate.G, moderate.inverse)
-        return _Minimum(place, point.value, point.lower, point.stationarity, run.verdict, run.history, reached, direction)
-
-    def _uncoupled(self, chain: Chain, hi: np.ndarray, lo: np.ndarray) -> bool:
-        """Whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
-        identity = np.eye(chain.size)[None]
-        energy = np.trace(chain.coupling.framed(identity, identity).forward(identity)[0])
-        largest = min(
-            np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last)
-        )
-        return bool(energy <= _UNCOUPLED**2 * largest)
-
-    def layers(self, minimum: _Minimum, hidden: list[int]) -> tuple[list[np.ndarray], float]:
-        """Layers that attain the minimum, or come close to an infimum that no layers attain, and their value."""
-        direction = self.direction(minimum)
-        if not direction.size:
-            return self._padded(minimum.point, hidden, direction, 1.0), self.value(minimum.value)
-        # The further out the closer to the infimum, until rounding errors take over: those of the data, and those that moments
-        # would bring into the trace of the layers.
-        tried = [self._padded(minimum.moderate, hidden, direction, 2.0**power) for power in range(0, 28, 3)]
-        values = np.array([self._trace(layers) for layers in tried])
-        best = np.argmin(values + abs([trace(layers, self.A) for layers in tried] - values))
-        return tried[best], float(values[best])
-
-    def _trace(self, layers: list[np.ndarray]) -> float:
-        """The trace of the Hessian, every square taken before the sum over the measurements."""
-        before, after = [layers[0]], [layers[-1]]
-        for layer, other in zip(layers[1:-1], layers[-2:0:-1], strict=True):
-            before.append(layer @ before[-1])
-            after.append(after[-1] @ other)
-        total = self.unit.energy(after[-1], None) + self.unit.energy(None, before[-1].T)
-        for B, C in zip(before[:-1], after[-2::-1], strict=True):
-            total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
-        return float((np.sqrt(total) * np.sqrt(2 / self.A.m) * self.A.scale) ** 2)
-
-    def _padded(self, place: _Place, hidden: list[int], direction: np.ndarray, far: float) -> list[np.ndarray]:
-        """The layers of a point of the core that lie the distance ``2 * log(far)`` from it, padded with zeros."""
-        G, inverse = (np.broadcast_to(np.eye(self.rank), (self.depth - 1, self.rank, self.rank)).copy() for _ in range(2))
-        G[:, self.core, self.core], inverse[:, self.core, self.core] = place
-        if direction.size:
-            values, vectors = np.linalg.eigh(direction / np.abs(direction).max())
-            power = far ** values[:, None, :]
-            G = (vectors * power) @ vectors.transpose(0, 2, 1) @ G
-            inverse = inverse @ (vectors / power) @ vectors.transpose(0, 2, 1)
-        layers = [G[0] @ self.lo, *(G[1:] @ inverse[:-1]), self.hi @ inverse[-1]]
-        widths = [self.shape[1], *hidden, self.shape[0]]
-        share = self.size ** (1 / self.depth)
-        return [
-            np.pad(share * layer, [(0, rows - layer.shape[0]), (0, cols - layer.shape[1])])
-            for layer, rows, cols in zip(layers, widths[1:], widths, strict=False)
-        ]
-
-    def direction(self, minimum: _Minimum) -> np.ndarray:
-        """The direction, normalised, in which the layers diverge; empty where they do not."""
-        shrunk, _, _, grown = self.blocks
-        H = np.zeros((self.depth - 1, self.rank, self.rank))
-        H[:] = np.diag(np.concatenate([-np.ones(shrunk), np.zeros(self.rank - shrunk - grown), np.ones(grown)]))
-        if minimum.direction.size:
-            # What the core does may cost the other blocks: they go further.
-            H[:, self.core, self.core] = minimum.direction / (3 if shrunk or grown else 1) / np.abs(minimum.direction).max()
-        size = np.linalg.norm(H)
-        return H / size if size > 0 else np.empty(0)
-
-    def gradient(self, minimum: _Minimum) -> np.ndarray:
-        """The derivative of the value along the matrices of the rank of the core, as a matrix of that tangent space."""
-        if self.blocks[1] == 0:
-            return np.zeros(self.shape)
-        hi, lo = self.hi[:, self.core], self.lo[self.core]
-        hi, lo = self._seen(hi, self.A._left_root), self._seen(lo.T, self.A._right_root).T
-        before = [np.eye(self.shape[1]), *[(G @ lo).T @ (G @ lo) for G in minimum.point.G]]
-        after = [*[(hi @ inverse) @ (hi @ inverse).T for inverse in minimum.point.inverse], np.eye(self.shape[0])]
-        by_hi, by_lo = np.zeros_like(hi), np.zeros_like(lo)
-        for G, inverse, B, C in zip(*minimum.point, before[:-1], after[1:], strict=True):
-            by_hi += 2 * self.unit._left_moment(B) @ hi @ (inverse @ inverse.T)
-            by_lo += 2 * (G.T @ G) @ lo @ self.unit._right_moment(C)
-        Q1, R1 = np.linalg.qr(hi)
-        Q2, R2 = np.linalg.qr(lo.T)
-        across = np.linalg.solve(R2.T, by_hi.T).T
-        gradient = (across - Q1 @ (Q1.T @ across)) @ Q2.T + Q1 @ np.linalg.solve(R1.T, by_lo)
-        root = np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (0.5 - 1 / self.depth)
-        return root * (root * gradient)
-
-    def _seen(self, X: np.ndarray, moment_root: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """The part of the columns of `X` on which some measurement depends."""
-        values, vectors = moment_root
-        if values.all():
-            return X
-        seen = vectors[:, values > 0]
-        return seen @ (seen.T @ X)
-
-
-def _unseen(X: np.ndarray, A: MeasurementMap) -> np.ndarray:
-    """The vectors that `X`, a rescaled matrix, sends to zero as far as the second moments of `A` are resolved."""
-    noise = max(X.shape) * _EPS
-    return _kernel(X, noise if isinstance(A, Entries) else 4 * np.sqrt(noise))
-
-
-def _kernel(X: np.ndarray, noise: float) -> np.ndarray:
-    """An orthonormal basis of the vectors that `X` sends to zero, relative to the largest that it does not, as columns."""
-    _, s, Vt = np.linalg.svd(X)
-    return Vt[np.count_nonzero(s > noise * np.max(s, initial=0.0)) :].T
-
-
-def _separated(left: np.ndarray, right: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """A basis of the hidden space, its dual basis, and the sizes of its four blocks.
-
-    `left` spans what ``U * root`` hides from the left, `right` what ``V * root`` hides from the right, both before the weights.
-    """
-    r, a, b = root.size, left.shape[1], right.shape[1]
-    if a == b == 0:
-        return np.eye(r), np.eye(r), (0, r, 0, 0)
-    unseen_left = np.linalg.qr(left / root[:, None])[0]
-    unseen_right = np.linalg.qr(right / root[:, None])[0]
-    X, s, Yt = np.linalg.svd(unseen_left.T @ unseen_right)
-    paired = int(np.count_nonzero(s > _ORTHOGONAL))
-    shrunk, free = unseen_left @ X[:, paired:], unseen_left @ X[:, :paired]
-    grown = unseen_right @ Yt[paired:].T
-    core = _kernel(np.column_stack([unseen_right, shrunk]).T, _ORTHOGONAL)
-    basis = np.column_stack([shrunk, core, free, grown])
-    return basis, np.linalg.inv(basis).T, (a - paired, core.shape[1], paired, b - paired)
