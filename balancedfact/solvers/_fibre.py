@@ -112,40 +112,29 @@ class Fibre:
         largest = min(np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last))
         return bool(energy <= _UNCOUPLED**2 * largest)
 
-    def layers(self, minimum: Minimum, hidden: list[int]) -> tuple[list[np.ndarray], float]:
-        """Layers that attain the minimum, or come close to an infimum that no layers attain, and their value."""
-        direction = self.direction(minimum)
-        if not direction.size:
-            return self._padded(minimum.point, hidden, direction, 1.0), self.value(minimum.value)
-        # The further out the closer to the infimum, until rounding errors take over: those of the data, and those that moments
-        # would bring into the trace of the layers.
-        tried = [self._padded(minimum.moderate, hidden, direction, 2.0**power) for power in range(0, 28, 3)]
-        values = np.array([self._trace(layers) for layers in tried])
-        doubt = abs([trace([*layers], self.A) for layers in tried] - values)
-        whole = np.array([self.residual(layers) for layers in tried]) <= max(_FEASIBLE, self.residual(tried[0]))
-        best = np.argmin(np.where(whole, values + doubt, np.inf))
-        return tried[best], float(values[best])
+    def layers(self, minimum: Minimum, hidden: list[int]) -> tuple[list[np.ndarray], float, float]:
+        """Layers that attain the minimum, or come close to an infimum that none attain, their value, and their residual."""
+        direction, value = self.direction(minimum), minimum.value
+        layers = self._layers(minimum.moderate, direction, 1.0)
+        if direction.size:
+            # The further out the closer to the infimum, until rounding errors take over: those of the data, and those that
+            # moments bring into the trace of the layers.
+            tried = [layers, *[self._layers(minimum.moderate, direction, 2.0**power) for power in range(3, 28, 3)]]
+            values = np.array([self._energy(layers) for layers in tried])
+            doubt = abs([self.A.m / 2 * trace([*layers], self.unit) for layers in tried] - values)
+            residuals = np.array([self._residual(layers) for layers in tried])
+            best = np.argmin(np.where(residuals <= max(_FEASIBLE, residuals[0]), values + doubt, np.inf))
+            layers, value = tried[best], values[best]
+        widths = [self.shape[1], *hidden, self.shape[0]]
+        share = self.size ** (1 / self.depth)
+        padded = [
+            np.pad(share * layer, [(0, rows - layer.shape[0]), (0, cols - layer.shape[1])])
+            for layer, rows, cols in zip(layers, widths[1:], widths, strict=False)
+        ]
+        return padded, self.value(value), self._residual(layers)
 
-    def residual(self, layers: list[np.ndarray]) -> float:
-        """How far the product of the layers is from the matrix, relative to it."""
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
-        return frobenius(product - self.matrix) / (frobenius(self.matrix) or 1.0)
-
-    def _trace(self, layers: list[np.ndarray]) -> float:
-        """The trace of the Hessian, every square taken before the sum over the measurements."""
-        before, after = [layers[0]], [layers[-1]]
-        for layer, other in zip(layers[1:-1], layers[-2:0:-1], strict=True):
-            before.append(layer @ before[-1])
-            after.append(after[-1] @ other)
-        total = self.unit.energy(after[-1], None) + self.unit.energy(None, before[-1].T)
-        for B, C in zip(before[:-1], after[-2::-1], strict=True):
-            total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
-        return float((np.sqrt(total) * np.sqrt(2 / self.A.m) * self.A.scale) ** 2)
-
-    def _padded(self, place: Place, hidden: list[int], direction: np.ndarray, far: float) -> list[np.ndarray]:
-        """The layers of a point of the core that lie the distance ``2 * log(far)`` from it, padded with zeros."""
+    def _layers(self, place: Place, direction: np.ndarray, far: float) -> list[np.ndarray]:
+        """The layers of a point of the core moved by ``2 * log(far)`` in a direction; they multiply to ``M / size``."""
         G, inverse = (np.broadcast_to(np.eye(self.rank), (self.depth - 1, self.rank, self.rank)).copy() for _ in range(2))
         G[:, self.core, self.core], inverse[:, self.core, self.core] = place
         if direction.size:
@@ -153,13 +142,26 @@ class Fibre:
             power = far ** values[:, None, :]
             G = (vectors * power) @ vectors.transpose(0, 2, 1) @ G
             inverse = inverse @ (vectors / power) @ vectors.transpose(0, 2, 1)
-        layers = [G[0] @ self.lo, *(G[1:] @ inverse[:-1]), self.hi @ inverse[-1]]
-        widths = [self.shape[1], *hidden, self.shape[0]]
-        share = self.size ** (1 / self.depth)
-        return [
-            np.pad(share * layer, [(0, rows - layer.shape[0]), (0, cols - layer.shape[1])])
-            for layer, rows, cols in zip(layers, widths[1:], widths, strict=False)
-        ]
+        return [G[0] @ self.lo, *(G[1:] @ inverse[:-1]), self.hi @ inverse[-1]]
+
+    def _residual(self, layers: list[np.ndarray]) -> float:
+        """How far the product of the layers is from the matrix, relative to it."""
+        product = layers[0]
+        for layer in layers[1:]:
+            product = layer @ product
+        target = self.matrix / self.size
+        return frobenius(product - target) / (frobenius(target) or 1.0)
+
+    def _energy(self, layers: list[np.ndarray]) -> float:
+        """The sum of the squares that make up the trace, none of which is the difference of larger numbers."""
+        before, after = [layers[0]], [layers[-1]]
+        for layer, other in zip(layers[1:-1], layers[-2:0:-1], strict=True):
+            before.append(layer @ before[-1])
+            after.append(after[-1] @ other)
+        total = self.unit.energy(after[-1], None) + self.unit.energy(None, before[-1].T)
+        for B, C in zip(before[:-1], after[-2::-1], strict=True):
+            total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
+        return total
 
     def direction(self, minimum: Minimum) -> np.ndarray:
         """The direction, normalised, in which the layers diverge; empty where they do not."""

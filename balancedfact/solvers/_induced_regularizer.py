@@ -115,10 +115,10 @@ def induced_regularizer(
     fibre = Fibre(matrix, A, depth)
     hidden = _hidden_widths(widths, matrix.shape, depth, fibre.rank)
     minimum = fibre.minimum(tol, callback)
-    layers, value = fibre.layers(minimum, hidden)
+    layers, value, residual = fibre.layers(minimum, hidden)
     lower = min(fibre.value(minimum.lower), value)  # rounding may lift a bound that is attained
     certificate = Certificate(
-        feasibility=fibre.residual(layers),
+        feasibility=residual,
         lower_bound=lower,
         gap=1 - lower / value if value > 0 else 0.0,
         stationarity=minimum.stationarity,
