@@ -230,8 +230,8 @@ class ChainPoint:
             logs = np.log(np.maximum(terms, 0.0))
         mean = logs.mean()
         self.value = chain.depth * float(np.exp(mean))
-        if not np.isfinite(mean):  # a term vanishes: there is no frame in which they are equal
-            self.value = 0.0 if mean < 0 else np.inf
+        if not np.isfinite(mean):  # a term has left the range of floating point, or drowned in rounding errors
+            self.value = np.inf
             return
         half = np.exp(np.cumsum(logs[:-1] - mean) / 2)[:, None, None]
         weight = np.exp(mean - logs)[:, None, None]
