@@ -21,6 +21,8 @@ from balancedfact.measurements import MeasurementMap, RankOne
 
 # How often the coupling is applied per layer in a typical solve, which decides how it is stored.
 _TYPICAL_USES = 100
+# Matrix entries of the measurements that are handled at a time.
+_CHUNK = 2**23
 # Multiplications per Newton step up to which a block elimination along the chain is taken.
 _AFFORDABLE = 3e8
 
@@ -83,10 +85,10 @@ class ManyMatrices:
         return FramedMoments(self, G, inverse)
 
     def forward(self, Q: np.ndarray) -> np.ndarray:
-        return np.array([self.map._right_moment(q) for q in Q])
+        return np.array([self.map._right_moment(q) for q in Q]).reshape(Q.shape)
 
     def backward(self, P: np.ndarray) -> np.ndarray:
-        return np.array([self.map._left_moment(p) for p in P])
+        return np.array([self.map._left_moment(p) for p in P]).reshape(P.shape)
 
 
 class OneOperator:
@@ -140,7 +142,7 @@ class Symmetric:
 def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
     """The matrices of a map, a limited number of them at a time."""
     d1, d2 = map.matrix_shape
-    chunk = max(1, 2**23 // (d1 * d2))
+    chunk = max(1, _CHUNK // (d1 * d2))
     for start in range(0, map.m, chunk):
         part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
         yield part.rotated(np.eye(d1), np.eye(d2))
@@ -178,6 +180,8 @@ def eliminable(size: int, depth: int) -> bool:
 def compress(map: MeasurementMap, depth: int) -> Coupling:
     """The coupling in the form that suits its size: exact where `r` is small, and otherwise the one that takes less time."""
     r, m = map.matrix_shape[0], map.m
+    if depth == 2:  # no middle terms
+        return ManyMatrices(map)
     if eliminable(r, depth):
         return few_matrices(map)
     each = m * r**2 if isinstance(map, RankOne) else m * r**3
@@ -215,8 +219,6 @@ class ChainPoint:
         `P_j` stands, and from that in which its inverse does.
     value : float
         `f` at this point.
-    lower : float
-        A lower bound on `f` over all points.
     """
 
     def __init__(self, chain: Chain, G: np.ndarray, inverse: np.ndarray) -> None:
@@ -245,11 +247,9 @@ class ChainPoint:
 
     @property
     def lower(self) -> float:
-        r"""The bound :math:`f - \sum_j (L-j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_-`, at least zero."""
+        r"""The lower bound :math:`f - \frac L2\sum_j\|\nabla_j\|_*`, or zero; it relies on the `L` terms being equal."""
         slopes = np.linalg.eigvalsh(self.gradient)
-        places, depth = np.arange(1, self.chain.depth), self.chain.depth
-        loss = (depth - places) @ np.maximum(slopes, 0).sum(axis=1) - places @ np.minimum(slopes, 0).sum(axis=1)
-        return max(self.value - float(loss), 0.0)
+        return max(self.value - self.chain.depth / 2 * float(np.abs(slopes).sum()), 0.0)
 
     @property
     def gap(self) -> float:

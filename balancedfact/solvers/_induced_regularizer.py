@@ -14,8 +14,8 @@ from balancedfact.solvers._chain_newton import Verdict
 from balancedfact.solvers._fibre import Fibre, Minimum
 
 _PROOF = (
-    "The problem is geodesically convex: the lower bound follows from the geodesic gradient by decomposing its part in every "
-    "orthonormal basis into closed and open walks along the layers."
+    "The problem is geodesically convex, so its stationary points are global minima; away from them the bound is the value "
+    "less L/2 times the nuclear norms of the geodesic gradient. Rigorous up to rounding errors."
 )
 
 
@@ -86,10 +86,10 @@ def induced_regularizer(
     over the data the cost depends on `r` and `L`, and on `m` only while that is small. Depth 2 needs no iteration:
     ``4 * sqrt(d1 * d2)`` times the nuclear norm of ``D1 @ M @ D2``.
 
-    **The lower bound** holds at every point `P`. With :math:`f` the function above and :math:`\nabla_j` its gradient at
-    :math:`P_j` in the frame where :math:`P_j = I`,
+    **The lower bound** holds at every point `P` at which the `L` terms are equal, which multiples of the `P_j` make them. With
+    :math:`f` the function above and :math:`\nabla_j` its gradient at :math:`P_j` in the frame where :math:`P_j = I`,
 
-    .. math:: \inf f \ge f - \sum_j (L-j)\operatorname{tr}(\nabla_j)_+ + j\operatorname{tr}(\nabla_j)_- .
+    .. math:: \inf f \ge f - \tfrac L2 \sum_j \|\nabla_j\|_* .
 
     **What no measurement sees.** Directions that `A` does not see from either side are split off exactly. Those seen from one
     side only make the infimum unattained, and their cost is zero. Singular values of `M` below rounding error are dropped.

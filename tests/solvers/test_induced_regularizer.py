@@ -156,14 +156,16 @@ def test_transposing_everything_changes_nothing(case, depth):
 def test_scales(size, weight, depth, rng):
     matrices = rng.standard_normal((6, 3, 4))
     M = low_rank((3, 4), 2, rng)
-    plain, scaled = bf.induced_regularizer(M, Dense(matrices), depth), bf.induced_regularizer(size * M, Dense(weight * matrices), depth)
+    plain = bf.induced_regularizer(M, Dense(matrices), depth)
+    scaled = bf.induced_regularizer(size * M, Dense(weight * matrices), depth)
     factor = (weight * size ** (1 - 1 / depth)) ** 2
     assert scaled.value == pytest.approx(factor * plain.value, rel=1e-10)
     np.testing.assert_allclose(scaled.matrix / size, M, atol=1e-11)
     value, gradient = bf.induced_regularizer_gradient(M, Dense(matrices), depth)
     scaled_value, scaled_gradient = bf.induced_regularizer_gradient(size * M, Dense(weight * matrices), depth)
     assert scaled_value == scaled.value
-    np.testing.assert_allclose(scaled_gradient, factor / size * gradient, rtol=1e-7, atol=1e-9 * factor / size * abs(gradient).max())
+    unit = factor / size
+    np.testing.assert_allclose(scaled_gradient / unit, gradient, atol=1e-9 * np.abs(gradient).max())
 
 
 def test_is_deterministic_and_leaves_its_input_alone(rng):
