@@ -6,6 +6,7 @@ from balancedfact.manifolds._check import Cost, Finding, ManifoldReport, check_m
 from balancedfact.manifolds._factorizations import Factorizations
 from balancedfact.manifolds._rescaled_balanced_pairs import RescaledBalancedPairs
 from balancedfact.manifolds._stiefel_product import factors_of, pair_of, stiefel_product
+from balancedfact.manifolds._zero_loss import ZeroLoss
 
 __all__ = [
     "BalancedLayers",
@@ -15,6 +16,7 @@ __all__ = [
     "Finding",
     "ManifoldReport",
     "RescaledBalancedPairs",
+    "ZeroLoss",
     "check_manifold",
     "factors_of",
     "pair_of",
