@@ -5,6 +5,7 @@ from balancedfact.measurements._check import MeasurementReport, check_measuremen
 from balancedfact.measurements._dense import Dense
 from balancedfact.measurements._ensembles import bernoulli, bernoulli_mask, bilinear, gaussian
 from balancedfact.measurements._entries import Entries
+from balancedfact.measurements._isometry import IsometryEnclosure, isometry_constant
 from balancedfact.measurements._rank_one import RankOne
 from balancedfact.measurements._regression import regression
 from balancedfact.measurements._second_moment import IsotropicMoment, SecondMoment
@@ -12,6 +13,7 @@ from balancedfact.measurements._second_moment import IsotropicMoment, SecondMome
 __all__ = [
     "Dense",
     "Entries",
+    "IsometryEnclosure",
     "IsotropicMoment",
     "MeasurementMap",
     "MeasurementReport",
@@ -22,5 +24,6 @@ __all__ = [
     "bilinear",
     "check_measurements",
     "gaussian",
+    "isometry_constant",
     "regression",
 ]
