@@ -152,7 +152,7 @@ def isometry_constant(
     for sign, spectral in ((1, high), (-1, -low)):
         X = _search(search, bounded, sign, starts, generator)
         bound = spectral
-        if bounded < order and form.matrix is not None:
+        if bounded < order and form.matrix is not None and (bounded == 1 or iterations):  # no steps prove nothing for rank two
             relaxation = Relaxation(sign * form.matrix, form.shape, bounded, form.error)
             proven, vectors = relaxation.bound(iterations, enough=sign * form.value(X) * (1 + sign * 1e-9))
             bound = min(bound, proven)

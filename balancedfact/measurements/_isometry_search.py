@@ -31,9 +31,7 @@ class Alternating:
         found.sort(key=lambda pair: -sign * pair[0])
         finished = [self._climb(V, sign, 1e-14) for _, V in found[:3]]
         value, V = max(finished, key=lambda pair: sign * pair[0])
-        _, U = self._factor(self._by_column, V, sign)
-        X = U @ V.T
-        return X / np.linalg.norm(X)
+        return self._factor(self._by_column, V, sign)[1] @ V.T
 
     def _climb(self, V: np.ndarray, sign: int, tolerance: float) -> tuple[float, np.ndarray]:
         """The value and the orthonormal right factor after sweeps that changed the value by more than `tolerance`."""

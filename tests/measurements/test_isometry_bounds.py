@@ -120,3 +120,12 @@ def test_counts_the_error_of_the_form(rng):
         assert vague >= exact
     assert 4e-16 <= rounding(np.eye(1)) <= 1e-14
     assert rounding(np.eye(4), np.eye(4)) == pytest.approx(2 * rounding(np.eye(4)))
+
+
+@pytest.mark.parametrize("r", [2, 3])
+def test_multiples_of_the_identity_prove_the_largest_eigenvalue(rng, r):
+    """The multipliers of the theory page, which adds what the code subtracts."""
+    T = symmetric(rng, 12)
+    t = np.linalg.eigvalsh(T)[-1]
+    multipliers = [np.zeros((12, 12)), -t / 2 * np.eye(12), t / 2 * np.eye(4)]
+    assert Relaxation(T, (3, 4), r)._value(multipliers) == pytest.approx(t, rel=1e-11)
