@@ -161,7 +161,7 @@ def isometry_constant(
                 X = search.extreme([_leading(Y, bounded) for Y in (X, *suggested)], sign)
         ends.append((form.value(X) * form.unit, sign * bound * form.unit))
         matrices.append(X)
-    return IsometryEnclosure(rank, ends[0], (max(ends[1][1], 0.0), ends[1][0]), *matrices)
+    return IsometryEnclosure(rank, ends[0], (ends[1][1], ends[1][0]), *matrices)
 
 
 class _Form:
