@@ -1,6 +1,7 @@
 """Enclosures of isometry constants: against maps with known constants, dense grids, and the theorems that use them."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 import balancedfact as bf
 from balancedfact.measurements import Dense, Entries, RankOne, isometry_constant
+from balancedfact.measurements._isometry import _Form, _search
 from tests.bad_input import BAD_COUNT, BAD_RNG
 from tests.maps import BUILT_IN, DERIVED, Minimal, cases
 
@@ -100,6 +102,7 @@ def test_weighted_entries_are_exact_for_every_kind_of_map():
     full = Entries([0, 0, 1, 1], [0, 1, 0, 1], (2, 2), [1.0, 2.0, 3.0, 4.0])
     found = isometry_constant(full)
     assert_exact(found, 4.0, 0.25)
+    assert found.smallest[0] < found.smallest[1] < found.largest[0] < found.largest[1]  # rounding is allowed for
     assert (found.most_stretched[1, 1], found.least_stretched[0, 0]) == (1, 1)
 
 
@@ -198,6 +201,39 @@ def test_grows_with_the_rank(kind):
         assert low.smallest[1] >= high.smallest[1] * (1 - 1e-12)
         assert low.largest[1] <= high.largest[1] * (1 + 1e-5)
         assert low.smallest[0] >= high.smallest[0] * (1 - 1e-5)
+
+
+def test_search_begins_where_that_of_one_rank_less_ended(rng):
+    class Recorder:
+        shape = (4, 5)
+        seen: ClassVar[list[list[np.ndarray]]] = []
+
+        def extreme(self, starts, sign):
+            self.seen.append(starts)
+            return np.outer(np.arange(1.0, 5.0), np.arange(5.0))
+
+    _search(Recorder(), 2, 1, 3, rng)
+    first, second = Recorder.seen
+    assert (len(first), len(second)) == (3, 4)
+    direction = np.arange(5.0) / np.linalg.norm(np.arange(5.0))
+    assert np.linalg.norm(second[-1].T @ direction) == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_relaxation_suggests_where_to_search(seed):
+    """A single random start misses the largest value here, which is near one of the measurements."""
+    A = bf.measurements.bilinear(12, (5, 5), rng=seed)
+    assert isometry_constant(A, starts=1, iterations=0, rng=seed).largest[0] < 7
+    found = isometry_constant(A, starts=1, iterations=60, rng=seed)
+    assert found.largest[0] == pytest.approx(found.largest[1], rel=1e-9)
+
+
+def test_counts_the_rounding_of_the_form(rng):
+    A = Dense(rng.standard_normal((50, 3, 4)) * 10.0 ** rng.uniform(-3, 3, (50, 3, 4)))
+    form = _Form(A)
+    rows = np.reshape(A.matrices, (50, 12)).astype(np.longdouble)
+    difference = np.asarray(rows.T @ rows / 50 / np.longdouble(form.unit) - form.matrix, dtype=float)
+    assert 0 < np.linalg.norm(difference) <= form.error <= 1e-12 * np.trace(form.matrix)
 
 
 @pytest.mark.parametrize("rank", [1, 2])
