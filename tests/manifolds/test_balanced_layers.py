@@ -74,6 +74,12 @@ def test_random_points_are_balanced_and_of_full_rank(widths, seed):
     for one, other in itertools.pairwise(layers):
         assert np.abs(other.T @ other - one @ one.T).max() < 1e-13
     assert all(np.linalg.matrix_rank(layer) == min(widths) for layer in layers)
+    assert np.linalg.norm(layers[0], 2) < 3
+
+
+def test_random_points_have_singular_values_about_one():
+    values = np.linalg.svd(BalancedLayers([40, 5, 30, 20, 10], rng=0).random_point()[0], compute_uv=False)[:5]
+    assert 0.4 < values.min() < values.max() < 1.6
 
 
 @given(WIDTHS, st.integers(0, 1000), st.booleans())
@@ -139,6 +145,34 @@ def test_two_layers_are_a_balanced_pair(sizes, rng):
         pair, near = pairs.retraction(point, t * V), layers.retraction(w, [t * V[1].T, t * V[0]])
         errors.append(np.linalg.norm(flat([near[1], near[0].T]) - flat(pair)))
     assert errors[1] < errors[0] / 12  # fourth order apart
+    # Where the rank is lost.
+    drop = np.diag([1.0] * (min(sizes) - 1) + [0.0] * (k - min(sizes) + 1))
+    rotation = np.linalg.qr(rng.standard_normal((k, k)))[0]
+    point = [part @ rotation @ drop for part in pairs.nearest(np.eye(d1, k), np.eye(d2, k))]
+    w, V = [point[1].T, point[0]], pairs.projection(point, third)
+    agree(pairs.projection(point, first), layers.projection(w, x))
+    agree(
+        pairs.euclidean_to_riemannian_hessian(point, first, second, V),
+        layers.euclidean_to_riemannian_hessian(w, x, y, [V[1].T, V[0]]),
+    )
+
+
+@pytest.mark.parametrize("widths", [[3, 2, 2, 3], [2, 4, 3, 2], [3, 2, 4, 3, 2]])
+@pytest.mark.parametrize(("size", "excess"), [(0.3, 1e-2), (1.0, 0.3)])
+def test_retraction_is_nearly_the_nearest_point(widths, size, excess, rng):
+    """Against balanced layers for which the rest of the way is normal, found by descent from the retraction."""
+    manifold = BalancedLayers(widths, rng=rng)
+    for _ in range(5):
+        point = manifold.random_point()
+        vector = size * manifold.random_tangent_vector(point)
+        goal = [layer + change for layer, change in zip(point, vector, strict=True)]
+        found = nearest = manifold.retraction(point, vector)
+        for _ in range(60):
+            way = manifold.projection(nearest, [one - other for one, other in zip(goal, nearest, strict=True)])
+            nearest = manifold.retraction(nearest, 0.7 * way)
+        assert manifold.norm(nearest, way) < 1e-8
+        distances = [np.linalg.norm(flat(goal) - flat(layers)) for layers in (found, nearest)]
+        assert distances[0] <= (1 + excess) * distances[1] + 1e-12
 
 
 @pytest.mark.parametrize("widths", [[4, 3, 3, 5], [3, 5, 4, 3], [2, 2, 2]])
