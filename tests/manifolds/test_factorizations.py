@@ -144,6 +144,17 @@ def test_the_product_stays_exact_over_hundreds_of_steps(widths, rng):
     assert manifold.residual(point) < 1e-12
 
 
+@pytest.mark.parametrize("widths", [[6, 3, 3, 5], [6, 5, 3, 5]])
+def test_a_small_error_of_the_product_is_taken_out(widths, rng):
+    manifold = Factorizations(matrix(5, 6, 3, rng), widths, rng=rng)
+    point = manifold.random_point()
+    off = [layer + 1e-8 * rng.standard_normal(layer.shape) for layer in point]
+    again = manifold.retraction(off, manifold.zero_vector(off))
+    assert np.linalg.norm(product(off) - manifold.M) > 1e-9 * np.linalg.norm(manifold.M)
+    assert np.linalg.norm(product(again) - manifold.M) < 1e-14 * np.linalg.norm(manifold.M)
+    assert np.abs(flat(again) - flat(point)).max() < 1e-6
+
+
 def test_long_steps_are_cut(rng):
     manifold = Factorizations(matrix(4, 4, 2, rng), [4, 2, 2, 4], rng=rng)
     point, vector = manifold.random_point(), manifold.random_point()[1:2] * 2
