@@ -21,14 +21,19 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt")
+PACKAGES = (
+    *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
+    *("torch", "pyhessian", "curvlinops-for-pytorch"),
+)
 
 Solver = Callable[[], dict[str, float]]
 
 
 def run(task: str, contenders: dict[str, tuple[Callable[[], Solver], int, bool]]) -> None:
     """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``."""
-    chosen = sys.argv[1:] or list(contenders)
+    chosen = [name for name in sys.argv[1:] or contenders if name in contenders]
+    if not chosen:  # the contenders named belong to another task of the script
+        return
     rows = []
     for name in chosen:
         build, repeats, warm = contenders[name]

@@ -81,7 +81,7 @@ def sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> f
     >>> bf.curvature.sharpness([np.ones((1, 1))] * 5, A, [1.0])
     10.0
     """
-    return _top_of_hessian(Linearisation(layers, A, b))[0]
+    return _top_of_hessian(Linearisation(layers, A, b)).number
 
 
 def sharpest_direction(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> tuple[float, list[np.ndarray]]:
@@ -115,8 +115,8 @@ def sharpest_direction(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayL
     array([[1.33333333]])
     """
     at = Linearisation(layers, A, b)
-    value, vector = _top_of_hessian(at)
-    return value, _parts(vector, at.shapes)
+    top = _top_of_hessian(at)
+    return top.number, _parts(top.vector(), at.shapes)
 
 
 class _Eigenvalue(NamedTuple):
@@ -126,12 +126,16 @@ class _Eigenvalue(NamedTuple):
     exponent: int
     vector: Callable[[], np.ndarray]
 
+    @property
+    def number(self) -> float:
+        return float(np.ldexp(self.value, self.exponent))
 
-def _top_of_hessian(at: Linearisation) -> tuple[float, np.ndarray]:
+
+def _top_of_hessian(at: Linearisation) -> _Eigenvalue:
     top = _top_of_gauss_newton(at)
     if not _residual_term_is_below(at, _NEGLIGIBLE * top.value, top.exponent):
         top = _top(at.hessian, at.shapes, top.vector() + 0.1 * _pseudorandom(at.shapes))
-    return float(np.ldexp(2 / at.m * top.value, top.exponent)), top.vector()
+    return top._replace(value=2 / at.m * top.value)
 
 
 def _residual_term_is_below(at: Linearisation, value: float, exponent: int) -> bool:

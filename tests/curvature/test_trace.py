@@ -44,7 +44,9 @@ def test_the_trace_is_the_sum_over_layers_and_measurements(case, hidden):
     layers = layers_between(rng, *A.matrix_shape, hidden)
     layers[0][:, rng.integers(0, layers[0].shape[1])] = 0
     layers[-1][rng.integers(0, layers[-1].shape[0])] = 0
-    assert trace(layers, A) == pytest.approx(sum(oracles.trace_terms(layers, matrices)), rel=1e-10, abs=1e-12)
+    expected = pytest.approx(sum(oracles.trace_terms(layers, matrices)), rel=1e-10, abs=1e-12)
+    assert trace(layers, A) == expected
+    assert trace(layers, A.second_moment()) == expected
 
 
 @given(maps.cases(*ALL), st.integers(1, 6))

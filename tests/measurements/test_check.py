@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from balancedfact.measurements import Dense, check_measurements
+from balancedfact.measurements import Dense, IsotropicMoment, check_measurements
 from tests import bad_input, maps
 
 
@@ -82,6 +82,10 @@ MISTAKES = {
             )
         },
         {"scaled_gram"},
+    ),
+    "second moments of other measurements": (
+        {"second_moment": lambda self: IsotropicMoment(self.matrix_shape)},
+        {"second_moment.left", "second_moment.right"},
     ),
     "energy off by two": ({"energy": doubled("energy")}, {"energy"}),
     "energy not squared": ({"energy": lambda self, C, B: np.sqrt(maps.Minimal.energy(self, C, B))}, {"energy"}),

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancedfact.measurements import Dense, Entries, IsotropicMoment, RankOne, gaussian
+from balancedfact.measurements import Dense, Entries, IsotropicMoment, RankOne, _dense, gaussian
 from balancedfact.measurements._second_moment import MapMoment, RankOneMoment, Superoperator
 from tests import bad_input, maps, oracles
 
@@ -54,6 +54,37 @@ def test_products_of_factors_stand_for_their_symmetric_part(case, k):
         eyes = np.eye(d1), np.eye(d2)
         expected = [oracles.energy(matrices, *each) for each in ((U.T, F.T), (eyes[0], F.T), (U.T, eyes[1]), eyes)]
         np.testing.assert_allclose(energies, expected, rtol=1e-11, atol=1e-12)
+
+
+@given(
+    maps.cases(maps.dense),
+    st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.booleans(), st.sampled_from([0.0, 1e-9, 1.0, 1e9])), max_size=6),
+)
+def test_energies_in_pairs_are_those_one_by_one(case, terms):
+    A, matrices, rng = case
+    d1, d2 = A.matrix_shape
+    factors = []
+    for k, ends, narrow, size in terms:
+        C, B = size * rng.standard_normal((d1, k)), rng.standard_normal((k, d2))
+        if narrow:
+            C[:, 1:], B[1:] = 0, 0
+        factors.append((None if ends and k % 2 else C, None if ends and k < 4 else B))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_dense, "_WORTH_PAIRING", 0)
+        found = A._streamed_moment()._energies(factors)
+    assert len(found) == len(factors)
+    for each, (C, B) in zip(found, factors, strict=True):
+        C, B = np.eye(d1) if C is None else C, np.eye(d2) if B is None else B
+        size = np.sum(C**2) * np.sum(B**2) * sum(np.sum(M**2) for M in matrices)
+        assert each >= 0
+        assert oracles.deviation(each, oracles.energy(matrices, C, B.T), size) <= 1e-13
+
+
+def test_energies_in_pairs_of_a_large_map(rng):
+    A = gaussian(80, (40, 30), rng)
+    factors = [(rng.standard_normal((40, k)), rng.standard_normal((k, 30))) for k in (5, 40, 60)]
+    expected = MapMoment(A)._energies(factors)
+    np.testing.assert_allclose(A._streamed_moment()._energies(factors), expected, rtol=1e-13)
 
 
 @given(maps.cases(*maps.BUILT_IN.values()))
