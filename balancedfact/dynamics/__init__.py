@@ -4,6 +4,7 @@ from balancedfact.dynamics._balanced_flow import balanced_flow
 from balancedfact.dynamics._descent import gradient_descent, regression_descent
 from balancedfact.dynamics._flow import gradient_flow
 from balancedfact.dynamics._initialisations import balanced_layers, gaussian_layers, residual_layers
+from balancedfact.dynamics._perceptron import perceptron, perceptron_descent, perceptron_sharpness
 from balancedfact.dynamics._sgd import sgd
 from balancedfact.dynamics._trajectory import Trajectory
 
@@ -14,6 +15,9 @@ __all__ = [
     "gaussian_layers",
     "gradient_descent",
     "gradient_flow",
+    "perceptron",
+    "perceptron_descent",
+    "perceptron_sharpness",
     "regression_descent",
     "residual_layers",
     "sgd",
