@@ -84,7 +84,9 @@ def as_regression(
         np.broadcast_shapes(*(x.shape[:-2] for x in (*stack, sigma)), *(x.shape[:-1] for x in (target, p)))
     except ValueError:
         shapes = {"covariance": sigma.shape[:-2], "w": target.shape[:-1], "readout": p.shape[:-1]}
-        raise ValueError(f"layers has the leading axes {stack[0].shape[:-2]} and others {shapes}; expected equal ones") from None
+        raise ValueError(
+            f"layers has the leading axes {stack[0].shape[:-2]} and others {shapes}; expected equal ones"
+        ) from None
     return stack, sigma, target, p
 
 

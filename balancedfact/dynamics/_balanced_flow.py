@@ -13,7 +13,9 @@ from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
 
-def balanced_flow(M: ArrayLike, A: MeasurementMap, b: ArrayLike, depth: int, *, t_final: float, rtol: float = 1e-8) -> Trajectory:
+def balanced_flow(
+    M: ArrayLike, A: MeasurementMap, b: ArrayLike, depth: int, *, t_final: float, rtol: float = 1e-8
+) -> Trajectory:
     r"""Gradient flow from balanced layers with a given product, integrated for the end-to-end matrix alone.
 
     Balance is conserved, so with hidden widths of at least :math:`\min(d_0, d_L)`

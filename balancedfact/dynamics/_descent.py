@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count
 from balancedfact.closed_forms._regression_sharpness import as_regression, as_stack
-from balancedfact.dynamics._model import MapModel, RegressionModel, product, regression_of
+from balancedfact.dynamics._model import MapModel, RegressionModel, regression_of
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._regression_kernel import Descent
 from balancedfact.dynamics._trajectory import Trajectory
@@ -202,14 +202,14 @@ def _regression_run(
 def _gradients(layers: list[np.ndarray], model: MapModel) -> tuple[np.ndarray, list[np.ndarray]]:
     """The losses and the gradients in each layer."""
     before = [layers[0]]
-    for layer in layers[1:]:
-        before.append(layer @ before[-1])
-    with np.errstate(over="ignore", invalid="ignore"):
-        loss, carried = model.loss_and_gradient(before[-1])
     gradients = []
-    for k in range(len(layers) - 1, 0, -1):
-        gradients.append(carried @ np.swapaxes(before[k - 1], -1, -2))
-        carried = np.swapaxes(layers[k], -1, -2) @ carried
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer in layers[1:]:
+            before.append(layer @ before[-1])
+        loss, carried = model.loss_and_gradient(before[-1])
+        for k in range(len(layers) - 1, 0, -1):
+            gradients.append(carried @ np.swapaxes(before[k - 1], -1, -2))
+            carried = np.swapaxes(layers[k], -1, -2) @ carried
     return loss, [carried, *gradients[::-1]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +12,7 @@ from balancedfact._linalg import magnitude
 from balancedfact._validate import as_array, as_count, as_rng
 
 
-def gaussian_layers(
-    widths: Sequence[int], scale: ArrayLike, rng: int | np.random.Generator | None = None
-) -> list[np.ndarray]:
+def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
     r"""Layers with independent Gaussian entries of a given standard deviation.
 
     Parameters
@@ -48,9 +47,7 @@ def gaussian_layers(
     return [size * generator.standard_normal((*size.shape[:-2], *shape)) for shape in _shapes(sizes)]
 
 
-def residual_layers(
-    width: int, depth: int, scale: ArrayLike, rng: int | np.random.Generator | None = None
-) -> list[np.ndarray]:
+def residual_layers(width: int, depth: int, scale: ArrayLike, rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
     r"""Square layers near the identity, :math:`W_k = I + \frac{s}{\sqrt{Ld}}N_k` with independent standard Gaussian entries.
 
     Parameters
@@ -91,9 +88,7 @@ def residual_layers(
     return [np.eye(d) + spread * generator.standard_normal((*size.shape[:-2], d, d)) for _ in range(L)]
 
 
-def balanced_layers(
-    M: ArrayLike, widths: Sequence[int], rng: int | np.random.Generator | None = None
-) -> list[np.ndarray]:
+def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
     r"""Layers with a given product that are balanced: :math:`W_{k+1}^\top W_{k+1} = W_kW_k^\top`.
 
     From :math:`M = U\Lambda V^\top`, :math:`W_1 = Q_1\Lambda^{1/L}V^\top`, :math:`W_k = Q_k\Lambda^{1/L}Q_{k-1}^\top` and
@@ -138,7 +133,7 @@ def balanced_layers(
     root = (s[keep] ** (1 / L)) * size ** (1 / L)
     generator = None if rng is None else as_rng(rng)
     frames = [Vt[keep].T, *(_frame(width, rank, generator) for width in sizes[1:-1]), U[:, keep]]
-    return [(above * root) @ below.T for below, above in zip(frames, frames[1:], strict=False)]
+    return [(above * root) @ below.T for below, above in itertools.pairwise(frames)]
 
 
 def as_sizes(widths: Sequence[int]) -> list[int]:

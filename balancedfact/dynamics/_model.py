@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +12,16 @@ from balancedfact import curvature
 from balancedfact._validate import as_array
 from balancedfact.closed_forms import regression_sharpness
 from balancedfact.measurements import Dense, MeasurementMap, RankOne
+
+
+class Model(Protocol):
+    """What is trained: the losses of stacked layers, and perhaps more quantities that can be watched."""
+
+    def loss(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The losses, shape ``(runs,)``."""
+
+    def sharpness(self, layers: list[np.ndarray]) -> np.ndarray:
+        """The largest eigenvalues of the Hessians, shape ``(runs,)``."""
 
 
 class MapModel:
@@ -93,9 +104,6 @@ class RegressionModel:
         return total
 
 
-Model = MapModel | RegressionModel
-
-
 def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionModel | None:
     """The same loss in the form of univariate regression, or ``None`` if it does not have one."""
     if A.matrix_shape[0] == 1:
@@ -107,7 +115,8 @@ def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionMode
     w = np.linalg.lstsq(inputs, b, rcond=None)[0]
     floor = float(np.mean((inputs @ w - b) ** 2))
     covariance = inputs.T @ inputs / A.m
-    return RegressionModel(*(np.broadcast_to(x, (runs, *x.shape)) for x in (covariance, w, readout)), floor)
+    sigma, target, p = (np.broadcast_to(x, (runs, *x.shape)) for x in (covariance, w, readout))
+    return RegressionModel(sigma, target, p, floor)
 
 
 def product(layers: list[np.ndarray]) -> np.ndarray:

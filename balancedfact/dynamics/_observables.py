@@ -25,6 +25,8 @@ def spectral_norms(layers: list[np.ndarray]) -> np.ndarray:
 def alignment(layers: list[np.ndarray]) -> np.ndarray:
     r"""Squared cosines :math:`\langle v_{k+1}, u_k\rangle^2` of leading singular vectors, shape ``(runs, L - 1)``."""
     factors = [np.linalg.svd(layer, full_matrices=False) for layer in layers]
+    if len(layers) == 1:
+        return np.empty((layers[0].shape[0], 0))
     pairs = zip(factors[1:], factors, strict=False)
     return np.stack([np.sum(above[2][..., 0, :] * below[0][..., :, 0], axis=-1) ** 2 for above, below in pairs], axis=-1)
 
@@ -86,7 +88,7 @@ def _functions(observe: Observe, model: Model) -> dict[str, Callable[[list[np.nd
         return {name: _each_run(function) for name, function in observe.items()}
     if isinstance(observe, str):
         observe = (observe,)
-    functions = {}
+    functions: dict[str, Callable[[list[np.ndarray]], Any]] = {}
     for name in observe:
         if name in _OF_LAYERS:
             functions[name] = _OF_LAYERS[name]

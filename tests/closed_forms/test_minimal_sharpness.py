@@ -78,7 +78,12 @@ def one_dimensional_problem(sigma, w, L):
     return scipy.optimize.minimize_scalar(value, bracket=(-1.0, 1.0), method="golden", tol=1e-12).fun
 
 
-@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(2, 8), st.sampled_from(["white", "sample", "singular", "repeated top"]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 5),
+    st.integers(2, 8),
+    st.sampled_from(["white", "sample", "singular", "repeated top"]),
+)
 def test_solves_the_one_dimensional_problem(seed, d, L, kind):
     rng = np.random.default_rng(seed)
     sigma = covariance(kind, d, rng) if d > 1 else np.array([[2.5]])
@@ -134,7 +139,9 @@ def test_unseen_part_of_the_minimiser_does_not_matter(rng):
     assert minimal(sigma, w, 3) == pytest.approx(minimal(sigma, w * [0, 1, 1], 3), rel=1e-12)
 
 
-@pytest.mark.parametrize(("sigma", "w"), [(np.eye(2), [0.0, 0.0]), (np.diag([1.0, 0.0]), [0.0, 3.0]), (np.zeros((2, 2)), [1.0, 1.0])])
+@pytest.mark.parametrize(
+    ("sigma", "w"), [(np.eye(2), [0.0, 0.0]), (np.diag([1.0, 0.0]), [0.0, 3.0]), (np.zeros((2, 2)), [1.0, 1.0])]
+)
 def test_nothing_to_fit(sigma, w):
     assert minimal(sigma, w, 3) == 0
     layers = flattest(sigma, w, [2, 2, 4, 1])
@@ -174,7 +181,7 @@ FUNCTIONS = [
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("value", bad_input.bad((2, 2)))
 def test_bad_covariance(function, value):
-    with pytest.raises(ValueError, match="covariance|w has"):
+    with pytest.raises(ValueError, match=r"covariance|w has"):
         function(value, [1.0, 2.0])
 
 
@@ -188,7 +195,7 @@ def test_covariance_must_be_semidefinite(function, value):
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("value", bad_input.bad((2,)))
 def test_bad_minimiser(function, value):
-    with pytest.raises(ValueError, match="^w "):
+    with pytest.raises(ValueError, match=r"^w "):
         function(np.eye(2), value)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def test_layers_are_rank_one_aligned_and_of_equal_norm(widths, rng):
         s = np.linalg.svd(layer, compute_uv=False)
         assert s[0] == pytest.approx(np.linalg.norm(w) ** (1 / len(layers)), rel=1e-13)
         assert np.all(s[1:] == 0)
-    for below, above in zip(layers, layers[1:], strict=False):
+    for below, above in itertools.pairwise(layers):
         np.testing.assert_allclose(above.T @ above, below @ below.T, atol=1e-14)
 
 
@@ -59,5 +61,5 @@ def test_unseen_regression_vector():
 
 @pytest.mark.parametrize("value", bad_input.not_numbers((2,)) + bad_input.not_arrays(1))
 def test_bad_vector(value):
-    with pytest.raises(ValueError, match="^w "):
+    with pytest.raises(ValueError, match=r"^w "):
         bf.closed_forms.rank_one_limit(value, [2, 2, 1])

@@ -9,7 +9,9 @@ from tests import bad_input, oracles
 sharpness = bf.closed_forms.regression_sharpness
 
 
-@given(st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=2, max_size=5), st.booleans(), st.sampled_from([0.05, 1.0, 3.0]))
+@given(
+    st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=2, max_size=5), st.booleans(), st.sampled_from([0.05, 1.0, 3.0])
+)
 def test_agrees_with_dense_hessian(seed, widths, at_minimiser, scale):
     rng = np.random.default_rng(seed)
     layers = [scale * rng.standard_normal(shape) for shape in zip(widths[1:], widths, strict=False)]
@@ -53,13 +55,15 @@ def test_many_networks_at_once(rng):
     assert shared.shape == (2, 4)
 
 
-@pytest.mark.parametrize("layers", [[], None, 3, [np.ones(2)], [np.ones((2, 2)), np.ones((1, 3))], [np.ones((3, 2, 2)), np.ones((1, 2))]])
+@pytest.mark.parametrize(
+    "layers", [[], None, 3, [np.ones(2)], [np.ones((2, 2)), np.ones((1, 3))], [np.ones((3, 2, 2)), np.ones((1, 2))]]
+)
 def test_bad_layers(layers):
     with pytest.raises(ValueError, match="layers"):
         sharpness(layers, np.eye(2))
 
 
-@pytest.mark.parametrize("value", bad_input.not_numbers((2, 2)) + [np.eye(3), "no", np.ones(2)])
+@pytest.mark.parametrize("value", [*bad_input.not_numbers((2, 2)), np.eye(3), "no", np.ones(2)])
 def test_bad_covariance(value):
     with pytest.raises(ValueError, match="covariance"):
         sharpness([np.ones((1, 2))], value)

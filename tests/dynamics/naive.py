@@ -37,7 +37,9 @@ def loss(layers, matrices, b):
 
 
 def deviation(found, expected):
-    return max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True))
+    """The largest difference of an entry, relative to the largest entry if that is above one."""
+    size = max(1.0, *(np.abs(layer).max() for layer in expected))
+    return max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) / size
 
 
 def run(layers, r):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,7 @@ def test_balanced_layers(widths, rng, scale):
         product = layer @ product
     np.testing.assert_allclose(product / scale, M / scale, atol=1e-12)
     size = np.linalg.norm(layers[0], 2) ** 2
-    for below, above in zip(layers[:-1], layers[1:], strict=True):
+    for below, above in itertools.pairwise(layers):
         assert np.abs(above.T @ above - below @ below.T).max() <= 1e-13 * size
 
 

@@ -20,7 +20,9 @@ def naive_sgd(layers, matrices, b, step, iterations, batch, noise, rng):
 
 
 @settings(max_examples=25)
-@given(maps.cases(*BUILDERS, largest=4), st.lists(st.integers(1, 4), max_size=3), st.integers(1, 6), st.sampled_from([0.0, 0.5]))
+@given(
+    maps.cases(*BUILDERS, largest=4), st.lists(st.integers(1, 4), max_size=3), st.integers(1, 6), st.sampled_from([0.0, 0.5])
+)
 def test_agrees_with_naive_loop(case, hidden, batch, noise):
     A, matrices, rng = case
     b, widths = rng.standard_normal(A.m), [A.matrix_shape[1], *hidden, A.matrix_shape[0]]
@@ -60,7 +62,9 @@ def test_single_precision_follows_double(rng):
     start, b = bf.dynamics.gaussian_layers([4, 4, 4], 0.5, rng), rng.standard_normal(30)
     for kind in (A, bf.measurements.bilinear(30, (4, 4), rng), bf.measurements.Entries(*np.divmod(np.arange(16), 4), (4, 4))):
         data = b[: kind.m]
-        runs = [sgd(start, kind, data, step=0.01, iterations=50, batch=5, rng=1, dtype=dtype) for dtype in (np.float64, np.float32)]
+        runs = [
+            sgd(start, kind, data, step=0.01, iterations=50, batch=5, rng=1, dtype=dtype) for dtype in (np.float64, np.float32)
+        ]
         gap = naive.deviation(runs[0].layers, runs[1].layers)
         assert 0 < gap < 1e-4
         assert runs[1].layers[0].dtype == np.float64
@@ -82,7 +86,8 @@ def test_label_noise_flattens(rng):
     b = A(np.outer(np.arange(1.0, 6.0), np.ones(5)) / 5)
     start = bf.dynamics.gaussian_layers([5, 5, 5], 1.0, rng)
     plain, noisy = (
-        sgd(start, A, b, step=0.01, iterations=60_000, batch=10, label_noise=noise, rng=1, observe=("trace",)) for noise in (0.0, 0.5)
+        sgd(start, A, b, step=0.01, iterations=60_000, batch=10, label_noise=noise, rng=1, observe=("trace",))
+        for noise in (0.0, 0.5)
     )
     assert noisy["trace"][-1] < 0.9 * plain["trace"][-1]
 
@@ -94,7 +99,14 @@ def good():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("label_noise", -1.0), ("label_noise", np.nan), ("dtype", np.float16), ("step", -0.1), ("b", np.ones(5)), ("observe", "nothing")]
+    [
+        ("label_noise", -1.0),
+        ("label_noise", np.nan),
+        ("dtype", np.float16),
+        ("step", -0.1),
+        ("b", np.ones(5)),
+        ("observe", "nothing"),
+    ]
     + [("batch", value) for value in bad_input.BAD_COUNT]
     + [("rng", value) for value in bad_input.BAD_RNG],
 )
