@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
 from balancedfact.closed_forms._regression_sharpness import as_stack
-from balancedfact.dynamics._descent import _as_steps, _finished, as_moments
+from balancedfact.dynamics._descent import OVERFLOW, _as_steps, _finished, as_moments
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._perceptron_kernel import advance
 from balancedfact.dynamics._trajectory import Trajectory
@@ -157,7 +157,8 @@ def perceptron_descent(
         last = moment
         parts = np.split(weights, offsets[:-1], axis=1)
         current = [part.reshape(runs, *layer.shape[-2:]) for part, layer in zip(parts, stack, strict=True)]
-        alive = (diverged < 0) & np.isfinite(weights).all(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            alive = (diverged < 0) & (recorder.model.loss(current) < OVERFLOW)
         recorder.record(current, alive)
     return _finished(current, recorder, steps, moments, diverged, lead)
 
@@ -169,8 +170,7 @@ class _Perceptron:
         self.X, self.y = X, y
 
     def loss(self, layers: list[np.ndarray]) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return np.mean((_outputs(layers, self.X) - self.y) ** 2, axis=-1)
+        return np.mean((_outputs(layers, self.X) - self.y) ** 2, axis=-1)
 
     def sharpness(self, layers: list[np.ndarray]) -> np.ndarray:
         runs = [[layer[r] for layer in layers] for r in range(self.y.shape[0])]
