@@ -5,12 +5,20 @@ from types import ModuleType
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers import flat_minimum, induced_regularizer, induced_regularizer_gradient, norm_minimum
+from balancedfact.solvers import (
+    balanced_approximation,
+    flat_minimum,
+    induced_regularizer,
+    induced_regularizer_gradient,
+    norm_minimum,
+    riemannian_minimum,
+)
 
 __all__ = [
     "Certificate",
     "Solution",
     "Status",
+    "balanced_approximation",
     "closed_forms",
     "curvature",
     "flat_minimum",
@@ -18,6 +26,7 @@ __all__ = [
     "induced_regularizer_gradient",
     "measurements",
     "norm_minimum",
+    "riemannian_minimum",
     "solvers",
 ]
 __version__ = "0.1.0"

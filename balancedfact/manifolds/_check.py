@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 from pymanopt.manifolds.manifold import Manifold, RetrAsExpMixin
 from pymanopt.manifolds.product import _ProductTangentVector
 
+from balancedfact._global_seed import global_seed
 from balancedfact._validate import as_rng
 
 _EXACT = 1e-8  # relative deviation up to which an identity holds
@@ -136,18 +136,8 @@ def check_manifold(
     3
     """
     generator = as_rng(rng)
-    with _global_seed(generator):
+    with global_seed(generator):
         return _Check(manifold, generator, cost, point, quotient).run()
-
-
-@contextmanager
-def _global_seed(generator: np.random.Generator) -> Iterator[None]:
-    state = np.random.get_state()  # noqa: NPY002, pymanopt draws from the global state
-    np.random.seed(int(generator.integers(2**32)))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def _flat(value: Any) -> np.ndarray:

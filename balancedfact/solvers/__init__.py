@@ -1,9 +1,11 @@
 """Solvers: the flattest factorization that fits the data, with a certificate."""
 
+from balancedfact.solvers._balanced_approximation import balanced_approximation
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers._hold_out import PenaltyPath, select_penalty
 from balancedfact.solvers._induced_regularizer import induced_regularizer, induced_regularizer_gradient
 from balancedfact.solvers._norm_minimum import norm_minimum
+from balancedfact.solvers._riemannian import riemannian_minimum
 
 __all__ = [
     "PenaltyPath",
@@ -11,5 +13,13 @@ __all__ = [
     "induced_regularizer",
     "induced_regularizer_gradient",
     "norm_minimum",
+    "select_penalty",
+]
+__all__ = [
+    "PenaltyPath",
+    "balanced_approximation",
+    "flat_minimum",
+    "norm_minimum",
+    "riemannian_minimum",
     "select_penalty",
 ]

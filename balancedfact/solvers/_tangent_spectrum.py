@@ -1,0 +1,70 @@
+"""The ends of the spectrum of a Riemannian Hessian, by Lanczos on the tangent space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and, for one that is clearly
+# negative, over itself; then a direction of descent is all that is asked for.
+_ACCURATE, _NEGATIVE = 1e-5, 1e-2
+# A Krylov space has been exhausted when the next vector is this small.
+_EXHAUSTED = 1e-12
+
+
+class Curvature(NamedTuple):
+    """What Lanczos found of a Hessian."""
+
+    least: float  # the smallest Ritz value: an upper bound on the smallest eigenvalue
+    largest: float  # the largest Ritz value in magnitude
+    direction: Any  # a tangent vector of norm one and negative curvature; None if no Ritz value is negative
+
+    @property
+    def ratio(self) -> float:
+        """The smallest eigenvalue over the largest in magnitude."""
+        return self.least / self.largest if self.largest > 0 else 0.0
+
+
+def extreme_curvature(manifold: Any, point: Any, hessian: Callable[[Any, Any], Any], *, steps: int, flat: float) -> Curvature:
+    """Lanczos with full orthogonalisation in the inner product of the manifold, from a random start.
+
+    Values above ``-flat`` times the largest do not count as negative. With ``s`` steps a negative eigenvalue is seen down to
+    about ``-10 / s**2`` of the largest, whatever the dimension, unless the start is orthogonal to its direction.
+
+    The direction is the part of the start in the span of all negative Ritz vectors, each weighted by its value, rather than
+    the lowest Ritz vector: where many directions lead down, as from zero, it takes all of them at once.
+    """
+    vector = manifold.random_tangent_vector(point)
+    norm = manifold.norm(point, vector)
+    if not norm > 0:  # the tangent space has only the zero
+        return Curvature(0.0, 0.0, None)
+    basis = [vector / norm]
+    diagonal: list[float] = []
+    off: list[float] = []
+    # Where the set is no manifold its tangent space may be larger than the dimension.
+    steps = min(steps, sum(np.size(part) for part in (vector if isinstance(vector, (list, tuple)) else [vector])))
+    for step in range(1, steps + 1):
+        image = hessian(point, basis[-1])
+        diagonal.append(manifold.inner_product(point, basis[-1], image))
+        for _ in range(2):
+            for other in basis:
+                image = image - manifold.inner_product(point, other, image) * other
+        image = manifold.to_tangent_space(point, image)
+        beta = manifold.norm(point, image)
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+        largest = float(np.abs(values).max())
+        residual = beta * abs(vectors[-1, 0])
+        clear = values[0] < -flat * largest and residual <= -_NEGATIVE * values[0]
+        if clear or residual <= _ACCURATE * largest or beta <= _EXHAUSTED * largest or step == steps:
+            break
+        off.append(beta)
+        basis.append(image / beta)
+    negative = values < -flat * largest
+    direction = None
+    if negative.any():
+        weights = vectors[:, negative] @ (values[negative] * vectors[0, negative])
+        direction = sum((weight * one for weight, one in zip(weights[1:], basis[1:], strict=False)), weights[0] * basis[0])
+        direction = direction / manifold.norm(point, direction)
+    return Curvature(float(values[0]), largest, direction)
