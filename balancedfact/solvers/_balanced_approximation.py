@@ -19,7 +19,7 @@ from balancedfact.solvers._spectral_norm import norm_bound
 # Relative gap to the bound at which the result counts as proved.
 _CLOSED = 1e-9
 # Relative gradients at which the search stops: first, and where the gap is still open.
-_TOLERANCES = 1e-9, 1e-13
+_TOLERANCES = 1e-9, 1e-15
 _LIMIT = 2000  # points per search
 # A residual below this, relative to the matrix, is rounding error of the product of the factors.
 _ROUNDING = 1e-12

@@ -31,6 +31,10 @@ _SCALE_STEPS, _STEPS = 6, 150
 _REJECTIONS = 25
 # A descent ends when this many accepted points neither lower the value nor halve the gradient.
 _IDLE = 12
+# Values closer than this, relatively, are equal to rounding.
+_NOISE = 1e-13
+# The scale of the gradient is computed anew when the point has grown this much.
+_GROWTH = 8.0
 # Below this fraction of the largest, a singular value of a pair says that the search ran into the edge of the manifold.
 _EDGE = 1e-4
 
@@ -89,9 +93,9 @@ def riemannian_minimum(
     Notes
     -----
     **Stationarity** is :math:`\|\operatorname{grad}f\| / (\lambda\,\|x\|)`, with :math:`\lambda` the largest eigenvalue of the
-    Hessian in magnitude and :math:`\|x\|` the norm of all numbers in the point (1 for zero): about the length of a Newton
-    step in the steepest direction, relative to the point. It does not change when the cost or the unit of the point does.
-    While the optimizer runs, the scale is that of the last point examined.
+    Hessian in magnitude and :math:`\|x\|` the norm of all numbers in the point (1 for zero), in units of the metric: about
+    the length of a Newton step in the steepest direction, relative to the point. It does not change when the cost or the unit
+    of the point does. While the optimizer runs, the scale is that of the last point examined.
 
     **Curvature** is the smallest Ritz value of at most 150 Lanczos steps, over the largest in magnitude. It is an
     upper bound on the smallest eigenvalue, and not a proof that there is no lower one; from a random start, 150 steps see
@@ -168,8 +172,11 @@ def _norm(point: Any) -> float:
     return float(np.sqrt(sum(np.vdot(part, part) for part in parts_of(point))))
 
 
+_GRADIENT, _RESCALE = "the gradient is small", "the scale has changed"
+
+
 class _Reached(Exception):
-    """The gradient is small enough, or the descent makes no headway: leave the optimizer."""
+    """There is a reason to leave the optimizer."""
 
 
 class Search:
@@ -193,9 +200,13 @@ class Search:
         self.patience = 0  # rejected points in a row that end a descent; 0: any number is allowed
         self.scale = 1.0
         self.size = self.extent = 0.0
+        self.stretch = 0.0
         self.crossed = False
         self.point: Any = None
         self.value = self.gradient_norm = np.inf
+        self.best: tuple[Any, float, float] = (None, np.inf, np.inf)  # the lowest point, and the flattest at that level
+        self.descending = False
+        self.examined = np.inf  # the norm of the point that set the scale
         self.seen: tuple[Any, float] = (None, np.inf)  # the newest point whose cost was computed
         self.curvature: Curvature | None = None
         self.reason = ""
@@ -220,19 +231,25 @@ class Search:
         gradient = self.problem.riemannian_gradient(point)
         norm = float(self.manifold.norm(point, gradient))
         value = self.seen[1] if self.seen[0] is point else float(self.problem.cost(point))
-        headway = value < self.value - 1e-14 * abs(self.value) or norm < 0.5 * self.gradient_norm
-        self.idle = 0 if headway or self.point is None else self.idle + 1
         self.point, self.value, self.gradient_norm = point, value, norm
-        self.extent = max(self.extent, _norm(point))
+        noise = _NOISE * abs(self.best[1])
+        lower, level = value < self.best[1] - noise, value <= self.best[1] + noise
+        self.idle = 0 if lower or (level and norm < 0.5 * self.best[2]) else self.idle + 1
+        if lower or (level and norm < self.best[2]):
+            self.best = point, value, norm
         self._record()
         if not np.isfinite(norm) or not np.isfinite(value):
             raise _Reached("the cost or its gradient is not finite")
-        if norm <= self.tol * self.scale:
-            raise _Reached("the gradient is small")
+        if norm <= 0.5 * self.tol * self.scale:  # half, because the scale will be looked at again
+            raise _Reached(_GRADIENT)
         if len(self.records) >= self.limit:
             raise _Reached("the limit of iterations was reached")
         if self.idle >= _IDLE:
             raise _Reached("neither value nor gradient fall any more")
+        size = _norm(point)
+        self.extent = max(self.extent, size)
+        if self.descending and size > _GROWTH * self.examined:
+            raise _Reached(_RESCALE)
         return gradient / self.scale
 
     def riemannian_hessian(self, point: Any, vector: Any) -> Any:
@@ -258,7 +275,8 @@ class Search:
                 self._descend(optimizer)
                 self._examine(_SCALE_STEPS)
                 # A gradient that is small on the old scale may not be on the new one; then the descent goes on.
-                if not self._small() and self.reason == "the gradient is small" and self.gradient_norm < before * self.scale:
+                fell = self.gradient_norm < before * self.scale
+                if not self._small() and (self.reason == _RESCALE or (self.reason == _GRADIENT and fell)):
                     continue
             self._examine(_STEPS)
             if not np.isfinite(self.gradient_norm) or len(self.records) >= self.limit:
@@ -282,7 +300,12 @@ class Search:
         if not np.isfinite(self.gradient_norm):
             return
         # A search that runs into zero keeps a scale.
-        self.size = max(_norm(self.point), _EDGE * self.extent) or 1.0
+        if not self.stretch:
+            # How far a unit of the metric moves the numbers of the point, in some direction.
+            direction = self.manifold.random_tangent_vector(self.point)
+            self.stretch = _norm(self.manifold.embedding(self.point, direction)) or 1.0
+        self.examined = _norm(self.point)
+        self.size = max(self.examined, _EDGE * self.extent) / self.stretch or 1.0
         self.curvature = self._curvature(self.point, steps)
         self.scale = (self.curvature.largest * self.size) or self.gradient_norm or 1.0
 
@@ -294,22 +317,27 @@ class Search:
 
         arguments: dict[str, float] = {}
         self.idle = self.rejected = 0
+        self.best = self.point, self.value, self.gradient_norm
         if optimizer is None:
             # Only the limits of this class end the run: pymanopt's are in absolute units.
+            # Inner iterations to the square of the gradient, the default, end in rounding errors, which curve along symmetries.
             optimizer = TrustRegions(
-                verbosity=0, max_time=np.inf, max_iterations=sys.maxsize, min_gradient_norm=0.0, min_step_size=0.0
+                theta=0.5, verbosity=0, max_time=np.inf, max_iterations=sys.maxsize, min_gradient_norm=0.0, min_step_size=0.0
             )
-            arguments = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent or 1.0}
+            arguments = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent / self.stretch or 1.0}
         self.patience = _REJECTIONS if isinstance(optimizer, TrustRegions) else 0
+        self.descending = True
         try:
             result = optimizer.run(self, initial_point=self.point, **arguments)
         except _Reached as reason:
             self.reason = str(reason)
         else:
-            self.reason = f"{optimizer}: {result.stopping_criterion}"
             self._look(result.point)
+            self.reason = f"{optimizer}: {result.stopping_criterion}"
         finally:
-            self.patience = 0
+            self.patience, self.descending = 0, False
+        if self.reason not in (_GRADIENT, _RESCALE):
+            self.point, self.value, self.gradient_norm = self.best
 
     def _escape(self, start: Any, curvature: Curvature | None) -> bool:
         """Move from `start` along its negative curvature to a point below the current one; whether one was found."""
@@ -346,7 +374,7 @@ class Search:
         self.crossed = True
         L, R = self.point
         _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
-        kept = Vt[s > _EDGE * self.size]
+        kept = Vt[s > _EDGE * self.extent]
         if len(kept) == L.shape[1]:
             return False
         edge = type(self.point)([L @ kept.T @ kept, R @ kept.T @ kept])
@@ -429,10 +457,9 @@ def _gradient_differences(problem: Any) -> Callable[[Any, Any], Any]:
     manifold = problem.manifold
 
     def product(point: Any, vector: Any) -> Any:
-        norm = float(manifold.norm(point, vector))
-        if norm == 0:
+        if not float(manifold.norm(point, vector)) > 0:
             return vector
-        step = 6e-6 * (_norm(point) or 1.0) / norm
+        step = 6e-6 * (_norm(point) or 1.0) / _norm(manifold.embedding(point, vector))
         ends = []
         for sign in (1.0, -1.0):
             there = manifold.retraction(point, sign * step * vector)
