@@ -8,6 +8,7 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     balanced_approximation,
     flat_minimum,
+    flattest_factorization,
     induced_regularizer,
     induced_regularizer_gradient,
     norm_minimum,
@@ -22,6 +23,7 @@ __all__ = [
     "closed_forms",
     "curvature",
     "flat_minimum",
+    "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",
     "measurements",

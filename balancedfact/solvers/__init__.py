@@ -2,6 +2,7 @@
 
 from balancedfact.solvers._balanced_approximation import balanced_approximation
 from balancedfact.solvers._flat_minimum import flat_minimum
+from balancedfact.solvers._flattest_factorization import flattest_factorization
 from balancedfact.solvers._hold_out import PenaltyPath, select_penalty
 from balancedfact.solvers._induced_regularizer import induced_regularizer, induced_regularizer_gradient
 from balancedfact.solvers._norm_minimum import norm_minimum
@@ -19,6 +20,7 @@ __all__ = [
     "PenaltyPath",
     "balanced_approximation",
     "flat_minimum",
+    "flattest_factorization",
     "norm_minimum",
     "riemannian_minimum",
     "select_penalty",

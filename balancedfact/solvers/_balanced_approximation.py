@@ -131,7 +131,8 @@ def balanced_approximation(
         start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
     with spinner(progress) as shown:
         search = _search(target, q, start, generator, callback, shown)
-    return target.solution(*search.point, method, search)
+    L, R = search.point
+    return target.solution(L, R, method, search)
 
 
 def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndarray, np.ndarray]:
