@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers._augmented_lagrangian import augmented_lagrangian
 from balancedfact.solvers._descent import descend
 from balancedfact.solvers._factored import factored, least_norm_certificate
 from balancedfact.solvers._frame import FEASIBLE, MOST_DEPENDENT, Contradiction, Frame
@@ -38,6 +39,7 @@ def certified_minimum(
     initial: tuple[ArrayLike, ArrayLike] | None,
     callback: Callable[[dict[str, float]], None] | None,
     progress: bool | None,
+    method: str | None = None,
 ) -> Solution:
     """Check the arguments that `flat_minimum` (`flat`) and `norm_minimum` share, solve, and judge."""
     if not isinstance(A, MeasurementMap):
@@ -46,6 +48,8 @@ def certified_minimum(
     penalty = as_number(penalty, "penalty", least=0.0)
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)
+    if method not in (None, "riemannian"):
+        raise ValueError(f"method is {method!r}; expected None or 'riemannian'")
     generator = as_rng(rng)
     try:
         start = None if initial is None else tuple(initial)
@@ -66,7 +70,12 @@ def certified_minimum(
     with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
         interrupted = False
         try:
-            _run(watch, limit, None if start is None else frame.normalised(*start))
+            normalised = None if start is None else frame.normalised(*start)
+            if method == "riemannian":
+                watch.method = method
+                watch.follow(augmented_lagrangian(frame.problem, generator, max_rank=limit, initial=normalised))
+            else:
+                _run(watch, limit, normalised)
         except KeyboardInterrupt:
             interrupted = True
     point = watch.point

@@ -18,6 +18,7 @@ def flat_minimum(
     b: ArrayLike,
     depth: int = 2,
     *,
+    method: str | None = None,
     penalty: float = 0.0,
     max_rank: int | None = None,
     tol: float = 1e-8,
@@ -46,6 +47,9 @@ def flat_minimum(
         The data.
     depth : int
         Number of layers; 2 is implemented.
+    method : {None, "riemannian"}
+        By default what suits size and structure, see Notes. "riemannian" searches the rescaled-balanced pairs; it is slower,
+        and arrives at the same value by another way.
     penalty : float
         Weight of the flatness; 0 interpolates.
     max_rank : int, optional
@@ -56,7 +60,7 @@ def flat_minimum(
     rng : int or numpy.random.Generator, optional
         Randomness of the starting vectors of iterative linear algebra; the answer does not depend on it beyond rounding.
     initial : tuple of array_like, optional
-        A pair ``(L, R)`` to start from, for the algorithms that can use one (`method` "factored" and "splitting").
+        A pair ``(L, R)`` to start from, for the algorithms that can use one ("factored", "splitting" and "riemannian").
     callback : callable, optional
         Called once per iteration with the newest record of `Solution.history`, a dictionary of floats.
     progress : bool, optional
@@ -83,6 +87,9 @@ def flat_minimum(
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated
     Douglas-Rachford splitting; for large problems and for rank limits a factored second-order method with increasing rank.
+
+    With "riemannian", an augmented Lagrangian on `balancedfact.manifolds.RescaledBalancedPairs`, minimised by trust regions
+    from a random pair; its multipliers are the dual vector. The width of the pair doubles until the certificate closes.
 
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.
@@ -117,4 +124,5 @@ def flat_minimum(
         initial=initial,
         callback=callback,
         progress=progress,
+        method=method,
     )

@@ -97,7 +97,7 @@ def flattest_factorization(
     >>> M = np.outer([1.0, 2.0, 2.0], [3.0, 4.0])
     >>> solution = bf.flattest_factorization(M, [2, 1, 1, 3], rng=0)
     >>> print(f"{solution.value:.9f} {3 * 6 ** (1 / 3) * 15 ** (4 / 3):.9f}", solution.status.ok)
-    201.611557309 201.611557309 True
+    201.663213595 201.663213595 True
     """
     M = as_array(M, "M", ndim=2)
     sizes = _checked_widths(widths, M.shape)

@@ -201,6 +201,7 @@ class Search:
         self.scale = 1.0
         self.size = self.extent = 0.0
         self.stretch = 0.0
+        self.second_order = True  # whether saddles are looked for
         self.crossed = False
         self.point: Any = None
         self.value = self.gradient_norm = np.inf
@@ -278,6 +279,8 @@ class Search:
                 fell = self.gradient_norm < before * self.scale
                 if not self._small() and (self.reason == _RESCALE or (self.reason == _GRADIENT and fell)):
                     continue
+            if not self.second_order:
+                return
             self._examine(_STEPS)
             if not np.isfinite(self.gradient_norm) or len(self.records) >= self.limit:
                 return
