@@ -51,9 +51,7 @@ def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment
     [array([[12.]]), array([[20.]])]
     """
     W, moment = _prepared(layers, A)
-    state = _Sensitivities(W, moment)
-    gradient = [C.T @ left + right @ B.T for B, C, left, right in zip(state.B, state.C, state.left, state.right, strict=True)]
-    return _values(gradient, W, moment)
+    return Sensitivities(W, moment).gradient()
 
 
 def trace_hessian_vector_product(
@@ -94,37 +92,17 @@ def trace_hessian_vector_product(
     [array([[4.]]), array([[4.]])]
     """
     W, moment = _prepared(layers, A)
-    V = [ordinary(direction) for direction in as_directions(directions, [layer.array.shape for layer in W])]
-    state = _Sensitivities(W, moment)
-    B, C, last = state.B, state.C, len(W) - 1
-    dB, dC = derivatives_before(W, V, B), derivatives_after(W, V, C)
-    # The first B and the last C are constant: their moments do not move.
-    dX = _moments(moment._left, B[1:-1], dB[1:-1])
-    dY = _moments(moment._right, [each.T for each in C[1:-1]], [each.T for each in dC[1:-1]])
-    d_left, d_right = [ZERO], [ZERO]
-    for k in range(last):
-        moved = state.X[k] @ dC[k]
-        if k > 0:
-            moved += _twice(dX[k - 1] @ C[k]) + d_left[k] @ W[k].T + state.left[k] @ V[k].T
-        d_left.append(moved)
-    for k in range(last, 0, -1):
-        moved = (state.Y[k - 1] @ dB[k].T).T
-        if k < last:
-            moved += _twice((dY[k - 1] @ B[k].T).T) + W[k].T @ d_right[0] + V[k].T @ state.right[k]
-        d_right.insert(0, moved)
-    product = [
-        C[k].T @ d_left[k] + dC[k].T @ state.left[k] + d_right[k] @ B[k].T + state.right[k] @ dB[k].T for k in range(last + 1)
-    ]
-    return _values(product, W, moment)
+    return Sensitivities(W, moment).gradient_along(as_directions(directions, [layer.array.shape for layer in W]))
 
 
-class _Sensitivities:
+class Sensitivities:
     """Half the derivatives of the sum over layers with respect to the products that the layers belong to.
 
     `left[k]` belongs to ``C[k - 1]`` and `right[k]` to ``B[k + 1]``, the products that the layer ``W[k]`` enters next.
     """
 
     def __init__(self, W: list[Scaled], moment: SecondMoment) -> None:
+        self.W, self.moment = W, moment
         self.B, self.C = partial_products(W)
         # The last C and the first B are constant: the moments that would multiply their derivatives are not needed.
         self.X = _moments(moment._left, self.B[:-1], self.B[:-1])
@@ -135,6 +113,36 @@ class _Sensitivities:
             self.left.append(X @ C + self.left[-1] @ layer.T)
         for Y, B, layer in zip(self.Y[::-1], self.B[::-1], W[::-1], strict=False):
             self.right.insert(0, (Y @ B.T).T + layer.T @ self.right[0])
+
+    def gradient(self) -> list[np.ndarray]:
+        """The gradient of the trace."""
+        gradient = [C.T @ left + right @ B.T for B, C, left, right in zip(self.B, self.C, self.left, self.right, strict=True)]
+        return _values(gradient, self.W, self.moment)
+
+    def gradient_along(self, directions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The derivative of the gradient along a direction; only the moments that the direction moves are formed anew."""
+        W, moment, B, C, last = self.W, self.moment, self.B, self.C, len(self.W) - 1
+        V = [ordinary(direction) for direction in directions]
+        dB, dC = derivatives_before(W, V, B), derivatives_after(W, V, C)
+        # The first B and the last C are constant: their moments do not move.
+        dX = _moments(moment._left, B[1:-1], dB[1:-1])
+        dY = _moments(moment._right, [each.T for each in C[1:-1]], [each.T for each in dC[1:-1]])
+        d_left, d_right = [ZERO], [ZERO]
+        for k in range(last):
+            moved = self.X[k] @ dC[k]
+            if k > 0:
+                moved += _twice(dX[k - 1] @ C[k]) + d_left[k] @ W[k].T + self.left[k] @ V[k].T
+            d_left.append(moved)
+        for k in range(last, 0, -1):
+            moved = (self.Y[k - 1] @ dB[k].T).T
+            if k < last:
+                moved += _twice((dY[k - 1] @ B[k].T).T) + W[k].T @ d_right[0] + V[k].T @ self.right[k]
+            d_right.insert(0, moved)
+        product = [
+            C[k].T @ d_left[k] + dC[k].T @ self.left[k] + d_right[k] @ B[k].T + self.right[k] @ dB[k].T
+            for k in range(last + 1)
+        ]
+        return _values(product, W, moment)
 
 
 def _moments(apply, first: list[Scaled], second: list[Scaled]) -> list[Scaled]:  # type: ignore[no-untyped-def]
