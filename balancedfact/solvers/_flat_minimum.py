@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count
+from balancedfact._validate import as_count, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers._certified import certified_minimum
+from balancedfact.solvers._deep_flat_minimum import deep_flat_minimum
 
 
 def flat_minimum(
@@ -111,8 +112,12 @@ def flat_minimum(
     >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), solution.value))
     True
     """
-    if as_count(depth, "depth", least=2) != 2:
-        raise ValueError(f"depth is {depth}; expected 2, the depth that is implemented")
+    if as_count(depth, "depth", least=2) > 2:
+        if as_number(penalty, "penalty", least=0.0) > 0:
+            raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
+        return deep_flat_minimum(
+            A, b, depth, max_rank=max_rank, tol=tol, rng=rng, initial=initial, callback=callback, progress=progress
+        )
     return certified_minimum(
         A,
         b,

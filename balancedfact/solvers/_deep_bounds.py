@@ -1,0 +1,33 @@
+r"""A rigorous lower bound on the trace of the Hessian of every deep factorization that fits the data, from any vector.
+
+For a vector `y` let :math:`H_1^2 = \sum_iA_iA_i^\top`, :math:`H_2^2 = \sum_iA_i^\top A_i`, and let `t` be the singular
+values of :math:`H_1^{-1}\mathcal A^*(y)H_2^{-1}`. Then
+
+.. math:: \operatorname{tr}\nabla^2\mathcal L(W)\ \ge\ \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
+
+The proof is in the theory page "The flattest deep network".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from balancedfact.measurements import MeasurementMap
+
+
+def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) -> float:
+    """The bound, for a map of ordinary scale; 0 where `y` says nothing."""
+    size = float(np.linalg.norm(y))
+    along = float(b @ y) / size if size > 0 else 0.0
+    if along <= 0:
+        return 0.0
+    d1, d2 = A.matrix_shape
+    (left, U), (right, V) = A._left_root, A._right_root
+    keep_left, keep_right = left > 0, right > 0
+    seen = U[:, keep_left].T @ A._adjoint(y / size) @ V[:, keep_right]
+    seen = seen / np.multiply.outer(left[keep_left] * np.sqrt(d2), right[keep_right] * np.sqrt(d1)) / A.m
+    t = np.linalg.svd(seen, compute_uv=False)
+    # Rounding raises vanishing singular values, which only lowers the bound: at most each t_k by this much.
+    t = t + 8 * max(d1, d2) * np.finfo(float).eps * t[0]
+    log = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * np.log(np.sum(t ** (2 / (depth - 2))))
+    return float(2 * depth / A.m * np.exp(log))
