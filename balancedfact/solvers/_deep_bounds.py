@@ -3,7 +3,8 @@ r"""A rigorous lower bound on the trace of the Hessian of every deep factorizati
 For a vector `y` let :math:`H_1^2 = \sum_iA_iA_i^\top`, :math:`H_2^2 = \sum_iA_i^\top A_i`, and let `t` be the singular
 values of :math:`H_1^{-1}\mathcal A^*(y)H_2^{-1}`. Then
 
-.. math:: \operatorname{tr}\nabla^2\mathcal L(W)\ \ge\ \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
+.. math:: \operatorname{tr}\nabla^2\mathcal L(W)\ \ge\
+          \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
 
 The proof is in the theory page "The flattest deep network".
 """

@@ -29,9 +29,10 @@ _REWEIGHTINGS = 3  # convex problems solved to bring a start close to a minimum
 _RANDOM_STARTS = 2  # beside the nuclear norm and the flat pair
 _SPREAD = 0.5  # standard deviation of the logarithms of the eigenvalues of random weights
 _THIN = 1e-3  # a smallest singular value below this fraction of the largest is tried without
-_SAME = 1e-6  # relative distance of end-to-end matrices below which two minima are the same
-_MOST_UNKNOWNS = 1e8  # entries of the Jacobian beyond which no Newton steps are taken
-_RANK_EXCESS = 1e-6  # by which the rank test may exceed 1
+_VANISHED = 1e-7  # below this fraction it is dropped
+_EQUAL = 1e-13  # relative difference of values that is put down to rounding
+_SAME = 1e-4  # relative distance of end-to-end matrices below which two minima are the same
+_RANK_EXCESS = 1e-5  # by which the rank test may exceed 1: the value could fall by about its square
 _NEGATIVE = 1e-7  # relative curvature below which a point is a saddle
 _ESCAPES = 5
 _METHOD = "Newton on the zero-loss manifold across ranks"
@@ -76,8 +77,8 @@ def deep_flat_minimum(
     start = None
     if initial is not None:
         start = as_layers(initial, A.matrix_shape)
-        if len(start) not in (2, depth):
-            raise ValueError(f"initial has {len(start)} layers; expected {depth}, or 2")
+        if len(start) != depth:
+            raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     try:
         frame = Frame(A, data, 0.0, flat=False)
     except Contradiction as found:
@@ -85,16 +86,24 @@ def deep_flat_minimum(
     if not np.any(data):
         certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
         d1, d2 = A.matrix_shape
-        layers = [np.zeros((1, d2)), np.zeros((d1, 1))]
-        return _padded(Solution(layers, 0.0, Status.OPTIMAL, "The zero matrix is optimal.", certificate, {}, "closed form"), depth)
-    problem = DeepProblem(A._divided_by_scale(), frame.problem.map, frame.problem.b, depth)
+        zero = Solution(
+            [np.zeros((1, d2)), np.zeros((d1, 1))], 0.0, Status.OPTIMAL, "The zero matrix is optimal.", certificate, {}, "closed form"
+        )
+        return _padded(zero, depth)
+    unit, fit = A._divided_by_scale(), frame.problem.map
+    left, right = (vectors[:, values > 0] for values, vectors in (unit._left_root, unit._right_root))
+    if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
+        unit, fit = unit.congruence(left, right), fit.congruence(left, right)
+    else:
+        left, right = (np.eye(d) for d in A.matrix_shape)
+    problem = DeepProblem(unit, fit, frame.problem.b, depth)
     search = Search(problem, limit, tol, generator, callback, progress)
     with search:
         try:
-            search.run(None if start is None else _product(start) / frame.size)
+            search.run(None if start is None else left.T @ (_product(start) / frame.size) @ right)
         except KeyboardInterrupt:
             search.interrupted = True
-    return _judged(A, data, frame, search)
+    return _judged(A, data, frame, search, left, right)
 
 
 class Search:
@@ -132,7 +141,7 @@ class Search:
         """The minimum of least value; of those with the same value, the one whose rank test went best."""
         lowest = min((each.point.value for each in self.minima), default=np.inf)
         equal = [each for each in self.minima if each.point.value <= lowest * (1 + 1e-10)]
-        return min(equal, key=lambda each: each.excess, default=None)
+        return min(equal, key=lambda each: np.nan_to_num(each.excess), default=None)
 
     def run(self, given: np.ndarray | None) -> None:
         """Descend from every start; from the only matrix that fits, where the data determine it."""
@@ -142,11 +151,12 @@ class Search:
             self._watched(point)
             self.minima.append(Minimum(point, point.multipliers(), 0.0, determined=True))
             return
-        for self.index, start in enumerate(self._starts(given)):
+        for start in self._starts(given):
             self.minima.append(self._descend(*start))
+            self.index += 1
         for _ in range(_ESCAPES):
             best = self.best
-            if best is None:
+            if best is None or not best.point.tractable:
                 return
             curvature, direction = best.point.curvature(self.rng)
             self.minima[self.minima.index(best)] = best._replace(curvature=curvature)
@@ -161,7 +171,7 @@ class Search:
         for exponent in range(1, 8):
             for sign in (1.0, -1.0):
                 moved = point.moved(sign * size * 0.2**exponent * direction)
-                if moved is not None and moved.value < point.value * (1 - 1e-13):
+                if moved is not None and moved.value < point.value * (1 - _EQUAL):
                     return moved
         return None
 
@@ -180,10 +190,9 @@ class Search:
         return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}
 
     def _only_fit(self) -> np.ndarray | None:
-        """The matrix that the data determine, with nothing in directions that no measurement sees; ``None`` if they do not."""
+        """The matrix that the data determine; ``None`` if they do not."""
         A, b = self.problem.map, self.problem.b
-        seen = [int(np.count_nonzero(root[0] > 0)) for root in (self.problem.unit._left_root, self.problem.unit._right_root)]
-        if seen[0] * seen[1] != A.m:
+        if A.m != A.shape[1]:
             return None
         solve = A.gram_solver(0.0)
         X = A._adjoint(solve(b))
@@ -230,7 +239,8 @@ class Search:
                 best = start
             if gain < 1e-5:
                 break
-            left, right = _inverse_weight(point.state.X), _inverse_weight(point.state.Y)
+            d1, d2 = self.problem.map.matrix_shape
+            left, right = _inverse_weight(point.state.X, d1), _inverse_weight(point.state.Y, d2)
         if best is not None:
             yield best
 
@@ -252,65 +262,67 @@ class Search:
 
     def _descend(self, point: ZeroLossPoint, near: np.ndarray | None) -> Minimum:
         """Newton's method at the rank of the point, then at other ranks while that helps."""
-        d1, d2 = self.problem.map.matrix_shape
-        highest = min(d1, d2, self.limit or d1 + d2)
+        highest = min(*self.problem.map.matrix_shape, self.limit or np.inf)
+        point = self._at_rank(point)
+        if not point.tractable:
+            return Minimum(point, np.zeros(self.problem.map.m) if near is None else near, np.nan)
         while True:
-            point = self._at_rank(point)
             y = point.multipliers(near)
             test = rank_test(point, y)
-            wider = None
-            if test.excess > 1 + _RANK_EXCESS and point.width < highest:
-                wider = self._widened(point, test.left, test.right)
+            found = Minimum(point, y, max(test.excess - 1, 0.0))
+            if test.excess <= 1 + _RANK_EXCESS or point.width >= highest:
+                return found
+            wider = self._widened(point, test.left, test.right)
             if wider is None:
-                return Minimum(point, y, max(test.excess - 1, 0.0))
-            point = wider
+                return found
+            point = self._at_rank(wider, slack=0.0)
+            if point.value >= found.point.value * (1 - _EQUAL):  # back where it came from
+                return found
 
-    def _at_rank(self, point: ZeroLossPoint) -> ZeroLossPoint:
-        """The minimum near a point at its rank, or at the lower rank it tends to."""
-        while point.freedom > 0 and point.x.size * self.problem.map.m <= _MOST_UNKNOWNS:
-            thin = [_THIN]
+    def _at_rank(self, point: ZeroLossPoint, slack: float = 1e-9) -> ZeroLossPoint:
+        """The minimum near a point at its rank, or at the lower rank it tends to.
 
-            def leave(current: ZeroLossPoint, thin: list[float] = thin) -> bool:
-                self._watched(current)
-                s = np.linalg.svd(current.matrix, compute_uv=False)
-                if s[current.width - 1] > thin[0] * s[0]:
-                    return False
-                thin[0] = 0.2 * s[current.width - 1] / s[0]
-                return True
+        A smallest singular value is dropped as soon as that raises the trace by no more than the fraction `slack`.
+        """
+        threshold = _THIN
 
-            while True:
-                point = newton(point, 1e-3 * self.tol, leave)
-                s = np.linalg.svd(point.matrix, compute_uv=False)
-                if point.width == 1 or s[point.width - 1] > 5.001 * thin[0] * s[0]:
-                    return point
-                lower = self._fitted(point.matrix, point.width - 1)
-                if lower is not None and lower.value <= point.value * (1 + 1e-9):
-                    point = lower
-                    break
-                if point.stationarity <= 1e-3 * self.tol:
-                    return point
+        def thin(current: ZeroLossPoint) -> bool:
+            self._watched(current)
+            return _thickness(current) <= threshold
+
+        while point.tractable and point.freedom > 0:
+            point = newton(point, 1e-3 * self.tol, thin)
+            thickness = _thickness(point)
+            if thickness > threshold:
+                return point
+            lower = self._fitted(point.matrix, point.width - 1)
+            allowed = slack if thickness > _VANISHED else 1e-9
+            if lower is not None and lower.value <= point.value * (1 + allowed):
+                point, threshold = lower, _THIN
+            else:
+                threshold = 0.2 * thickness
         self._watched(point)
         return point
 
     def _widened(self, point: ZeroLossPoint, left: np.ndarray, right: np.ndarray) -> ZeroLossPoint | None:
-        """A point of the next rank with a smaller value, in the direction of ``left @ right.T``; ``None`` where none is found."""
+        """A point of the next rank with a smaller value, towards ``left @ right.T``; ``None`` where none is found."""
         s = np.linalg.svd(point.matrix, compute_uv=False)
         direction = left @ right.T
         direction *= s[0] / np.linalg.norm(direction)
-        for exponent in range(1, 6):
+        for exponent in range(1, 9):
             wider = self._fitted(point.matrix + 0.2**exponent * direction, point.width + 1)
-            if wider is not None and wider.value < point.value * (1 - 1e-12):
+            if wider is not None and wider.value < point.value * (1 - _EQUAL):
                 return wider
         return None
 
-    def _watched(self, point: ZeroLossPoint) -> bool:
+    def _watched(self, point: ZeroLossPoint) -> None:
         self.latest = point
         record = {
             "iteration": float(len(self.records)),
             "seconds": time.perf_counter() - self.started,
             "start": float(self.index),
             "value": point.value,
-            "stationarity": point.stationarity,
+            "stationarity": point.stationarity if point.tractable else np.nan,
             "feasibility": point.misfit,
             "rank": float(point.width),
         }
@@ -322,10 +334,17 @@ class Search:
             )
         if self.callback is not None:
             self.callback(dict(record))
-        return False
 
 
-def _judged(A: MeasurementMap, b: np.ndarray, frame: Frame, search: Search) -> Solution:
+def _thickness(point: ZeroLossPoint) -> float:
+    """The smallest singular value over the largest; 1 at rank one, which cannot fall."""
+    s = np.linalg.svd(point.matrix, compute_uv=False)
+    return float(s[point.width - 1] / s[0])
+
+
+def _judged(
+    A: MeasurementMap, b: np.ndarray, frame: Frame, search: Search, left: np.ndarray, right: np.ndarray
+) -> Solution:
     """The best minimum in the user's units, with its certificate, computed from what is returned, and the verdict."""
     depth, problem, best = search.problem.depth, search.problem, search.best
     for record in search.records:
@@ -337,9 +356,11 @@ def _judged(A: MeasurementMap, b: np.ndarray, frame: Frame, search: Search) -> S
             certificate = Certificate(1.0, proof="nothing was found")
             layers = [np.zeros((1, A.matrix_shape[1])), np.zeros((A.matrix_shape[0], 1))]
             return _padded(Solution(layers, np.inf, status, message, certificate, search.history, _METHOD), depth)
-        best = Minimum(search.latest, search.latest.multipliers(), np.nan)
+        y = search.latest.multipliers() if search.latest.tractable else np.zeros(problem.map.m)
+        best = Minimum(search.latest, y, np.nan)
     share = frame.size ** (1 / depth)
     layers = [share * layer for layer in best.point.layers]
+    layers[0], layers[-1] = layers[0] @ right.T, left @ layers[-1]
     value = trace(layers, A)
     product = _product(layers)
     fibre = induced_regularizer(product, A, depth)
@@ -357,9 +378,8 @@ def _judged(A: MeasurementMap, b: np.ndarray, frame: Frame, search: Search) -> S
         feasibility,
         lower,
         gap if feasibility <= 10 * FEASIBLE else np.nan,
-        # From units in which A and b are ordinary: the trace over the data.
         multipliers * (_units(A, frame, depth) / frame.level),
-        max(best.point.stationarity, best.excess),
+        float(np.maximum(best.point.stationarity, best.excess)) if best.point.tractable else np.nan,
         curvature=best.curvature,
         fibre_gap=max(value / fibre.value - 1, 0.0) if fibre.value > 0 else 0.0,
         direction=fibre.certificate.direction,
@@ -383,9 +403,11 @@ def _outcome(search: Search, best: Minimum, certificate: Certificate, fibre: Sta
         status = Status.GAP_OPEN if limit is None else Status.RANK_EXCLUDED
         return status, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
     if fibre is Status.UNATTAINED:
-        return Status.UNATTAINED, "No layers attain the least trace of this matrix: they diverge along the direction of the certificate."
+        diverging = "they diverge along the direction of the certificate"
+        return Status.UNATTAINED, f"No layers attain the least trace of this matrix: {diverging}."
     if certificate.gap <= tol:
-        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than a relative {certificate.gap:.1e}."
+        better = f"a relative {abs(certificate.gap):.1e}"
+        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {better}."
     found = search.distinct()
     seen = (
         f"{len(search.minima)} starts led to {found} minim{'um' if found == 1 else 'a'}; the lower bound, which holds whatever "
@@ -393,7 +415,9 @@ def _outcome(search: Search, best: Minimum, certificate: Certificate, fibre: Sta
     )
     if best.excess > 0 and limit is not None and best.point.width >= limit:
         return Status.RANK_LIMITED, f"The best found of rank {limit}; a higher rank would be flatter. {seen}"
-    if certificate.stationarity <= tol and not certificate.curvature < -_NEGATIVE:
+    if not best.point.tractable:
+        return Status.GAP_OPEN, f"Too large for Newton steps: the best of the convex problems that were solved. {seen}"
+    if best.point.stationarity <= tol and best.excess <= _RANK_EXCESS and not certificate.curvature < -_NEGATIVE:
         return Status.STATIONARY, f"A minimum to second order and across ranks to first order. {seen}"
     return Status.GAP_OPEN, f"Stopped at a relative stationarity of {certificate.stationarity:.1e}. {seen}"
 
@@ -425,12 +449,12 @@ def _random_weight(d: int, rng: np.random.Generator) -> np.ndarray:
     return Q * np.exp(_SPREAD * rng.standard_normal(d))
 
 
-def _inverse_weight(moments) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _inverse_weight(moments, d: int) -> np.ndarray:  # type: ignore[no-untyped-def]
     """A `P` with ``P.T @ D^2 @ P = I`` for the mean `D^2` of the moments, each divided by its trace."""
-    total = 0.0
+    total = np.zeros((d, d))
     for moment in moments:
-        dense = moment.array @ np.eye(moment.array.shape[0])
-        total = total + dense / np.trace(dense)
+        dense = moment.array @ np.eye(d)
+        total += dense / np.trace(dense)
     values, vectors = np.linalg.eigh((total + total.T) / 2)
     keep = values > values.size * np.finfo(float).eps * values[-1]
     return vectors[:, keep] / np.sqrt(values[keep])

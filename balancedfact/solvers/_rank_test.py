@@ -1,12 +1,13 @@
 r"""Whether a matrix of higher rank would be flatter: the first-order test across ranks.
 
-Let `E` have flattest layers, with :math:`X_j = \sum_i A_iB_j^\top B_jA_i^\top` (of the layers up to `j - 1`) and
-:math:`Y_j = \sum_i A_i^\top C_jC_j^\top A_i` at the hidden place `j`. For small `N` whose columns and rows are orthogonal to those of `E`,
+Let `E` have flattest layers, with :math:`X_j = \sum_i A_iB_{j-1}^\top B_{j-1}A_i^\top` and
+:math:`Y_j = \sum_i A_i^\top C_{j+1}C_{j+1}^\top A_i` on either side of the hidden place `j`. For small `N` whose columns and rows
+are orthogonal to those of `E`,
 
 .. math:: F(E + N) = F(E) + \tfrac4m\sum_{j=1}^{L-1}\Big(\langle G_j, N\rangle + \|Q_j^{1/2}NR_j^{1/2}\|_*\Big) + o(\|N\|),
 
-where :math:`G_j` is the gradient of :math:`\|X_j^{1/2}EY_j^{1/2}\|_*` and `Q_j`, `R_j` are the Schur complements of the part of `X_j`
-and `Y_j` that `E` occupies. No rank increase helps to first order exactly when the multipliers leave a `Z` that splits into
+where :math:`G_j` is the gradient of :math:`\|X_j^{1/2}EY_j^{1/2}\|_*` and `Q_j`, `R_j` are the Schur complements of the part of
+`X_j` and `Y_j` that `E` occupies. No rank increase helps to first order exactly when the multipliers leave a `Z` that splits into
 :math:`\sum_jQ_j^{1/2}T_jR_j^{1/2}` with all :math:`\|T_j\|\le1`. The split is found by alternating projections with a dual
 update (the alternating direction method of multipliers); a split is a proof, its absence is not.
 """
@@ -24,7 +25,7 @@ _ROUNDS = 300
 
 
 class RankTest(NamedTuple):
-    """`excess` is at most 1 where no rank increase helps to first order; `left`, `right` span the direction to try if one does."""
+    """`excess` is at most 1 where no rank increase helps to first order; else ``left @ right.T`` is a direction to try."""
 
     excess: float
     left: np.ndarray

@@ -2,8 +2,8 @@ r"""Newton's method for the trace of the Hessian over the layers of a fixed widt
 
 With the trace `T`, multipliers `y` and :math:`S = \mathcal A^*(y)`, a step minimises the quadratic model of the Lagrangian
 :math:`T(W) - \langle S, W_L\cdots W_1\rangle` over the kernel of the Jacobian `J` of :math:`W\mapsto\mathcal A(W_L\cdots W_1)`,
-by conjugate gradients in a trust region (Steihaug 1983); Gauss-Newton steps lead back onto the data. The trace does not change
-along ``(W_j) -> (Q_j W_j Q_{j-1}.T)`` with orthogonal `Q_j`; conjugate gradients never leave the complement of those directions.
+by conjugate gradients in a trust region (Steihaug 1983); Gauss-Newton steps lead back onto the data. The trace does not
+change along ``(W_j) -> (Q_j W_j Q_{j-1}.T)`` with orthogonal `Q_j`, which conjugate gradients leave alone near a minimum.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from balancedfact.curvature._trace_derivatives import Sensitivities
 from balancedfact.measurements import MeasurementMap, SecondMoment
 
 _DEPENDENT = 1e-9  # singular values of the Jacobian below this fraction of the largest count as zero
+_MOST_ENTRIES = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
 _MOST_PRODUCTS = 1000  # Hessian products in one step
 _FITTED = 1e-12  # relative residual beyond which a point does not count as fitting
 _ROUNDING = 1e-11  # a change of the value below this fraction of it is not told from rounding error
@@ -57,6 +58,11 @@ class ZeroLossPoint:
     @property
     def width(self) -> int:
         return self.shapes[0][0]
+
+    @property
+    def tractable(self) -> bool:
+        """Whether the constraint is small enough to be linearised."""
+        return self.x.size * self.problem.map.m <= _MOST_ENTRIES
 
     @property
     def misfit(self) -> float:
