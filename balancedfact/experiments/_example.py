@@ -38,14 +38,15 @@ def write_report(out: Path, content: dict[str, Any]) -> None:
 
 
 def solution_report(solution: Solution) -> dict[str, Any]:
-    """The numbers of a solution for a report."""
+    """The numbers of a solution for a report, without those that do not apply."""
+    certificate = {name: number for name, number in solution.certificate.to_dict().items() if number == number}
     return {
         "status": solution.status.value,
         "method": solution.method,
         "value": solution.value,
         "rank": solution.layers[0].shape[0],
         "iterations": len(solution.history.get("iteration", ())),
-    } | solution.certificate.to_dict()
+    } | certificate
 
 
 def print_errors(title: str, columns: list[str], rows: dict[str, list[float]]) -> None:

@@ -200,7 +200,7 @@ _RESIDUAL_SCALES = {
     "paper": _RESIDUAL | {"steps": [[step, 4000, 20] for step, _, _ in _PAPER_STEPS]},
     "quick": _RESIDUAL | {"steps": [[step, 1500, 6] for step, _, _ in _PAPER_STEPS]},
 }
-_NO_HISTORY = {"history_steps": []}
+_NO_HISTORY: dict[str, Any] = {"history_steps": []}
 
 FIGURE_1 = Experiment(
     "mc-1",
