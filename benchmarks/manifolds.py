@@ -161,8 +161,8 @@ def svd(task: tuple[int, int, int], iterative: bool) -> Solver:
 
 
 def shares(task: tuple[int, int, int]) -> Solver:
-    """What part of a search is spent in the cost and its derivatives, in the manifold, and in pymanopt with the layer over
-    it.""" from balancedfact.manifolds import BalancedPairs
+    """What part of a search goes into the cost, the manifold, the bound, and pymanopt with the layer over it."""
+    from balancedfact.manifolds import BalancedPairs
     from balancedfact.solvers._balanced_approximation import _Target
 
     M, _ = matrix(task)
@@ -238,8 +238,8 @@ def depth_table() -> str:
 
 
 def condition(M: np.ndarray, depth: int) -> float:
-    """Largest over smallest nonzero eigenvalue of the Riemannian Hessian of R(W) at the minimum, on the orbit of the rank of
-    M.""" import pymanopt
+    """Largest over smallest nonzero eigenvalue of the Riemannian Hessian of R(W) at the minimum, at the width of the rank."""
+    import pymanopt
 
     from balancedfact.solvers._flattest_factorization import _Orbit
 
