@@ -23,8 +23,8 @@ from balancedfact.measurements import MeasurementMap, RankOne
 _TYPICAL_USES = 100
 # Matrix entries of the measurements that are handled at a time.
 _CHUNK = 2**23
-# Multiplications per Newton step up to which a block elimination along the chain is taken.
-_AFFORDABLE = 3e8
+# Multiplications per Newton step up to which factoring its matrix is as fast as conjugate gradients, and is affordable.
+_SMALL, _AFFORDABLE = 1e6, 1e9
 
 
 class Coupling(Protocol):
@@ -172,17 +172,21 @@ def one_operator(map: MeasurementMap) -> OneOperator:
     return OneOperator(total * (space.weight[:, None] / 2 * space.weight), space)
 
 
-def eliminable(size: int, depth: int) -> bool:
-    """Whether the Newton matrix of the chain is small enough to be factored."""
-    return (depth - 1) * (size * (size + 1) / 2) ** 3 <= _AFFORDABLE
+def affordable(size: int, depth: int) -> bool:
+    """Whether the Newton matrix of the chain can be factored, if need be."""
+    return _factoring(size, depth) <= _AFFORDABLE
+
+
+def _factoring(size: int, depth: int) -> float:
+    return (depth - 1) * (size * (size + 1) / 2) ** 3
 
 
 def compress(map: MeasurementMap, depth: int) -> Coupling:
-    """The coupling in the form that suits its size: exact where `r` is small, and otherwise the one that takes less time."""
+    """The coupling in the form that takes the least time."""
     r, m = map.matrix_shape[0], map.m
     if depth == 2:  # no middle terms
         return ManyMatrices(map)
-    if eliminable(r, depth):
+    if _factoring(r, depth) <= _SMALL:
         return few_matrices(map)
     each = m * r**2 if isinstance(map, RankOne) else m * r**3
     uses = _TYPICAL_USES * depth

@@ -27,7 +27,7 @@ _LONGEST = 4.0
 _LONG = 0.2
 # Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
 # rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
-_MODERATE, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
+MODERATE, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
 _MOST_STEPS = 300
 
 
@@ -70,7 +70,7 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
             records.append(record)
             report(record)
             best = point if point.gap <= best.gap else best
-            moderate = point if point.spread <= _MODERATE else moderate
+            moderate = point if point.spread <= MODERATE else moderate
             if point.gap <= tol:
                 verdict = Verdict.MINIMUM
                 break

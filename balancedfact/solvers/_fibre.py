@@ -10,8 +10,8 @@ import numpy as np
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import trace
 from balancedfact.measurements import Entries, MeasurementMap
-from balancedfact.solvers._chain import Chain, compress, stacks
-from balancedfact.solvers._chain_newton import Verdict, minimise
+from balancedfact.solvers._chain import Chain, FewMatrices, affordable, compress, few_matrices, stacks
+from balancedfact.solvers._chain_newton import MODERATE, Verdict, minimise
 
 _EPS = np.finfo(float).eps
 # Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
@@ -96,7 +96,12 @@ class Fibre:
             if callback is not None:
                 callback(dict(record))
 
-        run = minimise(chain, max(tol, 16 * self.depth * _EPS), report)
+        tol = max(tol, 16 * self.depth * _EPS)
+        run = minimise(chain, tol, report)
+        doubtful = run.verdict in (Verdict.UNATTAINED, Verdict.STALLED) or run.point.spread > MODERATE
+        if doubtful and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):
+            # Moments have lost the small parts of ill-conditioned points: once more, with the matrices themselves.
+            run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, report)
         point = moderate = run.point
         direction = np.empty(0)
         if run.verdict is Verdict.UNATTAINED:

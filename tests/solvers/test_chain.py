@@ -84,6 +84,7 @@ def test_measurements_are_taken_in_chunks(monkeypatch, rng):
 
 def test_form_is_chosen_by_size(rng):
     assert isinstance(compress(Dense(np.ones((50, 6, 6))), 10), FewMatrices)
+    assert isinstance(compress(Dense(np.ones((50, 6, 6))), 2), ManyMatrices)
     assert isinstance(compress(Dense(np.ones((2, 30, 30))), 10), ManyMatrices)
     assert isinstance(compress(Dense(np.ones((100, 30, 30))), 10), OneOperator)
     assert isinstance(compress(RankOne(*np.ones((2, 100, 30))), 10), ManyMatrices)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import balancedfact as bf
 from balancedfact.measurements import Dense, Entries, bilinear, gaussian
+from balancedfact.solvers import _chain
 from tests.bad_input import bad, not_arrays
 from tests.maps import BUILT_IN, DERIVED, cases, entries
 from tests.oracles import trace_terms
@@ -139,6 +140,21 @@ def test_certificate_is_right_for_any_map(case, depth, data):
     if rank:
         others = [random_layers(M, depth, rank + k, rng, spread) for k, spread in [(0, 0.01), (0, 1.0), (2, 0.3)]]
         assert certificate.lower_bound <= min(np.sum(trace_terms(layers, matrices)) for layers in others) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("rank", [9, 12])
+def test_problem_that_proves_degenerate_is_solved_again_with_care(rank, monkeypatch, rng):
+    monkeypatch.setattr(_chain, "_SMALL", 0)
+    frame = np.linalg.qr(rng.standard_normal((rank + 3, rank + 3)))[0]
+    B = np.zeros((rank + 3, rank + 3))
+    B[2:rank, 2:rank] = np.diag(1.0 + rng.random(rank - 2))
+    B[:2, rank:], B[rank:, :2] = rng.standard_normal((2, 3)), rng.standard_normal((3, 2))
+    M = frame[:, :rank] @ frame[:, :rank].T
+    solution = bf.induced_regularizer(M, Dense((frame @ B @ frame.T)[None]), 5)
+    hoelder = 10 * np.sum(np.diag(B)[2:rank] ** 2)
+    assert solution.status is Status.UNATTAINED
+    assert solution.certificate.lower_bound == pytest.approx(hoelder, rel=1e-9)
+    assert solution.value == pytest.approx(hoelder, rel=1e-6)
 
 
 @given(case=cases(*BUILT_IN.values(), largest=4, edges=("none",)), depth=st.integers(2, 5))
@@ -279,14 +295,17 @@ def test_nilpotent_measurement_has_infimum_zero(depth, turned, rng):
     assert solution.certificate.direction.shape == (depth - 1, 3, 3)
 
 
-def test_several_nilpotent_measurements_on_the_large_path(rng):
-    rank, d = 22, 30  # conjugate gradients
+@pytest.mark.parametrize("careful", [False, True])
+def test_several_nilpotent_measurements_of_large_rank(careful, monkeypatch, rng):
+    monkeypatch.setattr(_chain, "_AFFORDABLE", np.inf if careful else 0)
+    rank, d = 14, 20
     K = np.triu(rng.standard_normal((2, rank, rank)), 1)
     stack = np.zeros((2, d, d))
     stack[:, :rank, :rank] = K.transpose(0, 2, 1)
-    stack[:, rank:, :rank], stack[:, :rank, rank:] = rng.standard_normal((2, 8, rank)), rng.standard_normal((2, rank, 8))
+    stack[:, rank:, :rank], stack[:, :rank, rank:] = rng.standard_normal((2, 6, rank)), rng.standard_normal((2, rank, 6))
     M = np.diag(np.append(np.ones(rank), np.zeros(d - rank)))
     solution = bf.induced_regularizer(M, Dense(stack), 20)
+    assert isinstance(_chain.compress(Dense(stack), 20), _chain.ManyMatrices)
     assert solution.status is Status.UNATTAINED
     assert np.isfinite(solution.value)
     assert solution.certificate.feasibility <= 1e-9
