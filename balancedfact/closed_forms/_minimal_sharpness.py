@@ -71,7 +71,7 @@ def minimal_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
     >>> bf.closed_forms.minimal_sharpness(np.eye(3), [0.0, 1.0, 0.0], depth=10)
     20.0
     >>> print(round(bf.closed_forms.minimal_sharpness(np.diag([4.0, 1.0]), [0.6, 0.8], depth=2), 6))
-    10.815374
+    10.708193
     """
     values, _, coefficients, scale, size = spectrum(covariance, w)
     L = as_count(depth, "depth", least=2)

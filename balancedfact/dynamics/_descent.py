@@ -163,7 +163,7 @@ def regression_descent(
     >>> start = bf.dynamics.gaussian_layers([2] * 5 + [1], np.full(100, 0.5), rng=0)
     >>> steps = np.linspace(0.01, 1.0, 100)
     >>> runs = bf.dynamics.regression_descent(start, np.eye(2), [1.0, 0.0], step=steps, iterations=2000)
-    >>> 0 < np.count_nonzero(runs.diverged >= 0) < 100
+    >>> bool(0 < np.count_nonzero(runs.diverged >= 0) < 100)
     True
     """
     stack, sigma, target, p = as_regression(layers, covariance, w, readout)
