@@ -1,4 +1,4 @@
-"""Solvers: the flattest factorization that fits the data, with a certificate."""
+"""Solvers: flat, balanced and norm-minimal factorizations, each with its certificate."""
 
 from balancedfact.solvers._balanced_approximation import balanced_approximation
 from balancedfact.solvers._flat_minimum import flat_minimum
@@ -10,17 +10,11 @@ from balancedfact.solvers._riemannian import riemannian_minimum
 
 __all__ = [
     "PenaltyPath",
-    "flat_minimum",
-    "induced_regularizer",
-    "induced_regularizer_gradient",
-    "norm_minimum",
-    "select_penalty",
-]
-__all__ = [
-    "PenaltyPath",
     "balanced_approximation",
     "flat_minimum",
     "flattest_factorization",
+    "induced_regularizer",
+    "induced_regularizer_gradient",
     "norm_minimum",
     "riemannian_minimum",
     "select_penalty",
