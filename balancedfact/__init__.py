@@ -1,7 +1,7 @@
 """Of all the factorizations that fit the data, which one is flat, balanced or norm-minimal, and how do you know?"""
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Certificate, Solution, Status
@@ -34,7 +34,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in ("dynamics", "manifolds", "plots"):  # numba, pymanopt and matplotlib are imported only by those who use them
         return import_module(f"balancedfact.{name}")
+    if name in ("Comparison", "compare"):
+        return getattr(import_module("balancedfact.comparison"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

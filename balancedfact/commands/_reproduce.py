@@ -13,8 +13,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "reproduce",
         help="reproduce published figures",
-        description="Reproduce published figures. Each leaves FIGURE.csv, FIGURE.png and FIGURE.json (provenance) in DIR. A run "
-        "that was stopped, or killed, goes on where it was when the same command is given again.",
+        description="Reproduce published figures. Each leaves FIGURE.csv, FIGURE.png and FIGURE.json (provenance) in DIR. A "
+        "run that was stopped, or killed, goes on where it was when the same command is given again.",
         epilog="example: balancedfact reproduce mc-1 mc-2 --scale quick --out figures",
     )
     parser.add_argument("figures", metavar="FIGURE", nargs="*", help="which figures; all by default, --list shows them")

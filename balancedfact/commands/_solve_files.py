@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from balancedfact import __version__, plots
-from balancedfact._files import replacing
+from balancedfact._files import replacing, write_json
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact.io import Problem
 from balancedfact.measurements import Entries
@@ -71,9 +70,7 @@ def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str
     """Write every file, each whole or not at all, the solution first; their names."""
     out.mkdir(parents=True, exist_ok=True)
     solution.save(out / "solution.npz")
-    with replacing(out / "report.json") as partial:
-        text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_json(out / "report.json", content)
     pictures: dict[str, Callable[[], Figure]] = {
         "singular_values.png": lambda: _singular_values(solution),
         "gap.png": lambda: _gap(solution),
@@ -124,17 +121,6 @@ def _describe(problem: Problem) -> str:
     seen = np.unique(np.ravel_multi_index((A.rows, A.cols), A.matrix_shape)).size
     repeated = f", {A.m} observations in all" if A.m > seen else ""
     return f"{seen} entries of a {d1} x {d2} matrix, {seen / (d1 * d2):.3g} of them{repeated}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` with what JSON has no number for made ``null`` (not a number) or a string (infinite)."""
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, (float, np.floating)) and not np.isfinite(value):
-        return None if np.isnan(value) else str(float(value))
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _singular_values(solution: Solution) -> Figure:

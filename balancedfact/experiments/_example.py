@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from balancedfact import __version__
-from balancedfact._files import replacing
+from balancedfact._files import write_json
 from balancedfact.solution import Solution
 
 
@@ -33,20 +32,18 @@ def write_report(out: Path, content: dict[str, Any]) -> None:
     """Write ``report.json`` with the versions that produced it."""
     versions = {name: version(name) for name in ("numpy", "scipy", "matplotlib")}
     versions |= {"python": platform.python_version(), "balancedfact": __version__}
-    with replacing(out / "report.json") as partial:
-        partial.write_text(json.dumps(content | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "report.json", content | {"versions": versions})
 
 
 def solution_report(solution: Solution) -> dict[str, Any]:
-    """The numbers of a solution for a report, without those that do not apply."""
-    certificate = {name: number for name, number in solution.certificate.to_dict().items() if number == number}
+    """The numbers of a solution for a report."""
     return {
         "status": solution.status.value,
         "method": solution.method,
         "value": solution.value,
         "rank": solution.layers[0].shape[0],
         "iterations": len(solution.history.get("iteration", ())),
-    } | certificate
+    } | solution.certificate.to_dict()
 
 
 def print_errors(title: str, columns: list[str], rows: dict[str, list[float]]) -> None:

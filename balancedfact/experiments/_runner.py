@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from balancedfact import __version__
-from balancedfact._files import replacing
+from balancedfact._files import replacing, write_json
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
 
@@ -90,8 +90,7 @@ def reproduce(
         | {"python": platform.python_version(), "balancedfact": __version__},
         "machine": {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
-    with replacing(out / f"{experiment.name}.json") as partial:
-        partial.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    write_json(out / f"{experiment.name}.json", provenance)
     store.remove()
     return table
 

@@ -44,6 +44,7 @@ def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
     # Test inputs are standard normal: the expected test error is the squared distance to the truth plus the noise.
     with np.errstate(over="ignore", invalid="ignore"):  # some runs diverged
         test = np.sum((runs.matrix[:, 0] - data.truth) ** 2, axis=-1) + data.noise
+    repetitions = unit["repetitions"] * len(settings["scales"])
     return [
         {
             "kind": "run",
@@ -57,7 +58,7 @@ def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
             "sharpness_after": sharpness[-1],
         }
         for scale, repetition, diverged, risk, error, sharpness in zip(
-            scales, unit["repetitions"] * len(settings["scales"]), runs.diverged, runs.loss, test, runs["sharpness"], strict=True
+            scales, repetitions, runs.diverged, runs.loss, test, runs["sharpness"], strict=True
         )
     ]
 
@@ -103,7 +104,7 @@ _SETTINGS = {
 FIGURE_6 = Experiment(
     "mc-6",
     "Marion and Chizat 2024, Figure 6",
-    "Underdetermined regression: sharpness after training against the scale of the start, and generalisation against sharpness.",
+    "Underdetermined regression: sharpness after training against the scale of the start, and generalisation against it.",
     {
         "paper": _SETTINGS | {"steps": [[0.001, 40000, 100], [0.004, 10000, 20], [0.01, 4000, 20]]},
         "quick": _SETTINGS | {"steps": [[0.001, 20000, 7], [0.004, 6000, 7], [0.01, 3000, 7]]},

@@ -1,0 +1,49 @@
+"""``balancedfact compare``: every way to a factorization of the data in a file, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from balancedfact._validate import as_count
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand to those of the command line."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="put every way to a factorization of the data in a file side by side",
+        description="Put closed forms, the certified solver, a Riemannian search, gradient flow, SGD and label-noise SGD side "
+        "by side on the problem in FILE. Prints a table and writes comparison.json and comparison.png.",
+        epilog="example: balancedfact compare problem.npz --depth 3 --out comparison",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as for balancedfact solve")
+    parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -comparison, here)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, write and print; the exit status."""
+    as_count(args.depth, "--depth", least=2)
+    as_count(args.seed, "--seed", least=0)
+    from matplotlib.figure import Figure
+
+    import balancedfact as bf
+    from balancedfact._files import replacing, write_json
+    from balancedfact.io import read_problem
+
+    problem = read_problem(args.file)
+    table = bf.compare(problem.A, problem.b, args.depth, truth=problem.truth, rng=args.seed)
+    print(table)
+    out = args.out or Path(f"{args.file.stem}-comparison")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "comparison.json", table.to_dict())
+    with bf.plots.style(), replacing(out / "comparison.png") as partial:
+        figure = Figure(figsize=(12, 3.2), layout="constrained")
+        bf.plots.comparison(figure.subplots(1, 4, sharey=True), table)
+        figure.savefig(partial, format="png")
+    print(f"files  {out}: comparison.json, comparison.png")
+    return 0

@@ -1,0 +1,123 @@
+"""The comparison: every number of every row from its definition, and what the theory says of the rows."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact import comparison
+from tests import oracles
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "_STEPS", 2000)
+        yield
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def problem(request):
+    rng = np.random.default_rng(3)
+    truth = rng.standard_normal((4, 1)) @ rng.standard_normal((1, 4))
+    A = bf.measurements.gaussian(13, truth.shape, rng)
+    return A, A(truth), truth, bf.compare(A, A(truth), request.param, truth=truth, rng=5)
+
+
+METHODS = [
+    "analytic",
+    "certified",
+    "Riemannian",
+    "flow, small start",
+    "flow, residual start",
+    "SGD",
+    "label-noise SGD",
+]
+
+
+def test_numbers_are_those_of_the_definitions(problem):
+    A, b, truth, table = problem
+    assert [row.method for row in table.rows] == METHODS
+    for row in table.rows:
+        W = row.layers
+        E = W[0]
+        for layer in W[1:]:
+            E = layer @ E
+        hessian = oracles.hessian(W, A.matrices, b)
+        assert row.fit == pytest.approx(np.linalg.norm(A(E) - b) / np.linalg.norm(b), rel=1e-6, abs=1e-14)
+        assert row.sharpness == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-6)
+        sizes = [layer.size for layer in W]
+        if len(W) == 2:  # the squared error is m times the mean; the trace of each block over the rows of its factor
+            first, second = np.trace(hessian[: sizes[0], : sizes[0]]), np.trace(hessian[sizes[0] :, sizes[0] :])
+            assert row.trace == pytest.approx(A.m * (first / 4 + second / 4), rel=1e-9)
+        else:
+            assert row.trace == pytest.approx(np.trace(hessian), rel=1e-9)
+        assert row.nuclear_norm == pytest.approx(np.linalg.norm(E, "nuc"), rel=1e-9)
+        assert row.error == pytest.approx(np.linalg.norm(E - truth) / np.linalg.norm(truth), rel=1e-6, abs=1e-14)
+        norms = [np.linalg.norm(layer) ** 2 for layer in W]
+        gaps = [np.linalg.norm(up.T @ up - low @ low.T) for low, up in pairwise(W)]
+        assert row.imbalance == pytest.approx(max(gaps) / max(norms), rel=1e-6, abs=1e-14)
+        assert row.rank_one == pytest.approx(min(np.linalg.norm(w, 2) ** 2 / n for w, n in zip(W, norms, strict=True)))
+        assert 0 <= row.alignment <= 1 + 1e-12
+        assert row.seconds >= 0
+
+
+def test_theory_says_which_rows_agree(problem):
+    _, _, _, table = problem
+    certified = table["certified"]
+    assert table["Riemannian"].trace == pytest.approx(certified.trace, rel=1e-5)
+    for row in table.rows:
+        if row.fit < 1e-8:
+            assert row.trace >= certified.trace * (1 - 1e-6)
+    assert table["flow, small start"].imbalance < table["flow, residual start"].imbalance
+    assert certified.rank < 4
+    assert table["flow, residual start"].fit < 1e-8
+
+
+def test_prints_a_row_for_every_method_and_is_plain_data(problem):
+    _, _, _, table = problem
+    lines = str(table).splitlines()
+    assert len(lines) == 1 + len(METHODS)
+    assert all(line.startswith(method) for line, method in zip(lines[1:], METHODS, strict=True))
+    assert "error" in lines[0]
+    content = table.to_dict()
+    assert content["depth"] == table.depth
+    assert [row["method"] for row in content["rows"]] == METHODS
+    assert all(isinstance(value, (float, int, str)) for row in content["rows"] for value in row.values())
+    with pytest.raises(KeyError):
+        table["nothing"]
+
+
+def test_rectangular_problems_without_a_truth_and_determinism():
+    A = bf.measurements.gaussian(9, (4, 3), rng=0)
+    b = A(np.outer(np.arange(4.0), np.ones(3)))
+    table, again = bf.compare(A, b, rng=2), bf.compare(A, b, rng=2)
+    assert "flow, residual start" not in [row.method for row in table.rows]
+    assert "error" not in str(table).splitlines()[0]
+    for one, other in zip(table.rows, again.rows, strict=True):
+        assert one.trace == other.trace
+        assert np.isnan(one.error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"A": "map"}, "A is str"),
+        ({"b": np.ones(4)}, r"b has shape \(4,\); expected \(9,\)"),
+        ({"b": np.zeros(9)}, "b is zero"),
+        ({"depth": 1}, "depth is 1"),
+        ({"truth": np.ones((3, 4))}, r"truth has shape \(3, 4\); expected \(4, 3\)"),
+    ],
+)
+def test_bad_input(change, message):
+    A = bf.measurements.gaussian(9, (4, 3), rng=0)
+    arguments = {"A": A, "b": A(np.ones((4, 3))), "depth": 2, "truth": None} | change
+    with pytest.raises(ValueError, match=message):
+        bf.compare(**arguments)
+
+
+def test_contradictory_data():
+    A = bf.measurements.Entries([0, 0], [1, 1], (2, 2))
+    with pytest.raises(ValueError, match="b contradicts itself"):
+        bf.compare(A, [1.0, 2.0])
