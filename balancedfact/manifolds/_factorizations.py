@@ -111,8 +111,8 @@ class Factorizations(LayerManifold):
             raise ValueError("M is zero; expected a matrix of rank at least 1")
         if min(sizes[1:-1]) < r:
             raise ValueError(
-                f"widths has a hidden width of {min(sizes[1:-1])}; expected at least {r}, the rank of M (if M is of low rank up "
-                "to errors larger than rounding, take its truncated singular value decomposition)"
+                f"widths has a hidden width of {min(sizes[1:-1])}; expected at least {r}, the rank of M (if M is of lower "
+                "rank up to errors larger than rounding, truncate its singular value decomposition)"
             )
         self._left, self._values, self._right = U[:, :r], s[:r], Vt[:r]
         super().__init__(

@@ -15,7 +15,7 @@ from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point,
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
 
 _EXACT = 1e-12  # the relative residual that a point may have
-_DRAWS = 20
+_DRAWS = 50
 
 
 class _Frame(NamedTuple):
@@ -84,8 +84,8 @@ class ZeroLoss(LayerManifold):
     on the null space of `J`, which contains every direction that leads along the set, and the retraction uses the
     pseudo-inverse. On the way to such a point the smallest eigenvalue of the Gram matrix falls in proportion to the distance
     of the end-to-end matrix from the set of matrices of rank `r`; `gram` shows it. First- and second-order optimizers of the
-    trace of the Hessian converged linearly all the same, to an error of about 1e-11 of the end-to-end matrix and a
-    feasibility of about 1e-12, where the least eigenvalue drowns in rounding. With hidden layers of width `r` the point
+    trace of the Hessian were seen to converge linearly all the same, to an error of about 1e-11 of the end-to-end matrix and
+    a feasibility of about 1e-12, where the least eigenvalue drowns in rounding. With hidden layers of width `r` the point
     is regular.
 
     References
@@ -216,7 +216,6 @@ class ZeroLoss(LayerManifold):
                 if np.diag(factor).min() > 1e-5 * np.diag(factor).max():
                     return _Frame(layers, before, after, np.linalg.inv(factor).T)
         values, vectors = np.linalg.eigh(gram)
-        values, vectors = values[-self._rank :], vectors[:, -self._rank :]
         keep = values > self.A.m * np.finfo(float).eps * values[-1]
         return _Frame(layers, before, after, vectors[:, keep] / np.sqrt(values[keep]))
 

@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pymanopt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymanopt.optimizers import ConjugateGradient, TrustRegions
 
@@ -102,6 +102,7 @@ def test_tangent_space_is_the_null_space_of_the_constraint_when_no_hidden_layer_
         assert manifold.dim == J.shape[1] - np.linalg.matrix_rank(J)
 
 
+@settings(max_examples=20)
 @given(WIDTHS, st.integers(0, 30))
 def test_passes_the_conformance_check(widths, seed):
     report = check_manifold(BalancedLayers(widths, rng=seed), seed)

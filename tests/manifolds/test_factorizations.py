@@ -4,7 +4,7 @@ import numpy as np
 import pymanopt
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymanopt.optimizers import ConjugateGradient, TrustRegions
 
@@ -88,6 +88,7 @@ def test_tangent_space_is_that_of_the_orbit(problem):
         assert manifold.dim == J.shape[1] - np.linalg.matrix_rank(J, 1e-9 * np.linalg.norm(J))
 
 
+@settings(max_examples=20)
 @given(problems(), st.integers(0, 30))
 def test_passes_the_conformance_check(problem, seed):
     M, widths, *_ = problem
