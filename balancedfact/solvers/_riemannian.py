@@ -61,8 +61,8 @@ def riemannian_minimum(
     problem : pymanopt.Problem
         Manifold and cost. Without a Hessian, differences of gradients take its place.
     optimizer : pymanopt optimizer, optional
-        Such as ``pymanopt.optimizers.ConjugateGradient(verbosity=0)``. Its own limits are respected. By default trust regions
-        whose radii suit the size of the starting point.
+        One that starts from a point, such as ``pymanopt.optimizers.ConjugateGradient(verbosity=0)``. Its own limits are
+        respected. By default trust regions whose radii suit the size of the starting point.
     initial : optional
         The point to start from; by default a random point of the manifold.
     tol : float
@@ -266,9 +266,13 @@ class Search:
             self.interrupted = True
             if self.point is None:
                 self.point, self.value = point, float(self.problem.cost(point))
+            elif self.best[1] < self.value:
+                self.point, self.value, self.gradient_norm = self.best
 
     def _run(self, point: Any, optimizer: Any) -> None:
         self._look(point)
+        if not np.isfinite(self.gradient_norm) or not np.isfinite(self.value):
+            return
         self._examine(_SCALE_STEPS)
         while True:
             if not self._small():
@@ -282,7 +286,7 @@ class Search:
             if not self.second_order:
                 return
             self._examine(_STEPS)
-            if not np.isfinite(self.gradient_norm) or len(self.records) >= self.limit:
+            if len(self.records) >= self.limit:
                 return
             if not self._escape(self.point, self.curvature) and not self._cross():
                 return
@@ -300,8 +304,6 @@ class Search:
 
     def _examine(self, steps: int) -> None:
         """The curvature at the current point, and from it the scale of the gradient."""
-        if not np.isfinite(self.gradient_norm):
-            return
         # A search that runs into zero keeps a scale.
         if not self.stretch:
             # How far a unit of the metric moves the numbers of the point, in some direction.
@@ -318,17 +320,20 @@ class Search:
     def _descend(self, optimizer: Any) -> None:
         from pymanopt.optimizers import TrustRegions
 
-        arguments: dict[str, float] = {}
         self.idle = self.rejected = 0
         self.best = self.point, self.value, self.gradient_norm
+        radii: dict[str, float] = {}
         if optimizer is None:
             # Only the limits of this class end the run: pymanopt's are in absolute units.
             # Inner iterations to the square of the gradient, the default, end in rounding errors, which curve along symmetries.
             optimizer = TrustRegions(
                 theta=0.5, verbosity=0, max_time=np.inf, max_iterations=sys.maxsize, min_gradient_norm=0.0, min_step_size=0.0
             )
-            arguments = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent / self.stretch or 1.0}
-        self.patience = _REJECTIONS if isinstance(optimizer, TrustRegions) else 0
+            radii = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent / self.stretch or 1.0}
+        trust = isinstance(optimizer, TrustRegions)
+        # Without `mininner` a residual that the first inner iteration makes zero is divided by.
+        arguments = {"mininner": 0, **radii} if trust else {}
+        self.patience = _REJECTIONS if trust else 0
         self.descending = True
         try:
             result = optimizer.run(self, initial_point=self.point, **arguments)
@@ -422,7 +427,8 @@ class Search:
         """The status and its sentence."""
         if self.interrupted:
             return Status.INTERRUPTED, "Interrupted; this is the best point so far."
-        assert self.curvature is not None
+        if self.curvature is None:
+            return Status.GAP_OPEN, f"Nothing to start from: {self.reason}."
         found = f"relative gradient {self.stationarity:.1e}, smallest relative curvature {self.curvature.ratio:.1e}"
         if self.curvature.ratio < -self.flat:
             return Status.GAP_OPEN, f"Stopped at a saddle ({found}): {self.reason}."
