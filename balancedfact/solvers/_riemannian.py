@@ -153,14 +153,15 @@ def _checked_start(manifold: Any, initial: Any) -> Any:
     """The starting point as the manifold lays it out, if shapes and numbers are right."""
     like = manifold.random_point()
     expected = parts_of(like)
+    several = isinstance(like, (list, tuple))
     try:
-        found = [np.array(part, dtype=float) for part in parts_of(initial)]
+        found = [np.array(part, dtype=float) for part in (initial if several else [initial])]
     except (TypeError, ValueError):
         raise ValueError("initial is not made of arrays of numbers; expected a point of the manifold") from None
     shapes, others = [part.shape for part in expected], [part.shape for part in found]
     if others != shapes or not all(np.isfinite(part).all() for part in found):
         raise ValueError(f"initial has parts of shapes {others}; expected finite parts of shapes {shapes}")
-    return type(like)(found) if isinstance(like, (list, tuple)) else found[0]
+    return type(like)(found) if several else found[0]
 
 
 def parts_of(point: Any) -> list[np.ndarray]:
