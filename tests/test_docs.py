@@ -36,7 +36,7 @@ def test_example_manifold_conforms_and_both_optimizers_agree(capsys):
             assert report.ok, f"sizes {sizes}, degree {degree}:\n{report}"
 
 
-@pytest.mark.parametrize("page", ["index.md", "guide/certificate.md"])
+@pytest.mark.parametrize("page", ["index.md", "guide/certificate.md", "guide/riemannian.md"])
 def test_code_on_pages_runs(page):
     A = bf.measurements.gaussian(30, (6, 5), rng=0)
     names = {"np": np, "A": A, "b": A(np.outer(np.arange(1.0, 7.0), np.ones(5)))}

@@ -26,7 +26,7 @@ from balancedfact.solvers._problem import NuclearProblem, Point, balanced
 from balancedfact.solvers._riemannian import Search
 
 _GROWTH = 5.0  # of rho, where the residual fell by less than this
-_STEEPEST = 1e7  # of rho over the first: data that are not reached then are out of reach for the width
+_STALLS = 3  # searches after which the residual has hardly fallen: the data are out of reach for the width
 _FIRST, _LAST = 1e-3, 1e-11  # relative gradients of the searches
 _MOST_STRICT = 1e-3  # by how much relative gradients follow rho at most
 _POINTS = 500  # at most, per search
@@ -73,7 +73,8 @@ def _at_one_width(
     norm, tol, before = float(np.linalg.norm(lagrangian.b)), _FIRST, np.inf
     problem, penalised = lagrangian.problem(L.shape[1]), lagrangian.q > 0
     first = lagrangian.restart()
-    while lagrangian.rho <= _STEEPEST * first or penalised:
+    stalls = 0
+    while stalls < _STALLS:
         last = tol == _LAST
         # The scale of the gradient grows with rho.
         search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, None)
@@ -95,6 +96,7 @@ def _at_one_width(
             tol = _LAST if last else _FIRST
         else:
             lagrangian.y = y
+            stalls += size > 0.7 * before
             if size > before / _GROWTH:
                 lagrangian.rho *= _GROWTH
             tol = max(_LAST, min(0.1 * tol, 0.1 * size / norm))
