@@ -20,8 +20,10 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._certified import _contradictory, certified_minimum
 from balancedfact.solvers._deep_bounds import multiplier_bound
-from balancedfact.solvers._frame import FEASIBLE, Contradiction, Frame
+from balancedfact.solvers._descent import descend
+from balancedfact.solvers._frame import FEASIBLE, Contradiction, Frame, unseen_part
 from balancedfact.solvers._induced_regularizer import induced_regularizer
+from balancedfact.solvers._problem import NuclearProblem, balanced_from_matrix
 from balancedfact.solvers._rank_test import rank_test
 from balancedfact.solvers._zero_loss_newton import DeepProblem, ZeroLossPoint, newton
 
@@ -257,8 +259,21 @@ class Search:
         point = self._flattest(X, rank)
         if point.misfit < 1e-14:
             return point
-        moved = point.moved(np.zeros_like(point.x))
-        return None if moved is None else self._flattest(moved.matrix, rank)
+        moved = point.moved(np.zeros_like(point.x)) if point.tractable else None
+        if moved is not None:
+            return self._flattest(moved.matrix, rank)
+        # Far from the data, or large: by descent on the residual, from layers as long as the data are.
+        A, b = self.problem.map, self.problem.b
+        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A._forward(point.matrix))))
+        accuracy = 1e-15 * self.problem.size
+        end = descend(A, b, 0.0, L[:, :rank], R[:, :rank], density=self.density, residual_tol=accuracy, max_products=1000)
+        fitted = self._flattest(end.L @ end.R.T, rank)
+        return fitted if fitted.misfit <= 1e-12 else None
+
+    @property
+    def density(self) -> float:
+        """The mean squared weight with which a matrix entry is measured."""
+        return NuclearProblem(self.problem.map, self.problem.b, 0.0).density
 
     def _descend(self, point: ZeroLossPoint, near: np.ndarray | None) -> Minimum:
         """Newton's method at the rank of the point, then at other ranks while that helps."""
@@ -386,7 +401,7 @@ def _judged(
         proof=proof,
     )
     status, message = _outcome(search, best, certificate, fibre.status)
-    return Solution(layers, value, status, message + frame.unseen, certificate, search.history, _METHOD)
+    return Solution(layers, value, status, message + unseen_part(A, problem.map.matrix_shape), certificate, search.history, _METHOD)
 
 
 def _units(A: MeasurementMap, frame: Frame, depth: int) -> float:

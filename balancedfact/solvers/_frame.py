@@ -31,6 +31,16 @@ class Contradiction(Exception):
         self.y = y
 
 
+def unseen_part(A: MeasurementMap, seen: tuple[int, int]) -> str:
+    """A sentence on what `A` does not see, when it sees a space of ``seen[0] x seen[1]`` matrices; empty if it sees all."""
+    missing = [d - r for d, r in zip(A.matrix_shape, seen, strict=True)]
+    if not any(missing):
+        return ""
+    names = ("row", "column") if isinstance(A, Entries) else ("left direction", "right direction")
+    parts = [f"{n} {name}{'s' * (n > 1)}" for n, name in zip(missing, names, strict=True) if n]
+    return f" No measurement sees {' and '.join(parts)}: flatness says nothing there, and the solution is zero."
+
+
 class Frame:
     """The normalised problem of a user's problem, and the way between the two.
 
@@ -114,14 +124,7 @@ class Frame:
     @cached_property
     def unseen(self) -> str:
         """A sentence on the directions that no measurement sees, empty if there are none."""
-        d1, d2 = self.A.matrix_shape
-        r1, r2 = self.white.map.matrix_shape
-        if (r1, r2) == (d1, d2):
-            return ""
-        one, many = ("row", "column") if isinstance(self.A, Entries) else ("left direction", "right direction")
-        missing = [f"{n} {name}{'s' * (n > 1)}" for n, name in ((d1 - r1, one), (d2 - r2, many)) if n]
-        unseen = f" No measurement sees {' and '.join(missing)}"
-        return f"{unseen}: flatness says nothing there, and the solution is zero."
+        return unseen_part(self.A, self.white.map.matrix_shape)
 
     def dual(self, y: np.ndarray) -> np.ndarray:
         """A dual vector of the normalised problem in the user's units."""
