@@ -88,10 +88,8 @@ def deep_flat_minimum(
     if not np.any(data):
         certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
         d1, d2 = A.matrix_shape
-        zero = Solution(
-            [np.zeros((1, d2)), np.zeros((d1, 1))], 0.0, Status.OPTIMAL, "The zero matrix is optimal.", certificate, {}, "closed form"
-        )
-        return _padded(zero, depth)
+        layers, message = [np.zeros((1, d2)), np.zeros((d1, 1))], "The zero matrix is optimal."
+        return _padded(Solution(layers, 0.0, Status.OPTIMAL, message, certificate, {}, "closed form"), depth)
     unit, fit = A._divided_by_scale(), frame.problem.map
     left, right = (vectors[:, values > 0] for values, vectors in (unit._left_root, unit._right_root))
     if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
@@ -401,7 +399,8 @@ def _judged(
         proof=proof,
     )
     status, message = _outcome(search, best, certificate, fibre.status)
-    return Solution(layers, value, status, message + unseen_part(A, problem.map.matrix_shape), certificate, search.history, _METHOD)
+    message += unseen_part(A, problem.map.matrix_shape)
+    return Solution(layers, value, status, message, certificate, search.history, _METHOD)
 
 
 def _units(A: MeasurementMap, frame: Frame, depth: int) -> float:

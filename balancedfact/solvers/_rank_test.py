@@ -1,15 +1,15 @@
 r"""Whether a matrix of higher rank would be flatter: the first-order test across ranks.
 
 Let `E` have flattest layers, with :math:`X_j = \sum_i A_iB_{j-1}^\top B_{j-1}A_i^\top` and
-:math:`Y_j = \sum_i A_i^\top C_{j+1}C_{j+1}^\top A_i` on either side of the hidden place `j`. For small `N` whose columns and rows
-are orthogonal to those of `E`,
+:math:`Y_j = \sum_i A_i^\top C_{j+1}C_{j+1}^\top A_i` on either side of the hidden place `j`. For small `N` whose columns and
+rows are orthogonal to those of `E`,
 
 .. math:: F(E + N) = F(E) + \tfrac4m\sum_{j=1}^{L-1}\Big(\langle G_j, N\rangle + \|Q_j^{1/2}NR_j^{1/2}\|_*\Big) + o(\|N\|),
 
 where :math:`G_j` is the gradient of :math:`\|X_j^{1/2}EY_j^{1/2}\|_*` and `Q_j`, `R_j` are the Schur complements of the part of
-`X_j` and `Y_j` that `E` occupies. No rank increase helps to first order exactly when the multipliers leave a `Z` that splits into
-:math:`\sum_jQ_j^{1/2}T_jR_j^{1/2}` with all :math:`\|T_j\|\le1`. The split is found by alternating projections with a dual
-update (the alternating direction method of multipliers); a split is a proof, its absence is not.
+`X_j` and `Y_j` that `E` occupies. No rank increase helps to first order exactly when the multipliers leave a `Z` that splits
+into :math:`\sum_jQ_j^{1/2}T_jR_j^{1/2}` with all :math:`\|T_j\|\le1`. The split is found by alternating projections with a
+dual update (the alternating direction method of multipliers); a split is a proof, its absence is not.
 """
 
 from __future__ import annotations

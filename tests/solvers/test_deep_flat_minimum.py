@@ -340,13 +340,13 @@ def test_bad_data_are_refused(b, rng):
 def test_bad_rank_limits_are_refused(count, rng):
     if count is None:
         return
-    with pytest.raises(ValueError, match="^max_rank is "):
+    with pytest.raises(ValueError, match=r"^max_rank is "):
         bf.flat_minimum(gaussian(2, (2, 2), rng), [1.0, 2.0], 3, max_rank=count)
 
 
 @pytest.mark.parametrize("seed", BAD_RNG)
 def test_bad_generators_are_refused(seed, rng):
-    with pytest.raises(ValueError, match="^rng is "):
+    with pytest.raises(ValueError, match=r"^rng is "):
         bf.flat_minimum(gaussian(2, (2, 2), rng), [1.0, 2.0], 3, rng=seed)
 
 
@@ -365,7 +365,7 @@ def test_bad_arguments_are_refused(arguments, message, rng):
 
 
 def test_a_map_is_needed():
-    with pytest.raises(ValueError, match="^A is list"):
+    with pytest.raises(ValueError, match=r"^A is list"):
         bf.flat_minimum([np.eye(2)], [1.0], 3)
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def test_newton_converges_and_the_curvature_is_that_of_the_dense_hessian():
     assert end.stationarity <= 1e-10
     assert end.misfit <= 1e-13
     values = [each.value for each in seen]
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(values))
     found, direction = end.curvature(rng)
     size = end.x.size
     dense = np.stack([end.hessian(end.projected(unit)) for unit in np.eye(size)])
