@@ -3,8 +3,8 @@
 Measurements with independent standard normal entries of a ``d x d`` matrix ``M1 @ M2 / d`` of rank 3 with Gaussian
 factors (Gatmiry et al. 2023; theirs is d = 60, m = 600). For every seed and depth: the least trace of the Hessian over all
 networks that fit, the trace of the flattest network of the minimum-nuclear-norm interpolator, and how far the two matrices are
-from one another and from the truth. Depth 3 and more starts from the two convex problems and two random ones; up to d = 30 also from
-random layers. Times are of the processor.
+from one another and from the truth. Depth 3 and more starts from the two convex problems and two random ones; up to d = 30
+also from random layers. Times are of the processor.
 
     python benchmarks/deep_flat.py run 60 600 --seeds 5   # appends to benchmarks/results/deep_flat.jsonl, skips what is there
     python benchmarks/deep_flat.py table                  # writes benchmarks/results/deep_flat.md

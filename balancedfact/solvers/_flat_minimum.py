@@ -40,6 +40,12 @@ def flat_minimum(
 
     returned as the flat pair of its minimiser.
 
+    With ``depth = L >= 3`` the flattest network of `L` layers that fits, of any widths: least trace of the Hessian of
+    :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
+
+    .. math:: \min_{\mathcal A(W_L\cdots W_1) = b}\ \frac2m\sum_{j=1}^L\sum_i\|C_j^\top A_iB_{j-1}^\top\|_F^2,
+              \qquad B_j = W_j\cdots W_1,\quad C_j = W_L\cdots W_{j+1}.
+
     Parameters
     ----------
     A : MeasurementMap
@@ -47,21 +53,23 @@ def flat_minimum(
     b : array_like, shape (m,)
         The data.
     depth : int
-        Number of layers; 2 is implemented.
+        Number of layers, at least 2.
     method : {None, "riemannian"}
-        By default what suits size and structure, see Notes. "riemannian" searches the rescaled-balanced pairs; it is slower,
-        and arrives at the same value by another way.
+        By default what suits size and structure, see Notes. "riemannian" is for depth 2: it searches the rescaled-balanced
+        pairs, is slower, and arrives at the same value by another way.
     penalty : float
-        Weight of the flatness; 0 interpolates.
+        Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
     max_rank : int, optional
         Largest number of columns of the factors. A limit below the rank of the solution makes the problem non-convex: the
-        certificate still bounds how much better any factorization could be.
+        certificate still bounds how much better any factorization could be. For depth 3 and more, the largest hidden width.
     tol : float
-        Relative gap between value and lower bound at which to stop.
+        Relative gap between value and lower bound at which to stop; for depth 3 and more, relative stationarity.
     rng : int or numpy.random.Generator, optional
-        Randomness of the starting vectors of iterative linear algebra; the answer does not depend on it beyond rounding.
+        Randomness of the starting vectors of iterative linear algebra; at depth 2 the answer does not depend on it beyond
+        rounding. For depth 3 and more also that of random starts.
     initial : tuple of array_like, optional
-        A pair ``(L, R)`` to start from, for the algorithms that can use one ("factored", "splitting" and "riemannian").
+        A pair ``(L, R)`` to start from, for the algorithms that can use one ("factored", "splitting" and "riemannian"). For
+        depth 3 and more, layers ``[W_1, ..., W_L]`` whose product is moved onto the data and is one more start.
     callback : callable, optional
         Called once per iteration with the newest record of `Solution.history`, a dictionary of floats.
     progress : bool, optional
@@ -70,8 +78,9 @@ def flat_minimum(
     Returns
     -------
     Solution
-        With ``layers = [R.T, L]``; its message names unobserved rows and columns. ``KeyboardInterrupt`` ends the solve with the
-        best point so far and ``Status.INTERRUPTED``.
+        With ``layers = [R.T, L]``, or `L` layers whose hidden widths are the rank of their product; its message names
+        unobserved rows and columns. ``KeyboardInterrupt`` ends the solve with the best point so far and
+        ``Status.INTERRUPTED``.
 
     Raises
     ------
@@ -92,12 +101,30 @@ def flat_minimum(
     With "riemannian", an augmented Lagrangian on `balancedfact.manifolds.RescaledBalancedPairs`, minimised by trust regions
     from a random pair; its multipliers are the dual vector. The width of the pair doubles until the certificate closes.
 
+    **Depth 3 and more** is not a convex problem, and the verdict says what is known. ``OPTIMAL`` is a proof: the lower bound
+    closed, or the data determine the matrix, whose flattest layers are a geodesically convex problem. ``STATIONARY`` is
+    evidence of a global minimum: Newton's method from several starts (the flat pair, the nuclear norm, random ones) ended at
+    feasible layers with zero Riemannian gradient and no negative curvature, that are the flattest of their product
+    (`fibre_gap`), and whose trace no direction of higher rank lowers to first order. `stationarity` is the larger of the
+    relative Riemannian gradient and of how far that rank test fails; it may fail by ``1e-5``, which matters to the trace by
+    about the square. The message counts the different minima that the starts led to.
+
+    The lower bound is rigorous and needs no isometry, but is seldom close except for few measurements: for any `y`, and `t`
+    the singular values of :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
+
+    .. math:: \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
+
+    It is computed from the dual vector, which is the derivative of the least trace with respect to the data. See the theory
+    page "The flattest deep network".
+
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.
 
     References
     ----------
-    Ding, Drusvyatskiy, Fazel, Harchaoui, "Flat minima generalize for low-rank matrix recovery", 2022.
+    Ding, Drusvyatskiy, Fazel, Harchaoui, "Flat minima generalize for low-rank matrix recovery", 2022; for more layers
+    Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
+    2023.
 
     Examples
     --------
@@ -111,10 +138,20 @@ def flat_minimum(
     >>> L, R = solution.pair
     >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), solution.value))
     True
+
+    Three layers:
+
+    >>> deep = bf.flat_minimum(A, A(truth), depth=3, rng=0)
+    >>> deep.status.name, bool(np.allclose(deep.matrix, truth))
+    ('STATIONARY', True)
+    >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
+    True
     """
     if as_count(depth, "depth", least=2) > 2:
         if as_number(penalty, "penalty", least=0.0) > 0:
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
+        if method is not None:
+            raise ValueError(f"method is {method!r}; expected None for depth {depth}")
         return deep_flat_minimum(
             A, b, depth, max_rank=max_rank, tol=tol, rng=rng, initial=initial, callback=callback, progress=progress
         )
