@@ -1,7 +1,7 @@
 """One step of training, beside plain loops, and the time of whole published experiments.
 
-Run ``python benchmarks/dynamics.py`` for all contenders or name some. The reported ``microseconds_per_step`` is for one network;
-the JAX contender needs ``jax``.
+Run ``python benchmarks/dynamics.py`` for all contenders or name some. The reported ``microseconds_per_step`` is for one
+network; the JAX contender needs ``jax``.
 """
 
 from __future__ import annotations

@@ -163,9 +163,8 @@ def _anywhere(stack: list[np.ndarray], sigma: np.ndarray, w: np.ndarray, p: np.n
         f = np.matmul(layer, f[..., None])[..., 0]
     hessian += np.swapaxes(hessian, -1, -2)
     hessian[..., : rows[-1], : rows[-1]] += 2 * np.swapaxes(jacobian, -1, -2) @ sigma @ jacobian
-    top = np.linalg.eigvalsh(hessian)[..., -1]
-    parameters = sum(layer.shape[-1] * layer.shape[-2] for layer in stack)
-    return np.maximum(top, 0.0) if columns[-1] < parameters else top  # what is left out has eigenvalue zero
+    # What is left out has eigenvalue zero, and the trace is not negative: neither is the largest eigenvalue.
+    return np.linalg.eigvalsh(hessian)[..., -1]
 
 
 def _frame(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ import numpy as np
 _OVERFLOW = 1e300
 
 # A step of all lanes together costs about as much as one of this many single runs, whatever the number of runs among them.
-_LANES, _FEW = 64, 24
+# Side by side, the weights of networks larger than this would not stay in the cache.
+_LANES, _FEW, _LARGE = 64, 24, 4096
 
 
 @cache
@@ -93,7 +94,7 @@ class Descent:
         self.shapes = [layer.shape[1:] for layer in layers]
         self.sizes = np.array([self.shapes[0][1], *(rows for rows, _ in self.shapes)])
         self.offsets = np.cumsum([0, *(rows * cols for rows, cols in self.shapes)])
-        lanes = _LANES if self.runs > _FEW else 1
+        lanes = _LANES if self.runs > _FEW and self.offsets[-1] <= _LARGE else 1
         self._advance = _kernel(lanes)
         flat = np.concatenate([layer.reshape(self.runs, -1) for layer in layers], axis=1)
         self.blocks = []

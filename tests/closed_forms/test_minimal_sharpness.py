@@ -67,6 +67,9 @@ def test_agrees_with_brute_force(kind, L, rng):
     assert minimal(sigma, w, L) == pytest.approx(brute_force(sigma, w, L, 2 if L < 5 else 1, rng), rel=1e-9)
 
 
+KINDS = ["white", "sample", "singular", "repeated top"]
+
+
 def one_dimensional_problem(sigma, w, L):
     """The problem of the docstring, in log s, by golden section."""
     values, vectors = np.linalg.eigh(sigma)
@@ -111,6 +114,26 @@ def test_minimiser_outside_or_inside_the_top_eigenspace(axis):
         assert value == pytest.approx(one_dimensional_problem(sigma, 3 * np.eye(3)[axis], L), rel=1e-9)
         layers = flattest(sigma, 3 * np.eye(3)[axis], [3] + [2] * (L - 1) + [1])
         assert bf.closed_forms.regression_sharpness(layers, sigma) == pytest.approx(value, rel=1e-12)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 5), st.integers(2, 8), st.sampled_from([*KINDS, "ill-conditioned"]))
+def test_dual_form(seed, d, L, kind):
+    """No unit vector gives more than the minimum, and the best one gives as much."""
+    rng = np.random.default_rng(seed)
+    sigma = covariance(kind, d, rng)
+    values, vectors = np.linalg.eigh(sigma)
+    root, w = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T, rng.standard_normal(d)
+
+    def bound(y):
+        y = y / np.linalg.norm(y)
+        return 2 * L * (y @ sigma @ y) ** (1 / L) * abs(y @ root @ w) ** (2 - 2 / L)
+
+    value = minimal(sigma, w, L)
+    starts = [rng.standard_normal(d), sigma @ w, vectors[:, -1] + 0.1 * root @ w]
+    found = [scipy.optimize.minimize(lambda y: -bound(y), start, method="BFGS", options={"gtol": 1e-10}) for start in starts]
+    best = max(-result.fun for result in found)
+    assert best <= value * (1 + 1e-12)
+    assert best >= value * (1 - 1e-8)
 
 
 def test_tiny_part_on_the_top_eigenspace():
