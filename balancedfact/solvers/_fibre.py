@@ -16,7 +16,7 @@ from balancedfact.solvers._chain_newton import MODERATE, Verdict, minimise
 _EPS = np.finfo(float).eps
 # Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
 # matrices lo @ A_i.T @ hi that are.
-_ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-13
+_ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-12
 # Relative residual that layers on their way to infinity may have.
 _FEASIBLE = 1e-10
 

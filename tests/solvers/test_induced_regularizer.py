@@ -274,6 +274,7 @@ def test_partly_nilpotent_measurement_is_unattained_but_bounded(depth, turned, r
     assert solution.value == pytest.approx(hoelder, rel=1e-4)
     assert solution.certificate.lower_bound == pytest.approx(hoelder, rel=1e-8)
     assert solution.value == pytest.approx(trace_of(solution.layers, B[None]), rel=1e-8)
+    assert solution.value == pytest.approx(bf.curvature.trace(solution.layers, Dense(B[None])), rel=1e-3)
     assert bf.induced_regularizer_gradient(M, Dense(B[None]), depth)[0] == pytest.approx(hoelder, rel=1e-8)
     assert_direction_leads_to_the_infimum(solution, B[None])
 
@@ -293,6 +294,24 @@ def test_nilpotent_measurement_has_infimum_zero(depth, turned, rng):
     assert solution.certificate.lower_bound == 0.0
     assert solution.certificate.feasibility <= 1e-10
     assert solution.certificate.direction.shape == (depth - 1, 3, 3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nilpotent_in_an_ill_conditioned_frame(seed):
+    frame = np.random.default_rng(seed).standard_normal((3, 3))
+    B = (frame @ np.diag(np.ones(2), 1) @ np.linalg.inv(frame)).T
+    solution = bf.induced_regularizer(np.eye(3), Dense(B[None]), 4)
+    assert solution.status is Status.UNATTAINED
+    assert solution.certificate.feasibility <= 1e-9
+    assert 0 <= solution.value < trace_of(random_layers(np.eye(3), 4, 3, np.random.default_rng(0), 0.0), B[None])
+
+
+@pytest.mark.parametrize("weight", [1e-4, 1e-9])
+def test_entries_of_small_weight_are_seen(weight):
+    A = Entries([0, 1], [0, 1], (2, 2), [1.0, weight])
+    solution = bf.induced_regularizer(np.array([[0.0, 1.0], [1.0, 0.0]]), A, 2)
+    assert solution.status is Status.OPTIMAL
+    assert solution.value == pytest.approx(4 * weight, rel=1e-12)
 
 
 @pytest.mark.parametrize("careful", [False, True])
