@@ -9,7 +9,7 @@ import numpy as np
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import trace
-from balancedfact.measurements import Entries, MeasurementMap
+from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers._chain import Chain, FewMatrices, affordable, compress, few_matrices, stacks
 from balancedfact.solvers._chain_newton import MODERATE, Verdict, minimise
 
@@ -56,10 +56,11 @@ class Fibre:
         size = magnitude(M)
         U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
         self.size = size * (s[0] or 1.0)
-        keep = s > max(M.shape) * _EPS * s[0]
+        noise = max(M.shape) * _EPS
+        keep = s > noise * s[0]
         self.rank = int(np.count_nonzero(keep))
         U, V, root = U[:, keep], Vt[keep].T, np.sqrt(s[keep] / (s[0] or 1.0))
-        basis, dual, self.blocks = _separated(_unseen(A.rescale_left(U), A), _unseen(A.rescale_right(V), A), root)
+        basis, dual, self.blocks = _separated(_kernel(A.rescale_left(U), noise), _kernel(A.rescale_right(V), noise), root)
         self.hi, self.lo = (U * root) @ basis, dual.T @ (V * root).T
         self.core = slice(self.blocks[0], self.blocks[0] + self.blocks[1])
         if self.blocks[1]:
@@ -205,12 +206,6 @@ class Fibre:
             return X
         seen = vectors[:, values > 0]
         return seen @ (seen.T @ X)
-
-
-def _unseen(X: np.ndarray, A: MeasurementMap) -> np.ndarray:
-    """The vectors that `X`, a rescaled matrix, sends to zero as far as the second moments of `A` are resolved."""
-    noise = max(X.shape) * _EPS
-    return _kernel(X, noise if isinstance(A, Entries) else 4 * np.sqrt(noise))
 
 
 def _kernel(X: np.ndarray, noise: float) -> np.ndarray:
