@@ -156,6 +156,32 @@ def test_the_bound_on_the_residual_term_is_one(case, hidden):
     assert _sharpness._residual_term_is_below(at, 1e6 * norm + 1e-9, 0)
 
 
+def test_norms_of_adjoints_in_every_form(rng):
+    repeated = Entries([0, 0, 0, 2], [1, 1, 1, 3], (3, 4))
+    wide = RankOne(rng.standard_normal((5, 3)), rng.standard_normal((5, 700)))
+    for A in (repeated, wide, Dense(rng.standard_normal((5, 3, 4)))):
+        y = np.abs(rng.standard_normal(A.m))
+        assert _sharpness._operator_norm(A.adjoint_operator(y)) == pytest.approx(np.linalg.norm(A.adjoint(y)), rel=1e-13)
+    np.testing.assert_array_equal(repeated.adjoint(np.ones(4))[0], [0, 3, 0, 0])  # the norm merged a copy
+
+
+def test_a_top_outside_of_all_that_the_gauss_newton_part_moves(rng):
+    A, layers = Dense(np.eye(4).reshape(4, 2, 2)), [np.zeros((30, 2)), np.zeros((2, 30))]
+    layers[0][0, 0] = layers[1][0, 0] = 1.0
+    value, vector = sharpest_direction(layers, A, np.array([1.0, 0.0, 0.0, 10.0]))
+    assert value == pytest.approx(2 / 4 * (1 + 10), rel=1e-12)
+    assert abs(vector[0][:, 1] @ vector[1][1]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("build", maps.BUILT_IN.values(), ids=maps.BUILT_IN)
+def test_the_gram_matrix_is_formed_in_parts(build, rng, monkeypatch):
+    A, matrices = build(rng, 3, 4, 11, "none")
+    rows = np.reshape(matrices, (11, -1))
+    for chunk in (11, 10, 4, 1):
+        monkeypatch.setattr(_sharpness, "_CHUNK", chunk)
+        np.testing.assert_allclose(_sharpness._gram(A), rows.T @ rows, rtol=0, atol=1e-13 * np.sum(rows**2))
+
+
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_the_bound_on_the_spectral_norm_is_close(rows, cols, seed):
     W = np.random.default_rng(seed).standard_normal((rows, cols))
