@@ -35,7 +35,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("dynamics", "manifolds", "plots"):  # numba, pymanopt and matplotlib are imported only by those who use them
+    # numba, pymanopt and matplotlib are imported only by those who use them.
+    if name in ("dynamics", "manifolds", "plots", "theorems"):
         return import_module(f"balancedfact.{name}")
     if name in ("Comparison", "compare"):
         return getattr(import_module("balancedfact.comparison"), name)

@@ -1,0 +1,143 @@
+"""``balancedfact verify``: every statement of the ledger on random instances."""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from concurrent.futures import Executor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from balancedfact._validate import as_count
+
+
+class Verdict(NamedTuple):
+    """What the instances of one claim showed."""
+
+    instances: int
+    failures: int
+    worst: float
+    seed: int  # of the instance with the worst slack
+    error: str
+
+    @property
+    def holds(self) -> bool:
+        return self.failures == 0 and not self.error
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand to those of the command line."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="run the theorem ledger",
+        description="Run every statement of the theorem ledger, or those whose key starts with one of the given words, on "
+        "random instances. Prints a table by source; the exit status is 1 if any statement fails.",
+        epilog="example: balancedfact verify glcrmj mc-theorem --instances 20",
+    )
+    parser.add_argument("claims", metavar="CLAIM", nargs="*", help="beginnings of keys, such as mc or glcrmj-lemma-4")
+    parser.add_argument("--instances", metavar="N", type=int, default=5, help="instances of each claim (default: 5)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the instances (default: 0)")
+    parser.add_argument("--workers", metavar="N", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and the worst instances to a file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the claims and print the table; the exit status."""
+    as_count(args.instances, "--instances")
+    as_count(args.seed, "--seed", least=0)
+    if args.workers is not None:
+        as_count(args.workers, "--workers")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from balancedfact._files import write_json
+    from balancedfact.experiments._executors import process_pool
+    from balancedfact.theorems import ledger
+
+    keys = [claim.key for claim in ledger()]
+    chosen = [key for key in keys if not args.claims or any(key.startswith(word.lower()) for word in args.claims)]
+    if not chosen:
+        raise ValueError(f"CLAIM is {' '.join(args.claims)!r}; expected the beginning of a key, such as {keys[0]}")
+    console = Console(stderr=True)
+    with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("claims", total=len(chosen))
+        verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task))
+    Console().print(table(verdicts))
+    if args.json is not None:
+        write_json(args.json, report(verdicts, args.instances, args.seed))
+    failed = [key for key, verdict in verdicts.items() if not verdict.holds]
+    print(f"{len(verdicts) - len(failed)} of {len(verdicts)} statements hold on {args.instances} instances each")
+    for key in failed:
+        print(f"FAILS: {key}  {verdicts[key].error or f'seed {verdicts[key].seed}, slack {verdicts[key].worst:.3g}'}")
+    return 1 if failed else 0
+
+
+def verify(pool: Executor, keys: list[str], instances: int, seed: int, advance: Any = lambda: None) -> dict[str, Verdict]:
+    """The verdicts on the claims with these keys."""
+    futures = {pool.submit(check, key, instances, seed): key for key in keys}
+    found = {}
+    for future in as_completed(futures):
+        found[futures[future]] = future.result()
+        advance()
+    return {key: found[key] for key in keys}
+
+
+def check(key: str, instances: int, seed: int) -> Verdict:
+    """Run one claim; an exception is a failure of the claim, not of the run."""
+    from balancedfact.theorems import ledger
+
+    claim = next(claim for claim in ledger() if claim.key == key)
+    worst, worst_seed, failures = np.inf, -1, 0
+    for index in range(instances):
+        instance = zlib.crc32(f"{seed} {key} {index}".encode())
+        try:
+            outcome = claim.check(instance)
+        except Exception as error:
+            return Verdict(index + 1, failures + 1, -np.inf, instance, f"seed {instance}: {type(error).__name__}: {error}")
+        failures += not outcome.holds
+        if not outcome.slack >= worst:
+            worst, worst_seed = outcome.slack, instance
+    return Verdict(instances, failures, float(worst), worst_seed, "")
+
+
+def table(verdicts: dict[str, Verdict]) -> Any:
+    """The verdicts as a table, one section for each source."""
+    from rich.table import Table
+
+    from balancedfact.theorems import SOURCES, ledger
+
+    grid = Table(title="Theorem ledger", title_justify="left")
+    for heading, justify in (("statement", "left"), ("kind", "left"), ("instances", "right"), ("worst slack", "right")):
+        grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    grid.add_column("verdict")
+    for source in SOURCES:
+        for claim in (claim for claim in ledger() if claim.source == source and claim.key in verdicts):
+            verdict = verdicts[claim.key]
+            name = f"{claim.source}, {claim.name}"
+            holds = "holds" if verdict.holds else "FAILS"
+            grid.add_row(name, claim.kind, str(verdict.instances), f"{verdict.worst:.2g}", holds)
+        grid.add_section()
+    return grid
+
+
+def report(verdicts: dict[str, Verdict], instances: int, seed: int) -> dict[str, Any]:
+    """Everything that was found, as plain data."""
+    from balancedfact.theorems import ledger
+
+    claims = {claim.key: claim for claim in ledger()}
+    rows = []
+    for key, verdict in verdicts.items():
+        claim = claims[key]
+        row: dict[str, Any] = {"key": key}
+        row |= {name: getattr(claim, name) for name in ("source", "name", "statement", "kind", "page")}
+        row |= {"instances": verdict.instances, "failures": verdict.failures, "holds": verdict.holds}
+        row["worst_slack"] = verdict.worst
+        if verdict.error:
+            row["error"] = verdict.error
+        else:
+            row |= {"worst_seed": verdict.seed, "worst_details": dict(claim.check(verdict.seed).details)}
+        rows.append(row)
+    return {"instances": instances, "seed": seed, "claims": rows}

@@ -1,0 +1,137 @@
+"""What a claim of the ledger is: a statement, and a run that draws an instance, computes both sides and compares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from balancedfact._validate import as_rng
+
+SOURCES = {
+    "DDF": "Ding, Drusvyatskiy, Fazel, Harchaoui 2022, Flat minima generalize for low-rank matrix recovery",
+    "CS282": "Liu, Shen, Zhou, course report on the same",
+    "GLCRMJ": "Gatmiry, Li, Chuang, Reddi, Ma, Jegelka 2023, The inductive bias of flatness regularization for deep matrix "
+    "factorization",
+    "MC": "Marion, Chizat 2024, Deep linear networks for regression are implicitly regularized towards flat minima",
+    "Blog": "Deep linear networks with label noise minimize the nuclear norm",
+    "New": "Established by this package",
+}
+KINDS = {
+    "exact": "an identity, checked to rounding error",
+    "bound": "an inequality with explicit constants",
+    "empirical": "a rate or a constant that the source does not name, measured over growing sizes",
+    "counterexample": "a statement that is false as printed; it fails as predicted",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one instance showed.
+
+    Attributes
+    ----------
+    holds : bool
+        Whether the statement holds on this instance.
+    slack : float
+        How far from failing, relative; negative exactly when it fails. For an identity ``1 - deviation / tolerance``, for an
+        inequality ``(bound - value) / |bound|``.
+    details : dict of str to float
+        Both sides, sizes, and whatever else a reader may want.
+    """
+
+    holds: bool
+    slack: float
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a source, executable.
+
+    Attributes
+    ----------
+    source : str
+        A key of ``SOURCES``.
+    name : str
+        How the source calls it, such as "Theorem 2".
+    statement : str
+        What it says, in one sentence of our own.
+    kind : str
+        A key of ``KINDS``.
+    page : str
+        The page of the documentation that explains it, such as ``"theory/two_factors"``.
+    test : callable
+        Draws an instance that meets the hypotheses from a generator, and compares.
+    """
+
+    source: str
+    name: str
+    statement: str
+    kind: str
+    page: str
+    test: Callable[[np.random.Generator], Outcome]
+
+    @property
+    def key(self) -> str:
+        """A name for files and commands, such as ``mc-theorem-2``."""
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.source} {self.name}".lower()).strip("-")
+
+    def check(self, rng: int | np.random.Generator | None = None) -> Outcome:
+        """Draw one instance and compare.
+
+        Examples
+        --------
+        >>> from balancedfact.theorems import ledger
+        >>> ledger()[0].check(rng=0).holds
+        True
+        """
+        return self.test(as_rng(rng))
+
+
+LEDGER: list[Claim] = []
+
+
+def claim(source: str, name: str, statement: str, *, kind: str, page: str) -> Callable[[Any], Any]:
+    """Enter the decorated function, from a generator to an `Outcome`, in the ledger."""
+
+    def enter(test: Callable[[np.random.Generator], Outcome]) -> Callable[[np.random.Generator], Outcome]:
+        LEDGER.append(Claim(source, name, statement, kind, page, test))
+        return test
+
+    return enter
+
+
+def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = None, **details: float) -> Outcome:
+    """Two numbers or arrays are equal, relative to the larger of them or to `scale`."""
+    a, b = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
+    size = max(float(np.linalg.norm(a)), float(np.linalg.norm(b))) if scale is None else scale
+    deviation = float(np.linalg.norm(a - b)) / size if size else 0.0
+    sides = {"left": float(np.linalg.norm(a)), "right": float(np.linalg.norm(b)), "deviation": deviation}
+    return Outcome(deviation <= rtol, 1 - deviation / rtol, sides | details)
+
+
+def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
+    """A number does not exceed a bound, up to rounding relative to the bound."""
+    slack = (bound - value) / abs(bound) if bound else float(-value)
+    return Outcome(slack >= -rtol, max(slack, 0.0) if slack >= -rtol else slack, {"value": value, "bound": bound} | details)
+
+
+def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
+    """A number is not below a bound, up to rounding relative to the bound."""
+    slack = (value - bound) / abs(bound) if bound else float(value)
+    return Outcome(slack >= -rtol, max(slack, 0.0) if slack >= -rtol else slack, {"value": value, "bound": bound} | details)
+
+
+def all_of(**parts: Outcome) -> Outcome:
+    """Several comparisons that must all hold; the slack is the least."""
+    details = {f"{name} {key}": value for name, part in parts.items() for key, value in part.details.items()}
+    return Outcome(all(part.holds for part in parts.values()), min(part.slack for part in parts.values()), details)
+
+
+def fails(printed: Outcome, **details: float) -> Outcome:
+    """The printed statement fails on this instance, as predicted; the slack is by how much."""
+    return Outcome(not printed.holds, -printed.slack, printed.details | details)
