@@ -21,9 +21,9 @@ import numpy as np
 
 from balancedfact.solvers._chain import Chain, ChainPoint, FramedMatrices, Symmetric
 
-# Longest step, as the largest eigenvalue of a velocity: the P_j change by at most its exponential.
-_LONGEST = 4.0
-# Two steps longer than this before the gap closes are no Newton steps towards a minimum.
+# Largest eigenvalue of a step that is tried: longer ones multiply the P_j by more than floating point resolves, or overflow.
+_LONGEST = 30.0
+# Two steps of a larger eigenvalue than this before the gap closes are no Newton steps towards a minimum.
 _LONG = 0.2
 # Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
 # rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
@@ -78,13 +78,11 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
                 verdict = Verdict.UNATTAINED
                 break
             step, inner = newton_step(point)
-            length = float(np.abs(np.linalg.eigvalsh(step)).max())
-            step *= min(1.0, _LONGEST / length)
             following = _searched(point, step)
             if following is None:
                 break
             point, taken = following
-            lengths.append(min(length, _LONGEST) * taken)
+            lengths.append(taken * float(np.abs(np.linalg.eigvalsh(step)).max()))
     except KeyboardInterrupt:
         verdict = Verdict.INTERRUPTED
     history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
@@ -171,8 +169,9 @@ def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
 def _searched(point: ChainPoint, step: np.ndarray) -> tuple[ChainPoint, float] | None:
     """The first point along the geodesic, halving the step, with enough descent; at rounding level, with a smaller gap."""
     slope = float(np.vdot(point.gradient, step))
-    taken = 1.0
-    while taken > 1e-6:
+    taken = min(1.0, _LONGEST / float(np.abs(np.linalg.eigvalsh(step)).max()))
+    shortest = 1e-6 * taken
+    while taken > shortest:
         trial = point.moved(taken * step)
         if trial.value <= point.value + 1e-4 * taken * slope:
             return trial, taken

@@ -5,7 +5,7 @@ import balancedfact as bf
 from balancedfact.measurements import Dense, gaussian
 from balancedfact.solvers import _chain
 from balancedfact.solvers._chain import Chain, ManyMatrices, Symmetric, few_matrices, one_operator
-from balancedfact.solvers._chain_newton import Verdict, conjugated, eliminated, minimise
+from balancedfact.solvers._chain_newton import Verdict, _searched, conjugated, eliminated, minimise
 from tests.solvers.test_chain import random_chain, random_point
 
 
@@ -95,6 +95,52 @@ def test_preconditioner_is_exact_for_isotropic_measurements(monkeypatch, rng):
     _, count = conjugated(point)
     assert count <= 2
     assert bf.induced_regularizer(M, Dense(basis), 30).history["gap"].size == 1
+
+
+def test_steps_that_are_too_long_are_shortened(rng):
+    chain, _ = random_chain(rng, 3, 2, 4)
+    point = random_point(chain, rng)
+    step = eliminated(point, point.near)
+    following, taken = _searched(point, 40 * step)
+    assert 1 / 64 <= taken < 1
+    assert following.value < point.value
+    assert _searched(point, step)[1] == 1.0
+    assert _searched(point, -step) is None
+
+
+def wild_chain(seed, spread):
+    """A chain whose entries range over many orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    r, m, depth = int(rng.integers(2, 5)), int(rng.integers(1, 4)), int(rng.integers(2, 9))
+    K = rng.standard_normal((m, r, r)) * np.exp(spread * rng.standard_normal((m, r, r)))
+    first, last = (X @ X.T for X in rng.standard_normal((2, r, r)) * np.exp(spread * rng.standard_normal((2, r, r))))
+    return Chain(first, few_matrices(Dense(K.transpose(0, 2, 1))), last, depth)
+
+
+def test_converges_from_far_away():
+    for seed in range(40):
+        run = minimise(wild_chain(seed, 3.0), 1e-12, quiet)
+        assert run.verdict is Verdict.MINIMUM
+        assert run.history["gap"].size <= 30
+        assert np.all(np.diff(run.history["value"]) <= 1e-12 * run.history["value"][:-1])
+
+
+def test_best_point_is_kept_where_rounding_errors_rule():
+    worse = 0
+    for seed in (16, 58, 85, 88):
+        run = minimise(wild_chain(seed, 6.0), 1e-12, quiet)
+        assert run.verdict in (Verdict.UNATTAINED, Verdict.STALLED)
+        assert run.point.gap == run.history["gap"].min()
+        worse += run.history["gap"][-1] > run.history["gap"].min()
+    assert worse > 0
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-12])
+def test_endless_steps_are_noticed_before_the_matrices_degenerate(tol):
+    broken = Chain(np.eye(2), few_matrices(Dense(np.diag([1.0, 0.0])[None])), np.eye(2), 4)
+    run = minimise(broken, tol, quiet)
+    assert run.verdict is Verdict.UNATTAINED
+    assert run.point.gap <= tol
 
 
 def test_verdicts(rng):

@@ -13,6 +13,7 @@ from tests.oracles import trace_terms
 from tests.solvers.factorizations import least_trace, random_layers, trace_of
 
 Status = bf.Status
+pytestmark = pytest.mark.filterwarnings("error")  # nothing overflows on the way
 
 
 def low_rank(shape, rank, rng):
