@@ -117,6 +117,13 @@ def test_the_bound_holds_for_any_columns(d1, d2, k, seed):
     assert target._lower_bound(exact) == pytest.approx(expected, rel=1e-9, abs=1e-20)
 
 
+@pytest.mark.parametrize(("r", "k"), [(1, 2), (2, 5)])
+def test_columns_that_are_not_needed_vanish(r, k):
+    solution = bf.balanced_approximation(noisy(9, 7, r, noise=0.0), k, method="riemannian", rng=0, progress=False)
+    s = np.linalg.svd(solution.pair[0], compute_uv=False)
+    assert s[r] <= 1e-13 * s[0]
+
+
 def test_ties_are_certified():
     for method in METHODS:
         assert_solved(bf.balanced_approximation(np.eye(6, 5), 2, method=method, rng=0, progress=False), np.eye(6, 5), 2)
@@ -142,7 +149,7 @@ def test_small_values_do_not_cancel(rng):
     target = _Target(L @ R.T, 2, rng)
     L = L / target.size
     L = L * (1 + 1e-9)
-    assert target.value(L, R) == pytest.approx(1e-18, rel=1e-5)
+    assert target.value(L, R) == pytest.approx(1e-18, rel=1e-5, abs=0)
 
 
 def test_residuals_are_formed_in_blocks(rng):

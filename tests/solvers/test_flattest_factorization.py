@@ -39,6 +39,16 @@ def test_the_search_reaches_the_least_isotropic_trace(depth, d1, d2, r, hidden):
     assert solution.history["value"][-1] == pytest.approx(solution.value, rel=1e-10)
 
 
+@pytest.mark.parametrize("depth", [5, 10])
+def test_symmetries_do_not_spoil_the_inner_iterations(depth):
+    """To the square of the gradient, pymanopt's default, they end in noise and take many times as many."""
+    products = [
+        bf.flattest_factorization(low_rank(6, 4, 3), [4, *[3] * (depth - 1), 6], rng=seed).history["hessian_products"][-1]
+        for seed in range(4)
+    ]
+    assert max(products) < 150
+
+
 @pytest.mark.parametrize("kind", BUILT_IN)
 @pytest.mark.parametrize(("d1", "d2", "r", "hidden"), [(5, 4, 2, 2), (4, 6, 2, 4), (4, 4, 4, 4)])
 def test_the_search_reaches_the_flat_pair(kind, d1, d2, r, hidden, rng):
