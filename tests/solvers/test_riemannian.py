@@ -234,7 +234,7 @@ def test_starts_of_any_size(size):
     assert solution.status is Status.STATIONARY
     assert solution.value == pytest.approx(least(M, 2), rel=1e-10)
     assert solution.history["escapes"][-1] == 0
-    assert len(solution.history["value"]) < 120
+    assert solution.history["hessian_products"][-1] < 200  # the scale of the gradient follows the point
 
 
 def test_the_same_seed_gives_the_same_answer_and_leaves_the_global_state_alone():
