@@ -48,6 +48,19 @@ def test_the_expansion_across_ranks(depth, rng):
         np.testing.assert_allclose(2 * found[1] - found[0], slope(point, N), rtol=1e-5)
 
 
+@pytest.mark.parametrize("depth", [3, 5])
+def test_along_the_rank_the_rest_vanishes(depth, rng):
+    """The multipliers of a point on which the matrix is determined at its rank cancel the gradients of the norms there."""
+    A = gaussian(30, (4, 5), rng)
+    E = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 5))
+    point = flattest(A, E, depth)
+    U, _, Vt = np.linalg.svd(E)
+    pull = A.adjoint(point.multipliers())
+    for N in (rng.standard_normal((4, 2)) @ Vt[:2], U[:, :2] @ rng.standard_normal((2, 5))):
+        ahead, behind = (bf.induced_regularizer(E + t * N, A, depth).value for t in (1e-6, -1e-6))
+        np.testing.assert_allclose(np.vdot(pull, N), (ahead - behind) / 2e-6, rtol=1e-6)
+
+
 def test_the_split_of_isotropic_balls():
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((3, 4))
@@ -91,6 +104,20 @@ def test_a_split_is_a_proof_that_no_direction_descends():
         if not passes:
             N = test.left @ test.right.T
             assert slope(point, N) < y @ A(N)
+
+
+def test_two_layers_give_the_dual_norm_of_the_weighted_problem(rng):
+    A, E = gaussian(40, (4, 5), rng), rng.standard_normal((4, 2)) @ rng.standard_normal((2, 5))
+    point = flattest(A, E, 2)
+    y = point.multipliers(near=1e3 * rng.standard_normal(40)) + 0.0
+    y += 5 * (y - point.multipliers())  # any multipliers will do; these are far from least
+    H1, H2 = (root(sum(pair)) for pair in ((M @ M.T for M in A.matrices), (M.T @ M for M in A.matrices)))
+    S = 40 / 4 * np.linalg.solve(H1, A.adjoint(y)) @ np.linalg.inv(H2)
+    U, _, Vt = np.linalg.svd(H1 @ E @ H2)
+    inner = U[:, 2:].T @ S @ Vt[2:].T
+    expected = np.linalg.norm(inner, 2)
+    assert expected > 1
+    np.testing.assert_allclose(rank_test(point, y).excess, expected, rtol=1e-6)
 
 
 def test_full_rank_passes(rng):
