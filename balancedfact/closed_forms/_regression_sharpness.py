@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
 
+_ENTRIES = 2**20  # of the Hessians held in memory at once
+
 
 def regression_sharpness(
     layers: Sequence[ArrayLike], covariance: ArrayLike, w: ArrayLike | None = None, readout: ArrayLike | None = None
@@ -65,8 +67,23 @@ def regression_sharpness(
     """
     stack, sigma, target, p = as_regression(layers, covariance, w, readout)
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (*stack, sigma)), *(x.shape[:-1] for x in (target, p)))
-    values = _at_minimiser(stack, sigma, p) if w is None else _anywhere(stack, sigma, target, p)
+    values = _at_minimiser(stack, sigma, p) if w is None else _in_portions(stack, sigma, target, p, lead)
     return np.broadcast_to(values, lead).copy() if lead else float(values)
+
+
+def _in_portions(stack: list[np.ndarray], sigma: np.ndarray, w: np.ndarray, p: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
+    """The eigenvalues away from minimisers, for so many networks at a time that their Hessians fit into memory."""
+
+    def flat(array: np.ndarray, axes: int) -> np.ndarray:
+        tail = array.shape[array.ndim - axes :]
+        return np.broadcast_to(array, lead + tail).reshape(-1, *tail)
+
+    layers, sigma, w, p = [flat(layer, 2) for layer in stack], flat(sigma, 2), flat(w, 1), flat(p, 1)
+    rows = sum(sum(layer.shape[-2:]) - 1 for layer in stack)
+    size = max(1, _ENTRIES // rows**2)
+    slices = [slice(first, first + size) for first in range(0, w.shape[0], size)]
+    parts = [_anywhere([layer[part] for layer in layers], sigma[part], w[part], p[part]) for part in slices]
+    return np.concatenate(parts).reshape(lead)
 
 
 def as_regression(

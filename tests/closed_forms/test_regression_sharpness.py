@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +35,17 @@ def test_largest_eigenvalue_by_hand():
     """Hessian [[2, -4], [-4, 2]], eigenvalues 6 and -2."""
     assert sharpness([np.ones((1, 1))] * 2, [[1.0]], [4.0]) == pytest.approx(2 + 4)
     assert sharpness([np.zeros((1, 2)), np.ones((1, 1))], np.eye(2), [1.0, 0.0]) == pytest.approx(1 + np.sqrt(5))
+
+
+def test_memory_does_not_grow_with_the_number_of_networks(rng):
+    layers = [rng.standard_normal((400, 5, 5)) / 3 for _ in range(20)] + [rng.standard_normal((400, 1, 5))]
+    tracemalloc.start()
+    values = sharpness(layers, np.eye(5), np.ones(5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e7  # all Hessians would take 108 MB, twice
+    one = sharpness([layer[-1] for layer in layers], np.eye(5), np.ones(5))
+    assert values[-1] == pytest.approx(one, rel=1e-10)
 
 
 def test_zero_layers():
