@@ -94,10 +94,11 @@ def draw(settings: Settings, table: Table) -> Figure:
     left.set_title("lines: 2 / minimal sharpness; dots: 2 / published bound")
     left.legend()
     depths = settings["depths"]
-    right.loglog(depths, [bound[depth] for depth in depths], ":", color="0.4", label="2 / published lower bound")
+    right.loglog(depths, [bound[depth] for depth in depths], ":", color="0.4", label="2 / published bound of the sharpness")
     right.loglog(depths, [exact[depth] for depth in depths], "-", color="black", label="2 / exact minimal sharpness")
     right.loglog(depths, [critical_step(settings, table, depth) for depth in depths], "o", label="largest step that learns")
     right.set(xlabel="depth", ylabel="step size", xticks=depths, xticklabels=depths)
+    right.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
     right.minorticks_off()
     right.set_title("critical step")
     right.legend()

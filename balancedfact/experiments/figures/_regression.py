@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 class Regression(NamedTuple):
-    """The data of a figure, through what gradient descent sees of them."""
+    """The data of a figure, and what gradient descent on linear networks sees of them."""
 
+    inputs: np.ndarray
+    targets: np.ndarray
     covariance: np.ndarray
     w: np.ndarray  # the least-norm regression vector, of norm one
     truth: np.ndarray
@@ -29,15 +31,27 @@ def problem(settings: Settings) -> Regression:
     rng = np.random.default_rng([settings["seed"], settings["samples"], settings["inputs"]])
     n, d, noise = settings["samples"], settings["inputs"], settings.get("noise", 1.0)
     X, truth = rng.standard_normal((n, d)), rng.standard_normal(d)
-    w = np.linalg.lstsq(X, X @ truth + noise * rng.standard_normal(n), rcond=None)[0]
+    y = X @ truth + noise * rng.standard_normal(n)
+    w = np.linalg.lstsq(X, y, rcond=None)[0]
     size, p = np.linalg.norm(w), rng.standard_normal(d)
-    return Regression(X.T @ X / n, w / size, truth / size, float((noise / size) ** 2), p / np.linalg.norm(p))
+    return Regression(X, y / size, X.T @ X / n, w / size, truth / size, float((noise / size) ** 2), p / np.linalg.norm(p))
 
 
 def chunks(repetitions: int, largest: int) -> list[list[int]]:
     """Numbers of repetitions in pieces of nearly equal size."""
     count = -(-repetitions // largest)
     return [[int(number) for number in piece] for piece in np.array_split(np.arange(repetitions), count)]
+
+
+def units(settings: Settings) -> list[Row]:
+    """Repetitions in chunks for each step, histories of single runs where there are any, and the reference values."""
+    found: list[Row] = [
+        {"kind": "run", "step": step, "iterations": iterations, "repetitions": chunk}
+        for step, iterations, repetitions in settings["steps"]
+        for chunk in chunks(repetitions, settings["chunk"])
+    ]
+    found += [{"kind": "history", "step": step} for step in settings.get("history_steps", [])]
+    return [*found, {"kind": "reference"}]
 
 
 def reference_rows(data: Regression, depth: int, **more: object) -> list[Row]:
@@ -84,6 +98,18 @@ def draw_means(ax: Axes, table: Table, quantity: str, series: str = "step") -> N
         middle, half = np.array(list(shown.values())).T
         ax.plot(list(shown), middle, "o-", color=f"C{index}", label=f"{series} {value}")
         ax.fill_between(list(shown), np.maximum(middle - half, middle / 10), middle + half, color=f"C{index}", alpha=0.2, lw=0)
+
+
+def draw_sharpness(ax: Axes, table: Table) -> None:
+    """Sharpness before and after training against the scale of the start, with stability limits and reference values."""
+    runs = table.where(kind="run")
+    draw_means(ax, runs, "sharpness_after")
+    for index, step in enumerate(runs.values("step")):
+        ax.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1, label="2 / step" if index == 0 else None)
+    before = [np.nanmean(runs.where(scale=scale)["sharpness_before"]) for scale in runs.values("scale")]
+    ax.plot(runs.values("scale"), before, "s-", color="0.35", markersize=3, label="at the start")
+    draw_references(ax, table)
+    ax.set(xlabel="scale of the start", ylabel="sharpness", yscale="log")
 
 
 def draw_divergence(ax: Axes, table: Table) -> None:

@@ -10,14 +10,16 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
+from balancedfact.experiments.figures._legend import legend_below
 from balancedfact.experiments.figures._regression import (
     Regression,
-    chunks,
     draw_divergence,
     draw_means,
     draw_references,
+    draw_sharpness,
     problem,
     reference_rows,
+    units,
 )
 
 if TYPE_CHECKING:
@@ -26,17 +28,6 @@ if TYPE_CHECKING:
     from balancedfact.measurements import MeasurementMap
 
 SOURCE = "Marion and Chizat 2024, Figure "
-
-
-def units(settings: Settings) -> list[Row]:
-    """Repetitions in chunks for each step, histories of single runs, and the reference values."""
-    found: list[Row] = [
-        {"kind": "run", "step": step, "iterations": iterations, "repetitions": chunk}
-        for step, iterations, repetitions in settings["steps"]
-        for chunk in chunks(repetitions, settings["chunk"])
-    ]
-    found += [{"kind": "history", "step": step} for step in settings["history_steps"]]
-    return [*found, {"kind": "reference"}]
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
@@ -134,28 +125,19 @@ def draw(settings: Settings, table: Table) -> Figure:
     """Distance, sharpness before and after, and two runs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 7.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 7.8), layout="constrained")
     axes = figure.subplots(2, 2)
     runs = table.where(kind="run")
     draw_means(axes[0, 0], runs, "distance")
     axes[0, 0].set(xlabel="scale of the start", ylabel="squared distance to the optimum", yscale="log")
     axes[0, 0].set_title("(a) after training")
-    axes[0, 0].legend()
 
-    ax = axes[0, 1]
-    draw_means(ax, runs, "sharpness_after")
-    for index, step in enumerate(runs.values("step")):
-        ax.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1, label="2 / step" if index == 0 else None)
-    before = [np.nanmean(runs.where(scale=scale)["sharpness_before"]) for scale in runs.values("scale")]
-    ax.plot(runs.values("scale"), before, "s-", color="0.35", markersize=3, label="at the start")
-    draw_references(ax, table)
-    ax.set(xlabel="scale of the start", ylabel="sharpness", yscale="log")
-    ax.set_title("(b) before and after training")
-    ax.legend(fontsize="x-small", ncols=2)
+    draw_sharpness(axes[0, 1], table)
+    axes[0, 1].set_title("(b) before and after training")
 
     for ax, step, letter in zip(axes[1], settings["history_steps"], "cd", strict=True):
         history = table.where(kind="history", step=step)
-        ax.plot(history["iteration"], history["magnitude"], color="C5", label="largest eigenvalue in magnitude")
+        ax.plot(history["iteration"], history["magnitude"], color="C5", linewidth=4, alpha=0.5, label="largest |eigenvalue|")
         ax.plot(history["iteration"], history["sharpness"], color="C0", label="sharpness")
         ax.axhline(2 / step, color="C0", linestyle=(0, (1, 1)), linewidth=1, label="2 / step")
         draw_references(ax, table)
@@ -165,7 +147,7 @@ def draw(settings: Settings, table: Table) -> Figure:
         risk.semilogy(history["iteration"], history["loss"], color="C1", linewidth=1)
         risk.set_ylabel("excess risk", color="C1")
         risk.grid(visible=False)
-        ax.legend(fontsize="x-small", loc="center right")
+    legend_below(figure)
     return figure
 
 

@@ -9,20 +9,11 @@ import numpy as np
 from balancedfact import dynamics
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._regression import chunks, draw_means, draw_references, problem, reference_rows
+from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._regression import draw_means, draw_references, problem, reference_rows, units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def units(settings: Settings) -> list[Row]:
-    """Repetitions in chunks for each step, and the reference values."""
-    found: list[Row] = [
-        {"kind": "run", "step": step, "iterations": iterations, "repetitions": chunk}
-        for step, iterations, repetitions in settings["steps"]
-        for chunk in chunks(repetitions, settings["chunk"])
-    ]
-    return [*found, {"kind": "reference"}]
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
@@ -31,6 +22,7 @@ def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
     if unit["kind"] == "reference":
         return reference_rows(data, settings["depth"])
     scales = np.repeat(settings["scales"], len(unit["repetitions"]))
+    repetitions = unit["repetitions"] * len(settings["scales"])
     d, depth = settings["inputs"], settings["depth"]
     runs = dynamics.regression_descent(
         dynamics.gaussian_layers([d] * depth + [1], scales, rng),
@@ -68,7 +60,7 @@ def draw(settings: Settings, table: Table) -> Figure:
     from matplotlib.figure import Figure
     from scipy.stats import linregress
 
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 5.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     runs = table.where(kind="run")
     draw_means(left, runs, "sharpness_after")
@@ -76,7 +68,6 @@ def draw(settings: Settings, table: Table) -> Figure:
         left.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1, label="2 / step" if index == 0 else None)
     draw_references(left, table)
     left.set(xlabel="scale of the start", ylabel="sharpness after training", yscale="log")
-    left.legend(fontsize="x-small", ncols=2)
 
     ours = runs.where(step=settings["steps"][0][0])
     kept = (ours["diverged"] < 0) & (ours["risk"] < 1e-3)
@@ -89,7 +80,7 @@ def draw(settings: Settings, table: Table) -> Figure:
     right.plot(ends, fit.intercept + fit.slope * ends, color="black", label=text)
     right.set(xlabel="sharpness after training", ylabel="generalisation gap")
     right.set_title(f"step {settings['steps'][0][0]}, {x.size} runs that fit")
-    right.legend()
+    legend_below(figure, 4)
     return figure
 
 
