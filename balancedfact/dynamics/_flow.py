@@ -16,7 +16,7 @@ from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
 # Local errors are kept this much below the accuracy asked for, since they add up along the way.
-_MARGIN = 1 / 30
+_MARGIN = 1 / 100
 # The explicit method is stable up to a product of step and curvature of about six: half of that means that stability, not
 # accuracy, begins to limit the steps.
 _STIFF, _CHECK_EVERY, _PROBES = 3.0, 20, 12
