@@ -414,8 +414,7 @@ def _outcome(search: Search, best: Minimum, certificate: Certificate, fibre: Sta
     if search.interrupted:
         return Status.INTERRUPTED, "Interrupted; this is the best point so far."
     if certificate.feasibility > 10 * FEASIBLE:
-        status = Status.GAP_OPEN if limit is None else Status.RANK_EXCLUDED
-        return status, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
+        return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
     if fibre is Status.UNATTAINED:
         diverging = "they diverge along the direction of the certificate"
         return Status.UNATTAINED, f"No layers attain the least trace of this matrix: {diverging}."
