@@ -52,14 +52,11 @@ class NeuronBalanced(Manifold):
         name = f"Balanced neurons of degree {degree}: {inputs} inputs, {neurons} neurons, {outputs} outputs"
         super().__init__(name, (inputs + outputs - 1) * neurons, point_layout=(1, 1))
 
-    # [metric]
     def inner_product(self, point, tangent_vector_a, tangent_vector_b):
         return sum(float(np.vdot(a, b)) for a, b in zip(tangent_vector_a, tangent_vector_b, strict=True))
 
     def norm(self, point, tangent_vector):
         return np.sqrt(self.inner_product(point, tangent_vector, tangent_vector))
-    # [metric end]
-
     # [projection]
     def _multiplier(self, point, vector):
         """Per neuron the number `s` for which ``(s V, -p s U)`` is the normal part of a vector."""
