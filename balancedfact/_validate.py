@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -87,16 +87,17 @@ def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
     return as_count(sizes[0], f"{name}[0]"), as_count(sizes[1], f"{name}[1]")
 
 
-def as_widths(value: Sequence[int], matrix_shape: tuple[int, int]) -> list[int]:
-    """Return `value` as the widths ``[d_0, ..., d_L]`` of at least two layers that multiply to shape `matrix_shape`."""
+def as_widths(value: Iterable[int], matrix_shape: tuple[int, ...] | None = None, *, least: int = 3) -> list[int]:
+    """Return `value` as the widths ``[d_0, ..., d_L]``, of layers that multiply to shape `matrix_shape` if it is given."""
     try:
         entries = list(value)
     except TypeError:
         raise ValueError(f"widths is {value!r}; expected a list [d_0, ..., d_L]") from None
-    if len(entries) < 3:
-        raise ValueError(f"widths has {len(entries)} entries; expected at least 3, for two layers")
+    if len(entries) < least:
+        layers = "two layers" if least == 3 else "one layer"
+        raise ValueError(f"widths has {len(entries)} entries; expected at least {least}, for {layers}")
     widths = [as_count(width, f"widths[{j}]") for j, width in enumerate(entries)]
-    if (widths[-1], widths[0]) != tuple(matrix_shape):
+    if matrix_shape is not None and (widths[-1], widths[0]) != tuple(matrix_shape):
         rows, columns = matrix_shape
         raise ValueError(f"widths is {widths}; expected it to start with {columns} and to end with {rows}")
     return widths

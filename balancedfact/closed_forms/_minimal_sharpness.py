@@ -13,7 +13,7 @@ import scipy.optimize
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_count, as_widths
 
 _EPS = np.finfo(float).eps
 
@@ -115,7 +115,7 @@ def flattest_regression_layers(covariance: ArrayLike, w: ArrayLike, widths: Sequ
     [[0. 4.]]
     """
     values, vectors, coefficients, scale, size = spectrum(covariance, w)
-    sizes = as_widths(widths, values.size)
+    sizes = as_widths(widths, (1, values.size))
     L = len(sizes) - 1
     if size == 0:
         return [np.zeros(shape) for shape in zip(sizes[1:], sizes, strict=False)]
@@ -187,19 +187,6 @@ def power(base: float, exponent: float) -> float:
     """The power, infinite where it overflows."""
     with np.errstate(over="ignore"):
         return float(np.power(base, exponent))
-
-
-def as_widths(widths: Sequence[int], inputs: int) -> list[int]:
-    """Return `widths` as integers ``[inputs, d_1, ..., d_{L-1}, 1]`` with `L` at least 2."""
-    try:
-        sizes = [as_count(size, f"widths[{k}]") for k, size in enumerate(widths)]
-    except TypeError:
-        raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
-    if len(sizes) < 3:
-        raise ValueError(f"widths has {len(sizes)} entries; expected at least 3, for 2 layers")
-    if sizes[0] != inputs or sizes[-1] != 1:
-        raise ValueError(f"widths goes from {sizes[0]} to {sizes[-1]}; expected {inputs} to 1")
-    return sizes
 
 
 def rank_one_chain(w: np.ndarray, widths: Sequence[int], first: float, others: float) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
-from balancedfact._validate import as_array, as_count
-from balancedfact.closed_forms._minimal_sharpness import as_widths, power, rank_one_chain, spectrum
+from balancedfact._validate import as_array, as_count, as_widths
+from balancedfact.closed_forms._minimal_sharpness import power, rank_one_chain, spectrum
 
 
 def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
@@ -51,7 +51,7 @@ def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
      [0. 0.]]
     """
     vector = as_array(w, "w", ndim=1)
-    sizes = as_widths(widths, vector.size)
+    sizes = as_widths(widths, (1, vector.size))
     size = frobenius(vector)
     c = size ** (1 / (len(sizes) - 1))
     return rank_one_chain(vector / (size or 1.0), sizes, c, c)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude
-from balancedfact._validate import as_array, as_count, as_rng
+from balancedfact._validate import as_array, as_count, as_rng, as_widths
 
 
 def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.rando
     >>> [W.shape for W in bf.dynamics.gaussian_layers([5, 4, 1], [0.1, 0.2, 0.3], rng=0)]
     [(3, 4, 5), (3, 1, 4)]
     """
-    sizes, size = as_sizes(widths), _as_scale(scale)
+    sizes, size = as_widths(widths, least=2), _as_scale(scale)
     generator = as_rng(rng)
     return [size * generator.standard_normal((*size.shape[:-2], *shape)) for shape in _shapes(sizes)]
 
@@ -120,7 +120,7 @@ def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Ge
     >>> bool(np.allclose(W3 @ W2 @ W1, np.diag([8.0, 1.0]))), bool(np.allclose(W2.T @ W2, W1 @ W1.T))
     (True, True)
     """
-    matrix, sizes = as_array(M, "M", ndim=2), as_sizes(widths)
+    matrix, sizes = as_array(M, "M", ndim=2), as_widths(widths, least=2)
     if (sizes[-1], sizes[0]) != matrix.shape:
         raise ValueError(f"widths goes from {sizes[0]} to {sizes[-1]}; expected {matrix.shape[1]} to {matrix.shape[0]}")
     size = magnitude(matrix)
@@ -133,17 +133,6 @@ def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Ge
     generator = None if rng is None else as_rng(rng)
     frames = [Vt[keep].T, *(_frame(width, rank, generator) for width in sizes[1:-1]), U[:, keep]]
     return [(above * root) @ below.T for below, above in itertools.pairwise(frames)]
-
-
-def as_sizes(widths: Sequence[int]) -> list[int]:
-    """Return `widths` as at least two positive integers."""
-    try:
-        sizes = [as_count(size, f"widths[{k}]") for k, size in enumerate(widths)]
-    except TypeError:
-        raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
-    if len(sizes) < 2:
-        raise ValueError(f"widths has {len(sizes)} entries; expected at least 2")
-    return sizes
 
 
 def _shapes(sizes: list[int]) -> list[tuple[int, int]]:

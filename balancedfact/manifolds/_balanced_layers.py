@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, as_widths
+from balancedfact._validate import as_widths
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector
 
 
 class _Frame(NamedTuple):

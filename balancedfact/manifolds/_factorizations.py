@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_layers
+from balancedfact._validate import as_array, as_layers, as_widths
 from balancedfact.manifolds._exponential import exponential
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, as_widths
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector
 
 _LONGEST = 8.0  # a longer step of one layer is cut: exp(8) is about 3000
 
@@ -104,7 +104,7 @@ class Factorizations(LayerManifold):
     def __init__(self, M: ArrayLike, widths: Iterable[int], *, rng: int | np.random.Generator | None = None) -> None:
         self.M = as_array(M, "M", ndim=2)
         rows, columns = self.M.shape
-        sizes = as_widths(widths, (columns, rows))
+        sizes = as_widths(widths, (rows, columns))
         U, s, Vt = np.linalg.svd(self.M, full_matrices=False)
         self.rank = r = int(np.count_nonzero(s > max(self.M.shape) * np.finfo(float).eps * s[0]))
         if r == 0:
@@ -176,7 +176,7 @@ class Factorizations(LayerManifold):
             If the layers cannot be multiplied to the shape of `M`, or a width is smaller than that of the layers.
         """
         checked = as_layers(layers, (self.widths[-1], self.widths[0]))
-        sizes = as_widths(widths, (self.widths[0], self.widths[-1]))
+        sizes = as_widths(widths, (self.widths[-1], self.widths[0]))
         found = [checked[0].shape[1], *(layer.shape[0] for layer in checked)]
         if len(sizes) != len(found) or any(wide < own for wide, own in zip(sizes, found, strict=True)):
             raise ValueError(f"widths is {sizes}; expected widths of at least {found}, those of the layers")

@@ -10,7 +10,7 @@ from pymanopt.manifolds.manifold import Manifold
 from pymanopt.manifolds.product import _ProductTangentVector
 from pymanopt.tools import ndarraySequenceMixin
 
-from balancedfact._validate import as_count, as_rng
+from balancedfact._validate import as_rng
 
 Layers = Sequence[np.ndarray]
 
@@ -89,19 +89,6 @@ class Latest:
             self._value = self._compute(point)
             self._point = [np.array(part) for part in point]
         return self._value
-
-
-def as_widths(widths: Any, ends: tuple[int, int] | None = None) -> list[int]:
-    """`widths` as a list of at least three positive integers, with the given first and last one."""
-    try:
-        sizes = [as_count(size, f"widths[{k}]") for k, size in enumerate(widths)]
-    except TypeError:
-        raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
-    if len(sizes) < 3:
-        raise ValueError(f"widths has {len(sizes)} entries; expected at least 3, for two layers or more")
-    if ends is not None and (sizes[0], sizes[-1]) != ends:
-        raise ValueError(f"widths starts with {sizes[0]} and ends with {sizes[-1]}; expected {ends[0]} and {ends[1]}")
-    return sizes
 
 
 def products(layers: Layers) -> tuple[list[np.ndarray], list[np.ndarray]]:

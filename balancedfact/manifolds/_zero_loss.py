@@ -10,8 +10,8 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
-from balancedfact._validate import as_array
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, as_widths, products
+from balancedfact._validate import as_array, as_widths
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, products
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
 
 _EXACT = 1e-12  # the relative residual that a point may have
@@ -109,7 +109,7 @@ class ZeroLoss(LayerManifold):
         if not isinstance(A, MeasurementMap):
             raise ValueError(f"A is {A!r}; expected a measurement map, such as balancedfact.measurements.Dense(matrices)")
         rows, columns = A.matrix_shape
-        data, sizes = as_array(b, "b", shape=(A.m,)), as_widths(widths, (columns, rows))
+        data, sizes = as_array(b, "b", shape=(A.m,)), as_widths(widths, (rows, columns))
         self.A, self.b, self._solution = _independent(A, data)
         narrow = min(sizes)
         self._rank = min(self.A.m, narrow * (rows + columns - narrow))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._global_seed import global_seed
 from balancedfact._linalg import frobenius, magnitude
-from balancedfact._validate import as_array, as_count, as_number, as_rng
+from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.curvature import isotropic_trace, scaled_trace, trace, trace_gradient, trace_hessian_vector_product
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
@@ -100,7 +100,7 @@ def flattest_factorization(
     201.663213595 201.663213595 True
     """
     M = as_array(M, "M", ndim=2)
-    sizes = _checked_widths(widths, M.shape)
+    sizes = as_widths(widths, M.shape)
     if A is not None and (not isinstance(A, MeasurementMap) or A.matrix_shape != M.shape):
         found = f"measures shape {A.matrix_shape}" if isinstance(A, MeasurementMap) else f"is {type(A).__name__}"
         raise ValueError(f"A {found}; expected a measurement map of shape {M.shape}, that of M")
@@ -123,18 +123,6 @@ def flattest_factorization(
         search = Search(orbit.problem(), tol, _LIMIT, callback, shown, orbit.units(size))
         search.run(search.manifold.random_point())
     return orbit.solution(search, M, size)
-
-
-def _checked_widths(widths: Any, shape: tuple[int, ...]) -> list[int]:
-    try:
-        sizes = [as_count(width, f"widths[{k}]") for k, width in enumerate(widths)]
-    except TypeError:
-        raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
-    if len(sizes) < 3:
-        raise ValueError(f"widths is {sizes}; expected at least three widths, for two layers")
-    if (sizes[-1], sizes[0]) != shape:
-        raise ValueError(f"widths has ends {sizes[0]} and {sizes[-1]}; expected {shape[1]} and {shape[0]}, those of M")
-    return sizes
 
 
 class _Orbit:
