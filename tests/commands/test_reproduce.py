@@ -1,0 +1,89 @@
+"""The command ``balancedfact reproduce``."""
+
+import json
+
+import matplotlib.image
+import pytest
+
+from balancedfact.cli import main
+from balancedfact.experiments import figures
+from tests.experiments.toy import toy
+
+NAMES = [*(f"mc-{number}" for number in range(1, 8)), "glcrmj-1", "glcrmj-2"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _toys(monkeypatch):
+    """Two small figures in place of the published ones."""
+    monkeypatch.setattr(figures, "FIGURES", {"toy": toy(repetitions=1), "paused": toy(repetitions=2)})
+
+
+def test_list(tmp_path, capsys):
+    assert main(["reproduce", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert all("Figure" in line and line.endswith(".") for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mc-1", "mc-8"], "FIGURE is 'mc-8'; expected one of mc-1, mc-2,"),
+        (["mc-1", "--scale", "huge"], "--scale"),
+        (["mc-1", "--workers", "0"], "--workers is 0; expected at least 1"),
+        (["mc-1", "--workers", "two"], "--workers"),
+        (["mc-1", "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "--workers and --scheduler exclude one another"),
+    ],
+)
+def test_bad_usage_is_refused_in_one_line(tmp_path, capsys, arguments, message):
+    assert main(["reproduce", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_scheduler_at_the_address(tmp_path, capsys):
+    pytest.importorskip("distributed")
+    assert main(["reproduce", "mc-1", "--scheduler", "nonsense://x"]) == 2
+    assert "scheduler is 'nonsense://x'; no Dask scheduler answers there" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("_toys")
+def test_a_figure_leaves_its_files(tmp_path, capsys):
+    assert main(["reproduce", "toy", "--workers", "1", "--out", "deep/there"]) == 0
+    folder = tmp_path / "deep" / "there"
+    assert {path.name for path in folder.iterdir()} == {"toy.csv", "toy.png", "toy.json"}
+    assert json.loads((folder / "toy.json").read_text(encoding="utf-8"))["scale"] == "quick"
+    assert (folder / "toy.csv").read_text(encoding="utf-8").count("\n") == 1 + 6
+    assert matplotlib.image.imread(folder / "toy.png").size
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("toy ")
+    assert line.endswith("toy.csv, .png, .json")
+
+
+@pytest.mark.usefixtures("_toys")
+def test_all_figures_by_default_and_the_options_that_choose(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "balancedfact.experiments._runner.reproduce",
+        lambda figure, scale, out, executor: seen.append((len(figure.units(figure.scales[scale])), scale, str(out))),
+    )
+    assert main(["reproduce", "--workers", "1"]) == 0
+    assert main(["reproduce", "paused", "--scale", "paper", "--workers", "1", "--out", "x"]) == 0
+    assert seen == [(2, "quick", "figures"), (4, "quick", "figures"), (12, "paper", "x")]
+
+
+def test_help(capsys):
+    assert main(["reproduce", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--list", "--scale", "--workers", "--scheduler", "--out", "example: balancedfact reproduce"):
+        assert word in text
