@@ -255,13 +255,14 @@ class _Ways:
         return solution.layers, solution.status.value
 
     def small_flow(self) -> tuple[list[np.ndarray], str]:
-        flow = dynamics.gradient_flow(self.start(_SMALL_START, self.seeds[2]), self.A, self.b)
-        return flow.layers, flow.message
+        return self.flow(self.start(_SMALL_START, self.seeds[2]))
 
     def residual_flow(self) -> tuple[list[np.ndarray], str]:
-        start = dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2])
-        flow = dynamics.gradient_flow(start, self.A, self.b)
-        return flow.layers, flow.message
+        return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
+
+    def flow(self, start: list[np.ndarray]) -> tuple[list[np.ndarray], str]:
+        end = dynamics.gradient_flow(start, self.A, self.b, rtol=1e-6, stationarity=1e-9, observe=())
+        return end.layers, end.message
 
     def descent(self, noise: float) -> tuple[list[np.ndarray], str]:
         """SGD from a start of ordinary size, with a step that the curvature of the analytic layers allows."""

@@ -319,3 +319,23 @@ def test_example_runs_and_gives_its_status(options, folder):
 def test_unknown_example(capsys):
     assert main(["example", "huge"]) == 2
     assert "NAME is 'huge'; expected one of tiny, longer-name" in one_line(capsys)
+
+
+def test_compare_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
+    monkeypatch.setattr("balancedfact.comparison._STEPS", 500)
+    A = bf.measurements.gaussian(9, (4, 3), rng=0)
+    truth = np.outer(np.arange(4.0), np.ones(3))
+    write_problem("small.npz", A, A(truth), truth)
+    assert main(["compare", "small.npz", "--seed", "3"]) == 0
+    assert names("small-comparison") == {"comparison.json", "comparison.png"}
+    report = strict_json("small-comparison/comparison.json")
+    assert [row["method"] for row in report["rows"]][:3] == ["analytic", "certified", "Riemannian"]
+    printed = capsys.readouterr().out
+    assert all(row["method"] in printed for row in report["rows"])
+    assert report["rows"][1]["trace"] == bf.compare(A, A(truth), truth=truth, rng=3)["certified"].trace
+
+
+def test_compare_refuses_bad_options(capsys):
+    assert main(["compare", "nothing.npz"]) == 2
+    assert main(["compare", "nothing.npz", "--depth", "1"]) == 2
+    assert "--depth is 1" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     write_json(out / "comparison.json", table.to_dict())
     with bf.plots.style(), replacing(out / "comparison.png") as partial:
         figure = Figure(figsize=(12, 3.2), layout="constrained")
-        bf.plots.comparison(figure.subplots(1, 4, sharey=True), table)
+        bf.plots.comparison(figure.subplots(1, 4), table)
         figure.savefig(partial, format="png")
     print(f"files  {out}: comparison.json, comparison.png")
     return 0

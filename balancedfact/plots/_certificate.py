@@ -60,9 +60,9 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
 
 
 def gap_history(ax: Axes, solution: Solution) -> Axes:
-    """Draw the relative gap and the relative residual at every iteration, on a logarithmic axis.
+    """Draw the relative gap, gradient and residual at every iteration, on a logarithmic axis.
 
-    Values below rounding error are drawn at rounding error. The gap is left out where no lower bound exists.
+    Values below rounding error are drawn at rounding error. What the solver did not record is left out.
 
     Parameters
     ----------
@@ -85,9 +85,12 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('iteration', 'relative size')
     """
-    drawn = _series(
-        ax, solution, {"gap": ("relative gap", "blue", "-"), "feasibility": ("relative residual", "vermilion", "--")}
-    )
+    series = {
+        "gap": ("relative gap", "blue", "-"),
+        "stationarity": ("relative gradient", "green", "-."),
+        "feasibility": ("relative residual", "vermilion", "--"),
+    }
+    drawn = _series(ax, solution, series)
     gap = solution.certificate.gap
     title = f"final gap {gap:.1e}" if np.isfinite(gap) else f"no final gap: {solution.status.value}"
     ax.set(xlabel="iteration", ylabel="relative size", title=title)

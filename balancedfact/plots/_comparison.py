@@ -59,7 +59,8 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
         else:
             values = values / np.nanmin(values)
         ax.scatter(values, positions, color=PALETTE["blue"], zorder=3)
-        ax.set(xscale="log", xlabel=_PANELS[name], ylim=(len(names) - 0.5, -0.5))
+        ax.set(xscale="log" if np.nanmax(values) > 10 * np.nanmin(values) else "linear")
+        ax.set(xlabel=_PANELS[name], ylim=(len(names) - 0.5, -0.5))
         ax.set_yticks(positions, names if index == 0 else [""] * len(names))
         ax.tick_params(axis="y", length=0)
     return axes
