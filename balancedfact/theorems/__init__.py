@@ -1,6 +1,9 @@
 """The theorem ledger: every statement of the sources as a claim that can be run, and can fail."""
 
-from balancedfact.theorems import _two_factors  # noqa: F401, enters its claims
+from balancedfact.theorems import (  # noqa: F401, each enters its claims
+    _balanced_pairs,
+    _two_factors,
+)
 from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
 
 __all__ = ["KINDS", "SOURCES", "Claim", "Outcome", "ledger"]

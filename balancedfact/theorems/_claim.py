@@ -23,7 +23,7 @@ SOURCES = {
 KINDS = {
     "exact": "an identity, checked to rounding error",
     "bound": "an inequality with explicit constants",
-    "empirical": "a rate or a constant that the source does not name, measured over growing sizes",
+    "empirical": "a rate or a constant that the source does not name, over growing sizes, or an expectation, over samples",
     "counterexample": "a statement that is false as printed; it fails as predicted",
 }
 
@@ -108,22 +108,24 @@ def claim(source: str, name: str, statement: str, *, kind: str, page: str) -> Ca
 def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = None, **details: float) -> Outcome:
     """Two numbers or arrays are equal, relative to the larger of them or to `scale`."""
     a, b = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"the two sides have shapes {a.shape} and {b.shape}; expected one")
     size = max(float(np.linalg.norm(a)), float(np.linalg.norm(b))) if scale is None else scale
     deviation = float(np.linalg.norm(a - b)) / size if size else 0.0
     sides = {"left": float(np.linalg.norm(a)), "right": float(np.linalg.norm(b)), "deviation": deviation}
-    return Outcome(deviation <= rtol, 1 - deviation / rtol, sides | details)
+    return _judged(1 - deviation / rtol, 0.0, sides | details)
 
 
 def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """A number does not exceed a bound, up to rounding relative to the bound."""
-    slack = (bound - value) / abs(bound) if bound else float(-value)
-    return Outcome(slack >= -rtol, max(slack, 0.0) if slack >= -rtol else slack, {"value": value, "bound": bound} | details)
+    slack = (bound - value) / abs(bound) if bound else -value
+    return _judged(slack, rtol, {"value": float(value), "bound": float(bound)} | details)
 
 
 def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """A number is not below a bound, up to rounding relative to the bound."""
-    slack = (value - bound) / abs(bound) if bound else float(value)
-    return Outcome(slack >= -rtol, max(slack, 0.0) if slack >= -rtol else slack, {"value": value, "bound": bound} | details)
+    slack = (value - bound) / abs(bound) if bound else value
+    return _judged(slack, rtol, {"value": float(value), "bound": float(bound)} | details)
 
 
 def all_of(**parts: Outcome) -> Outcome:
@@ -133,5 +135,21 @@ def all_of(**parts: Outcome) -> Outcome:
 
 
 def fails(printed: Outcome, **details: float) -> Outcome:
-    """The printed statement fails on this instance, as predicted; the slack is by how much."""
-    return Outcome(not printed.holds, -printed.slack, printed.details | details)
+    """The printed statement fails on this instance, as predicted; the slack is by how much.
+
+    Not when it could not be judged: what is not a number refutes nothing.
+    """
+    details = printed.details | details
+    if printed.holds:
+        return Outcome(False, min(-printed.slack, -np.finfo(float).tiny), details)
+    if not np.isfinite(printed.slack):
+        return Outcome(False, -np.inf, details)
+    return Outcome(True, -printed.slack, details)
+
+
+def _judged(slack: float, allowance: float, details: dict[str, float]) -> Outcome:
+    """Holds if the slack is not below minus the allowance; what is not finite does not hold."""
+    if not np.isfinite(slack):
+        return Outcome(False, -np.inf, details)
+    holds = bool(slack >= -allowance)
+    return Outcome(holds, float(max(slack, 0.0) if holds else slack), details)
