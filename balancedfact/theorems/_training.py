@@ -229,7 +229,7 @@ def _residual_runs(rng: np.random.Generator, outputs: bool, depths: tuple[int, .
         else:
             goal = p[None] @ naive.product(start) + step
             A, b = measurements.regression(X, p), X @ goal[0]
-        layers = flow(start, A, b, record=1e9).layers
+        layers = flow(start, A, b, record=1e9, stationarity=1e-9).layers
         off = (naive.product(layers) if outputs else p[None] @ naive.product(layers)) - goal
         result.excess.append(float(np.sum((off @ covariance) * off) / np.sum((step @ covariance) * step)))
         moves = zip(layers, start, strict=True)
