@@ -537,7 +537,7 @@ def test_where_label_noise_settles_at_depth_two():
     settings = rows("glcrmj-1")[1]
     matrices, b, _ = plain_sensing(settings)
     roots = [root_of(sum(A @ A.T for A in matrices) / 12), root_of(sum(A.T @ A for A in matrices) / 12)]
-    E = _label_noise._penalized(settings, _label_noise.sensing(settings))
+    E = _label_noise._penalized(settings | {"tol": 1e-11}, _label_noise.sensing(settings))
 
     def parts(E):
         loss = np.mean([(np.sum(A * E) - y) ** 2 for A, y in zip(matrices, b, strict=True)])
@@ -549,8 +549,10 @@ def test_where_label_noise_settles_at_depth_two():
     for _ in range(30):
         total = loss + weight * (1 + total) * trace
     (row,) = matching("glcrmj-1", kind="reference", name="penalized")
-    assert np.isclose(row["train"], loss)
-    assert np.isclose(row["trace"], trace)
+    assert np.isclose(row["train"], loss, rtol=1e-2)
+    assert np.isclose(row["trace"], trace, rtol=1e-4)
+    seen = np.array([np.sum(A * E) for A in matrices])
+    assert np.isclose(2 * np.mean((seen - b) * seen), -weight * (1 + total) * trace, rtol=1e-4)  # stationary in the size of E
 
     def objective(E):
         loss, trace = parts(E)
@@ -573,7 +575,13 @@ def test_the_loss_predicted_from_the_trace_is_the_loss_under_label_noise():
         settled = [row for row in figure.run(settings, noisy, rng) if row["iteration"] >= 6000]
         measured = np.mean([row["train"] for row in settled])
         predicted = np.mean([_label_noise.predicted_loss(settings, row["step"], row["trace"]) for row in settled])
-        assert abs(measured / predicted - 1) < 0.15
+        assert abs(measured / predicted - 1) < 0.1
+
+
+def test_the_predicted_loss_is_noise_too():
+    settings = {"noise": 1.5, "batch": 4}
+    loss = _label_noise.predicted_loss(settings, 0.02, np.array([3.0, 40.0]))
+    np.testing.assert_allclose(loss, 0.02 / 8 * (1.5**2 + loss) * np.array([3.0, 40.0]))
 
 
 def test_a_run_that_diverges_ends_there_and_is_drawn(tmp_path):
