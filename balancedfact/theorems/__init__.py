@@ -1,7 +1,13 @@
 """The theorem ledger: every statement of the sources as a claim that can be run, and can fail."""
 
+import re
+
 from balancedfact.theorems import (  # noqa: F401, each enters its claims
     _balanced_pairs,
+    _blog,
+    _deep,
+    _deep_isometry,
+    _recovery,
     _two_factors,
 )
 from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
@@ -10,7 +16,7 @@ __all__ = ["KINDS", "SOURCES", "Claim", "Outcome", "ledger"]
 
 
 def ledger() -> list[Claim]:
-    """All claims, by source in the order of ``SOURCES``, and within a source in its own order.
+    """All claims, by source in the order of ``SOURCES``, and within a source by name, numbers in their order.
 
     Returns
     -------
@@ -22,5 +28,9 @@ def ledger() -> list[Claim]:
     >>> {claim.source for claim in ledger()} <= {"DDF", "CS282", "GLCRMJ", "MC", "Blog", "New"}
     True
     """
-    order = list(SOURCES)
-    return sorted(LEDGER, key=lambda claim: order.index(claim.source))
+    return sorted(LEDGER, key=_place)
+
+
+def _place(claim: Claim) -> tuple[int, list[tuple[int, str]]]:
+    parts = re.findall(r"(\d+)|(\D+)", claim.name)
+    return list(SOURCES).index(claim.source), [(int(number or -1), text) for number, text in parts]

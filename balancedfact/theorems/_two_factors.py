@@ -62,9 +62,7 @@ def hessian(rng: np.random.Generator) -> Outcome:
     differences, package, terms, _ = _second_derivatives(rng)
     scale = abs(terms["residual"]) + terms["gauss_newton"]
     formula = sum(terms.values())
-    return all_of(
-        differences=equal(differences, formula, scale=scale, rtol=1e-8), package=equal(package, formula, scale=scale)
-    )
+    return all_of(differences=equal(differences, formula, scale=scale, rtol=1e-8), package=equal(package, formula, scale=scale))
 
 
 @claim(
