@@ -7,6 +7,7 @@ from balancedfact.theorems import (  # noqa: F401, each enters its claims
     _blog,
     _deep,
     _deep_isometry,
+    _deep_samples,
     _recovery,
     _two_factors,
 )

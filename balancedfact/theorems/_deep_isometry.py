@@ -121,7 +121,7 @@ def theorem_1_printed(rng: np.random.Generator) -> Outcome:
     return fails(_within(solvers.induced_regularizer(M, A, depth).value, _nuclear_form(M, depth), delta))
 
 
-def _flattest(
+def flattest(
     A: measurements.MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, Outcome]:
     """The product of a flattest network, the least nuclear norm of a solution, and what the theorem uses of flatness.
@@ -145,7 +145,7 @@ def _flattest(
 def theorem_1_nuclear(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng)
     depth = int(rng.integers(2, 4))
-    E, least, flat = _flattest(A, A(rng.standard_normal(A.matrix_shape)), depth, rng)
+    E, least, flat = flattest(A, A(rng.standard_normal(A.matrix_shape)), depth, rng)
     ratio, exponent = (1 + delta) / (1 - delta), depth / (2 * (depth - 1))
     return all_of(
         flat=flat,
@@ -164,120 +164,9 @@ def theorem_1_nuclear(rng: np.random.Generator) -> Outcome:
 def theorem_2(rng: np.random.Generator) -> Outcome:
     A, delta = near_isometry(rng, (4, int(rng.integers(4, 6))), 2, 0.9, unseen=1)
     M = rng.standard_normal(A.matrix_shape)
-    E, _, flat = _flattest(A, A(M), int(rng.integers(2, 4)), rng)
+    E, _, flat = flattest(A, A(M), int(rng.integers(2, 4)), rng)
     bound = 8 * delta / (1 - delta) ** 2 * nuclear(M) ** 2
     return all_of(flat=flat, error=at_most(float(np.sum((E - M) ** 2)), bound, delta=delta, unseen=E.size - A.m))
-
-
-@claim(
-    "GLCRMJ",
-    "Theorem 3",
-    "For m Gaussian measurements the error of the flattest solution is O((d_0 + d_L)/m |M|_*^2 log^3 m): "
-    "without the logarithm and with the constant 2 it holds as the sizes grow, and not for the least Frobenius norm.",
-    kind="empirical",
-    page=REGULARIZER,
-)
-def theorem_3(rng: np.random.Generator) -> Outcome:
-    flattest, frobenius = [], []
-    for d in (6, 10, 14):
-        for share in (1, 2, 4):
-            M = np.outer(rng.standard_normal(d), rng.standard_normal(d))
-            A = measurements.gaussian(min(share * 2 * d, d * d - 1), M.shape, rng)
-            b, unit = A(M), 2 * d / A.m * nuclear(M) ** 2
-            flattest.append(float(np.sum((solvers.flat_minimum(A, b).matrix - M) ** 2)) / unit)
-            frobenius.append(float(np.sum((_least_frobenius(A, b) - M) ** 2)) / unit)
-    return all_of(flattest=at_most(max(flattest), 2.0), beaten=at_most(flattest[-1], 0.1 * frobenius[-1]))
-
-
-def _least_frobenius(A: measurements.MeasurementMap, b: np.ndarray) -> np.ndarray:
-    """The solution of least Frobenius norm, from the rows of the map."""
-    d1, d2 = A.matrix_shape
-    rows = np.array([A.adjoint(unit).ravel() for unit in np.eye(A.m)])
-    return np.asarray(np.linalg.lstsq(rows, b, rcond=None)[0].reshape(d1, d2))
-
-
-@claim(
-    "GLCRMJ",
-    "Theorem 4",
-    "With n Gaussian measurements the solution of least Frobenius norm has the expected squared error "
-    "(1 - min(n, d_0 d_L)/(d_0 d_L)) |M|^2: the mean of 300 draws is within five standard errors.",
-    kind="empirical",
-    page=REGULARIZER,
-)
-def theorem_4(rng: np.random.Generator) -> Outcome:
-    M = rng.standard_normal(sizes(rng, 2, 2, 4))
-    n, N, draws = int(rng.integers(1, M.size)), M.size, 300
-    errors = []
-    for _ in range(draws):
-        A = measurements.gaussian(n, M.shape, rng)
-        errors.append(np.sum((_least_frobenius(A, A(M)) - M) ** 2) / np.sum(M**2))
-    # The relative error is the squared length of a projection of a unit vector: a beta variable.
-    deviation = np.sqrt(2 * n * (N - n) / (N**2 * (N + 2)) / draws)
-    full = measurements.gaussian(N, M.shape, rng)
-    return all_of(
-        mean=at_most(abs(float(np.mean(errors)) - (1 - n / N)), 5 * float(deviation), mean=float(np.mean(errors))),
-        enough=equal(_least_frobenius(full, full(M)), M, rtol=1e-6),
-    )
-
-
-@claim(
-    "GLCRMJ",
-    "Theorem 6",
-    "A bounded smooth loss of a hypothesis with zero training loss is O(H log^3 n R_n^2 + B log(1/p)/n): for entries of a "
-    "matrix and nuclear balls the ratio is at most 1 as n grows.",
-    kind="empirical",
-    page=REGULARIZER,
-)
-def theorem_6(rng: np.random.Generator) -> Outcome:
-    d, ratios = 8, []
-    M = np.outer(rng.choice([-1.0, 1.0], d), rng.choice([-1.0, 1.0], d))
-    for n in (32, 64, 128, 256):
-        entries = rng.integers(d, size=(2, n))
-        seen = np.zeros((d, d), dtype=bool)
-        seen[tuple(entries)] = True
-        complexity = np.mean([_signed_count(rng, entries, d) for _ in range(20)])
-        for direction in (-M, rng.standard_normal((d, d)), np.outer(rng.standard_normal(d), rng.standard_normal(d))):
-            h = _on_the_sphere(M, np.where(seen, 0.0, direction), 3 * nuclear(M))
-            largest = (np.abs(h - M).max() + 1) ** 2
-            bound = 2 * np.log(n) ** 3 * (3 * nuclear(M) * complexity) ** 2 + largest * np.log(1 / 0.01) / n
-            ratios.append(float(np.mean((h - M) ** 2)) / bound)
-    return at_most(max(ratios), 1.0)
-
-
-def _signed_count(rng: np.random.Generator, entries: np.ndarray, d: int) -> float:
-    """``|(1/n) sum eps_i A_i|`` for one draw of the signs: the supremum over the unit nuclear ball, by duality."""
-    total = np.zeros((d, d))
-    np.add.at(total, tuple(entries), rng.choice([-1.0, 1.0], entries.shape[1]) / entries.shape[1])
-    return float(np.linalg.norm(total, 2))
-
-
-def _on_the_sphere(M: np.ndarray, unseen: np.ndarray, radius: float) -> np.ndarray:
-    """``M + t * unseen`` with the nuclear norm `radius`, by bisection; it has the same entries as `M` where `unseen` is 0."""
-    if not unseen.any():
-        return M
-    low, high = 0.0, 2 * radius / nuclear(unseen)
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if nuclear(M + middle * unseen) < radius else (low, middle)
-    return M + low * unseen
-
-
-@claim(
-    "GLCRMJ",
-    "Corollary 1",
-    "From n of the order of d_0 + d_L Gaussian measurements, |E|_* of the flattest solution is at most 3 times the least: "
-    "n = 3 (d_0 + d_L), growing sizes.",
-    kind="empirical",
-    page=REGULARIZER,
-)
-def corollary_1(rng: np.random.Generator) -> Outcome:
-    ratios = []
-    for d, depth in ((7, 2), (7, 3), (12, 2), (17, 2)):
-        A = measurements.gaussian(6 * d, (d, d), rng)
-        b = A(low_rank(rng, d, d, d))
-        E, least, flat = _flattest(A, b, depth, rng)
-        ratios.append(nuclear(E) / least if flat.holds else np.nan)
-    return all_of(upper=at_most(max(ratios), 3.0), lower=at_least(min(ratios), 1.0, rtol=1e-7))
 
 
 @claim(
@@ -289,49 +178,12 @@ def corollary_1(rng: np.random.Generator) -> Outcome:
 )
 def corollary_1_isometry(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng, below=0.5)
-    E, least, flat = _flattest(A, A(rng.standard_normal(A.matrix_shape)), 2, rng)
+    E, least, flat = flattest(A, A(rng.standard_normal(A.matrix_shape)), 2, rng)
     return all_of(
         flat=flat,
         upper=at_most(nuclear(E), 3 * least, delta=delta),
         lower=at_least(nuclear(E), least, rtol=1e-7),
     )
-
-
-def _isometry_constants(rng: np.random.Generator, ensemble: str, share: int, rank: int = 1) -> list[float]:
-    """Proven constants for ``share * rank * (d_0 + d_L)`` measurements of growing matrices."""
-    constants = []
-    for d in (3, 4, 5, 6):
-        A = getattr(measurements, ensemble)(share * rank * 2 * d, (d, d), rng)
-        constants.append(measurements.isometry_constant(A, rank, starts=2, iterations=30, rng=0).delta[1])
-    return constants
-
-
-def _examples(rng: np.random.Generator, ensemble: str) -> Outcome:
-    few, many = _isometry_constants(rng, ensemble, 12), _isometry_constants(rng, ensemble, 48)
-    return all_of(few=at_most(max(few), 0.95), many=at_most(max(many), 0.5), rate=at_most(np.mean(many), 0.7 * np.mean(few)))
-
-
-@claim(
-    "GLCRMJ",
-    "Example 1",
-    "From n >= C(delta) r (d_0 + d_L) on, Gaussian matrices satisfy (r, delta)-RIP: rank one, growing sizes, "
-    "n/(d_0 + d_L) = 12 and 48, delta below 0.95 and 0.5.",
-    kind="empirical",
-    page=ISOMETRY,
-)
-def example_1(rng: np.random.Generator) -> Outcome:
-    return _examples(rng, "gaussian")
-
-
-@claim(
-    "GLCRMJ",
-    "Example 2",
-    "The same for matrices of independent signs.",
-    kind="empirical",
-    page=ISOMETRY,
-)
-def example_2(rng: np.random.Generator) -> Outcome:
-    return _examples(rng, "bernoulli")
 
 
 def _table_1(rng: np.random.Generator, factor: float) -> dict[str, Outcome]:
