@@ -10,10 +10,24 @@ from balancedfact.theorems import (  # noqa: F401, each enters its claims
     _deep_samples,
     _recovery,
     _two_factors,
+from balancedfact.theorems import (
+    _new_curvature,  # noqa: F401, enters its claims
+    _new_geometry,  # noqa: F401, enters its claims
+    _new_induced,  # noqa: F401, enters its claims
+    _new_values,  # noqa: F401, enters its claims
+    _sharpness,  # noqa: F401, enters its claims
+    _training,  # noqa: F401, enters its claims
+    _two_factors,  # noqa: F401, enters its claims
 )
 from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
 
-__all__ = ["KINDS", "SOURCES", "Claim", "Outcome", "ledger"]
+__all__ = [
+    "Claim",
+    "KINDS",
+    "Outcome",
+    "SOURCES",
+    "ledger",
+]
 
 
 def ledger() -> list[Claim]:

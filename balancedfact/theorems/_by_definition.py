@@ -62,6 +62,13 @@ def top(symmetric: np.ndarray) -> float:
     return float(np.linalg.eigvalsh(symmetric)[-1])
 
 
+def inverse_root(square: np.ndarray) -> np.ndarray:
+    """The inverse square root of a positive-semidefinite matrix, zero where that is."""
+    values, vectors = np.linalg.eigh(square)
+    keep = values > 1e-12 * values[-1]
+    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]) @ vectors[:, keep].T)
+
+
 def trace(layers: Sequence[np.ndarray], matrices: np.ndarray) -> float:
     """The trace of the Hessian as the sum over layers and measurements."""
     total = 0.0

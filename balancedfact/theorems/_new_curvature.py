@@ -1,6 +1,8 @@
-"""What this package establishes on the Hessian: traces and sharpness off minimisers, the least sharpness, the rank-one limit."""
+"""What is new on the Hessian: traces and sharpness off minimisers, the least sharpness, the rank-one limit."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import scipy.optimize
@@ -16,7 +18,7 @@ def _network(rng: np.random.Generator, most: int = 40) -> tuple[list[np.ndarray]
     """Random layers with at most so many entries, and Gaussian measurements with their matrices."""
     while True:
         widths = [int(d) for d in rng.integers(1, 5, rng.integers(3, 6))]
-        if sum(a * b for a, b in zip(widths, widths[1:], strict=False)) <= most:
+        if sum(a * b for a, b in itertools.pairwise(widths)) <= most:
             break
     matrices = rng.standard_normal((int(rng.integers(1, 9)), widths[-1], widths[0]))
     return naive.gaussian_layers(rng, widths), measurements.Dense(matrices), matrices
@@ -25,7 +27,8 @@ def _network(rng: np.random.Generator, most: int = 40) -> tuple[list[np.ndarray]
 @claim(
     "New",
     "Trace formula off minimisers",
-    "The trace of the Hessian is (2/m) sum_j sum_i |B_(j-1) A_i' C_j|^2 at every point, whatever the data, not only at zero loss.",
+    "The trace of the Hessian is (2/m) sum_j sum_i |B_(j-1) A_i' C_j|^2 at every point, whatever the data, not only at "
+    "zero loss.",
     kind="exact",
     page=HESSIAN,
 )
@@ -56,8 +59,8 @@ def scaled_trace_everywhere(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Sharpness through AKA*",
-    "Where the gradient in the end-to-end matrix vanishes, at zero loss or in noisy regression, the sharpness is "
-    "(2/m) lambda_max(AKA*) with K(Y) = sum_j C_j C_j' Y B_(j-1)' B_(j-1).",
+    "Where the gradient in the end-to-end matrix vanishes, at zero loss or in noisy regression, the sharpness is (2/m) "
+    "lambda_max(AKA*) with K(Y) = sum_j C_j C_j' Y B_(j-1)' B_(j-1).",
     kind="exact",
     page=HESSIAN,
 )
@@ -87,8 +90,8 @@ def _through_kernel(layers: list[np.ndarray], matrices: np.ndarray) -> float:
 @claim(
     "New",
     "Sharpness off minimisers",
-    "Everywhere the sharpness differs from (2/m) lambda_max(AKA*) by at most (2 sum_(j<k) beta_jk^2)^(1/2), with "
-    "beta_jk = |C_k' G B_(j-1)'|_2 |W_(k-1)...W_(j+1)|_2.",
+    "Everywhere the sharpness differs from (2/m) lambda_max(AKA*) by at most (2 sum_(j<k) beta_jk^2)^(1/2), with beta_jk "
+    "= |C_k' G B_(j-1)'|_2 |W_(k-1)...W_(j+1)|_2.",
     kind="bound",
     page=HESSIAN,
 )
@@ -115,8 +118,8 @@ def residual_term(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Rank of the regression Hessian",
-    "Everywhere the Hessian of univariate regression has at most sum_k (d_k + d_(k-1) - 1) nonzero eigenvalues, those of a matrix "
-    "of that order.",
+    "Everywhere the Hessian of univariate regression has at most sum_k (d_k + d_(k-1) - 1) nonzero eigenvalues, those of "
+    "a matrix of that order.",
     kind="exact",
     page=SHARPNESS,
 )
@@ -127,7 +130,7 @@ def compressed_hessian(rng: np.random.Generator) -> Outcome:
     layers = naive.gaussian_layers(rng, widths)
     values = np.linalg.eigvalsh(naive.hessian(layers, problem.matrices, problem.targets))
     rank = int(np.count_nonzero(np.abs(values) > 1e-10 * np.abs(values).max()))
-    order = sum(above + below - 1 for below, above in zip(widths, widths[1:], strict=False))
+    order = sum(above + below - 1 for below, above in itertools.pairwise(widths))
     found = closed_forms.regression_sharpness(layers, problem.covariance, problem.w)
     return all_of(rank=at_most(rank, order), sharpness=equal(found, values[-1], rtol=1e-8))
 
@@ -135,8 +138,8 @@ def compressed_hessian(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Exact minimal sharpness, lower bound",
-    "No network of any hidden widths that solves a regression is less sharp than 2 min_s lambda_max(s Sigma + (L-1) s^(-1/(L-1)) "
-    "Sigma^(1/2) w w' Sigma^(1/2)).",
+    "No network of any hidden widths that solves a regression is less sharp than 2 min_s lambda_max(s Sigma + (L-1) "
+    "s^(-1/(L-1)) Sigma^(1/2) w w' Sigma^(1/2)).",
     kind="bound",
     page=SHARPNESS,
 )
@@ -198,7 +201,8 @@ def _gram(B: np.ndarray) -> np.ndarray:
 @claim(
     "New",
     "Exact minimal sharpness, dual form",
-    "S_min = 2L max over unit vectors y of (y' Sigma y)^(1/L) |y' Sigma^(1/2) w|^(2-2/L): every unit vector gives a lower bound.",
+    "S_min = 2L max over unit vectors y of (y' Sigma y)^(1/L) |y' Sigma^(1/2) w|^(2-2/L): every unit vector gives a lower "
+    "bound.",
     kind="exact",
     page=SHARPNESS,
 )
@@ -242,8 +246,8 @@ def white_data(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Sharpness of the rank-one limit",
-    "The layers c u_k v_k' with c = |w|^(1/L), u_k = v_(k+1), v_1 along w solve the regression, are balanced, and have sharpness "
-    "2c^(2L-2) lambda_max(Sigma + (L-1) Sigma^(1/2) v_1 v_1' Sigma^(1/2)).",
+    "The layers c u_k v_k' with c = |w|^(1/L), u_k = v_(k+1), v_1 along w solve the regression, are balanced, and have "
+    "sharpness 2c^(2L-2) lambda_max(Sigma + (L-1) Sigma^(1/2) v_1 v_1' Sigma^(1/2)).",
     kind="exact",
     page=SHARPNESS,
 )
@@ -251,7 +255,7 @@ def limit_sharpness(rng: np.random.Generator) -> Outcome:
     L, d, n = int(rng.integers(2, 5)), int(rng.integers(1, 4)), int(rng.integers(2, 8))
     problem = naive.regression(rng, d, n)
     layers = closed_forms.rank_one_limit(problem.w, [d, *rng.integers(1, 4, L - 1), 1])
-    gaps = [above.T @ above - below @ below.T for below, above in zip(layers, layers[1:], strict=False)]
+    gaps = [above.T @ above - below @ below.T for below, above in itertools.pairwise(layers)]
     found = closed_forms.rank_one_limit_sharpness(problem.covariance, problem.w, L)
     dense = naive.top(naive.hessian(layers, problem.matrices, problem.targets))
     return all_of(
@@ -265,8 +269,8 @@ def limit_sharpness(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Rank-one limit, rate",
-    "Gradient flow from a start of scale sigma ends within O(sigma^2) of the rank-one limit's sharpness, and with layers misaligned "
-    "by O(sigma^4).",
+    "Gradient flow from a start of scale sigma ends within O(sigma^2) of the rank-one limit's sharpness, and with layers "
+    "misaligned by O(sigma^4).",
     kind="empirical",
     page=SHARPNESS,
 )

@@ -1,4 +1,4 @@
-"""Sharpness of minimisers, and the lemmas on the risk and on Gaussian layers: Marion and Chizat 2024, section 3 and appendix A."""
+"""Sharpness of minimisers, and lemmas on the risk and on Gaussian layers: Marion and Chizat 2024, section 3, appendix A."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PAGE = "theory/sharpness_and_dynamics"
 @claim(
     "MC",
     "Theorem 1",
-    "The least sharpness of the networks of depth L that solve a regression is between 2L|w|^(2-2/L) a and "
-    "2|w|^(2-2/L) sqrt((2L-1) Lambda^2 + (L-1)^2 a^2), also for singular covariances.",
+    "The least sharpness of the networks of depth L that solve a regression is between 2L|w|^(2-2/L) a and 2|w|^(2-2/L) "
+    "sqrt((2L-1) Lambda^2 + (L-1)^2 a^2), also for singular covariances.",
     kind="bound",
     page=PAGE,
 )
@@ -139,6 +139,7 @@ def critical_step(rng: np.random.Generator) -> Outcome:
     descent = dynamics.regression_descent(
         [np.stack([W, W]) for W in start], problem.covariance, problem.w, step=[1.1 * critical, 0.9 * critical], iterations=2000
     )
+
     # The excess risk, from the definition, over its value at the start; infinite where the run overflowed.
     def excess(layers: list[np.ndarray]) -> float:
         off = naive.product(layers)[0] - problem.w
@@ -191,8 +192,8 @@ def _within_distribution(sample: np.ndarray, cdf, d: int) -> Outcome:  # type: i
 @claim(
     "MC",
     "Lemma 8",
-    "The excess risk is (w - w*)' Sigma (w - w*), and the squared gradient in w is between 4 lambda and 4 Lambda times it, "
-    "also for singular covariances.",
+    "The excess risk is (w - w*)' Sigma (w - w*), and the squared gradient in w is between 4 lambda and 4 Lambda times "
+    "it, also for singular covariances.",
     kind="exact",
     page=PAGE,
 )

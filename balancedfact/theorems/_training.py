@@ -64,8 +64,9 @@ def conservation(rng: np.random.Generator) -> Outcome:
 @claim(
     "MC",
     "Lemma 2",
-    "Along the flow, with epsilon = 3 max|W_k(0)|^2 + 2 sum|W_k(0)W_k(0)' - W_{k+1}(0)'W_{k+1}(0)|_2: layers are within epsilon "
-    "of rank one, their squared spectral norms within epsilon of each other, and <v_{k+1}, u_k>^2 >= 1 - epsilon/|W_{k+1}|_2^2.",
+    "Along the flow, with epsilon = 3 max|W_k(0)|^2 + 2 sum|W_k(0)W_k(0)' - W_{k+1}(0)'W_{k+1}(0)|_2: layers are within "
+    "epsilon of rank one, their squared spectral norms within epsilon of each other, and <v_{k+1}, u_k>^2 >= 1 - "
+    "epsilon/|W_{k+1}|_2^2.",
     kind="bound",
     page=PAGE,
 )
@@ -88,8 +89,8 @@ def nearly_rank_one(rng: np.random.Generator) -> Outcome:
 @claim(
     "MC",
     "Theorem 3",
-    "From a small start the gradient obeys |grad R|^2 >= 4 lambda |W_L...W_2|^2 (R - R_min), where the factor never falls below half "
-    "of what it is at time one, so that the risk converges exponentially.",
+    "From a small start the gradient obeys |grad R|^2 >= 4 lambda |W_L...W_2|^2 (R - R_min), where the factor never falls "
+    "below half of what it is at time one, so that the risk converges exponentially.",
     kind="empirical",
     page=PAGE,
 )
@@ -169,8 +170,8 @@ def flat_end(rng: np.random.Generator) -> Outcome:
 @claim(
     "MC",
     "Lemma 3",
-    "Products of residual layers I + (s/sqrt(Ld)) N_j + theta_j/L have singular values between two positive constants, for all "
-    "theta of bounded norm, aligned ones too, whatever the depth and the width.",
+    "Products of residual layers I + (s/sqrt(Ld)) N_j + theta_j/L have singular values between two positive constants, "
+    "for all theta of bounded norm, aligned ones too, whatever the depth and the width.",
     kind="empirical",
     page=PAGE,
 )
@@ -251,8 +252,8 @@ def _gram(B: np.ndarray) -> np.ndarray:
 @claim(
     "MC",
     "Theorem 4",
-    "From a residual start with small excess risk the flow converges to a global minimiser, and the layers move by theta_k/L "
-    "with |theta_k| bounded whatever the depth.",
+    "From a residual start with small excess risk the flow converges to a global minimiser, and the layers move by "
+    "theta_k/L with |theta_k| bounded whatever the depth.",
     kind="empirical",
     page=PAGE,
 )
@@ -282,8 +283,8 @@ def _bounded(runs: Residual) -> Outcome:
 @claim(
     "MC",
     "Corollary 3",
-    "From the same residual starts the sharpness of the end over S_min is at least one and at most a constant times Lambda/lambda, "
-    "whatever the depth.",
+    "From the same residual starts the sharpness of the end over S_min is at least one and at most a constant times "
+    "Lambda/lambda, whatever the depth.",
     kind="empirical",
     page=PAGE,
 )
@@ -299,8 +300,8 @@ def residual_sharpness(rng: np.random.Generator) -> Outcome:
 @claim(
     "MC",
     "Lemma 7",
-    "If |grad R|^2 >= mu (R - R_min) the flow has R(t) - R_min <= (R(0) - R_min) e^(-mu t), and what it still has to go is at "
-    "most 2 sqrt((R(t) - R_min)/mu): least squares of any rank, and x^2 + 3 sin(x)^2, which is not convex.",
+    "If |grad R|^2 >= mu (R - R_min) the flow has R(t) - R_min <= (R(0) - R_min) e^(-mu t), and what it still has to go "
+    "is at most 2 sqrt((R(t) - R_min)/mu): least squares of any rank, and x^2 + 3 sin(x)^2, which is not convex.",
     kind="bound",
     page=PAGE,
 )
