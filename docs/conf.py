@@ -1,17 +1,23 @@
 """Sphinx settings. Build with ``sphinx-build -W --keep-going docs docs/_build/html`` from the root of the repository."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import balancedfact
 
 here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here))
+
+import ledger  # noqa: E402, beside this file
 
 # Sphinx reads only what lies below this folder; the notebooks are shown with the outputs they are stored with.
 shutil.rmtree(here / "notebooks", ignore_errors=True)
 (here / "notebooks").mkdir()
 for notebook in sorted((here.parent / "notebooks").glob("*.ipynb")):
     shutil.copy(notebook, here / "notebooks" / notebook.name)
+
+ledger.write(here / "theorems.md")
 
 project = "balancedfact"
 author = "The balancedfact authors"
