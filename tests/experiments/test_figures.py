@@ -15,9 +15,10 @@ import scipy.special
 from autograd.scipy.stats import norm
 from scipy.optimize import minimize_scalar
 
+import balancedfact as bf
 from balancedfact.experiments._runner import reproduce
 from balancedfact.experiments._table import Table
-from balancedfact.experiments.figures import FIGURES, _label_noise
+from balancedfact.experiments.figures import FIGURES, _label_noise, _sweep
 from balancedfact.experiments.figures._depth import critical_step
 from balancedfact.experiments.figures._regression import chunks, interval, problem
 from balancedfact.plots import style
@@ -316,6 +317,14 @@ def test_histories_are_those_of_plain_gradient_descent(name):
         assert row["magnitude"] >= row["sharpness"] * (1 - 1e-9)
     curvatures = np.linalg.eigvalsh(hessian(start, *root_measurements(data, readout)))
     assert np.isclose(found[0]["magnitude"], np.abs(curvatures).max())
+
+
+def test_the_eigenvalue_of_largest_magnitude_may_be_negative():
+    layers = [np.full((1, 1), 0.5)] * 3
+    eigenvalues = np.linalg.eigvalsh(hessian(layers, [np.ones((1, 1))], np.array([5.0])))
+    found = _sweep._largest_magnitude(layers, bf.measurements.Dense(np.ones((1, 1, 1))), np.array([5.0]))
+    assert np.isclose(found, -eigenvalues[0])
+    assert found > eigenvalues[-1]
 
 
 def test_the_generalisation_gap_is_that_of_new_inputs():
