@@ -165,13 +165,17 @@ _PAPER_STEPS = [[0.005, 40000, 20], [0.02, 10000, 20], [0.07, 4000, 20], [0.1, 4
 _QUICK_STEPS = [[0.005, 8000, 6], [0.02, 3000, 6], [0.07, 1500, 6], [0.1, 1500, 6], [0.2, 1000, 12]]
 _HISTORIES = {"history_steps": [0.02, 0.1], "history_iterations": 450, "history_every": 3}
 
-_GAUSSIAN = _PROBLEM | _HISTORIES | {
+_GAUSSIAN = {
+    **_PROBLEM,
+    **_HISTORIES,
     "start": "gaussian",
     "scales": [round(0.25 + 0.35 * index / 9, 4) for index in range(10)],
     "history_scale": 0.35,
     "chunk": 10,
 }
-_RESIDUAL = _PROBLEM | _HISTORIES | {
+_RESIDUAL = {
+    **_PROBLEM,
+    **_HISTORIES,
     "start": "residual",
     "scales": [round(1.7 * index / 9, 4) for index in range(10)],
     "history_scale": 0.5,
