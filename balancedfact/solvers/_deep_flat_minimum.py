@@ -19,7 +19,7 @@ from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._certified import _contradictory, certified_minimum
-from balancedfact.solvers._deep_bounds import multiplier_bound
+from balancedfact.solvers._deep_bounds import isometry_bound, multiplier_bound
 from balancedfact.solvers._descent import descend
 from balancedfact.solvers._frame import FEASIBLE, Contradiction, Frame, unseen_part
 from balancedfact.solvers._induced_regularizer import induced_regularizer
@@ -45,6 +45,8 @@ class Start(NamedTuple):
 
     point: ZeroLossPoint
     near: np.ndarray | None
+    nuclear: float = 0.0
+    """A lower bound on the nuclear norm of the weighted problem that the point comes from."""
 
 
 class Minimum(NamedTuple):
@@ -121,6 +123,7 @@ class Search:
         self.problem, self.limit, self.tol, self.rng, self.callback = problem, limit, tol, rng, callback
         self.minima: list[Minimum] = []
         self.latest: ZeroLossPoint | None = None
+        self.nuclear = 0.0  # lower bound on |D1 E D2|_*, from the dual vector of two layers
         self.interrupted = False
         self.records: list[dict[str, float]] = []
         self.started, self.index = time.perf_counter(), 0
@@ -152,7 +155,7 @@ class Search:
             self.minima.append(Minimum(point, point.multipliers(), 0.0, determined=True))
             return
         for start in self._starts(given):
-            self.minima.append(self._descend(*start))
+            self.minima.append(self._descend(start.point, start.near))
             self.index += 1
         for _ in range(_ESCAPES):
             best = self.best
@@ -207,6 +210,7 @@ class Search:
             if point is not None:
                 yield Start(point, None)
         white = unit.whitened()
+        # For X = left @ Z @ right.T the nuclear norm of Z is |D1 X D2|_*, and the bound is on twice that.
         yield from self._reweighted(np.asarray(_dense(white.left)), np.asarray(_dense(white.right)))
         weights = [[np.eye(d) for d in unit.matrix_shape]]
         weights += [[_random_weight(d, self.rng) for d in unit.matrix_shape] for _ in range(_RANDOM_STARTS)]
@@ -223,7 +227,7 @@ class Search:
         )
         X, k = left @ found.matrix @ right.T, found.layers[0].shape[0]
         point = self._fitted(X, k)
-        return None if point is None else Start(point, found.certificate.dual)
+        return None if point is None else Start(point, found.certificate.dual, found.certificate.lower_bound / 2)
 
     def _reweighted(self, left: np.ndarray, right: np.ndarray) -> Iterator[Start]:
         """The best of a few weighted problems, each with the weights that the layers of the last one define."""
@@ -234,6 +238,8 @@ class Search:
                 break
             point = start.point
             self._watched(point)
+            if best is None:
+                self.nuclear = start.nuclear
             gain = np.inf if best is None else 1 - point.value / best.point.value
             if gain > -1e-10:
                 best = start
@@ -382,9 +388,12 @@ def _judged(
     if best.determined:
         lower, proof = fibre.certificate.lower_bound, "the data determine the matrix, and the bound is that of its least trace"
     else:
-        bound = multiplier_bound(problem.unit, b / frame.level, multipliers, depth)
-        lower = bound * _units(A, frame, depth)
-        proof = "the bound follows from the dual vector alone; the rest is evidence of a minimum near this point only"
+        by_dual = multiplier_bound(problem.unit, b / frame.level, multipliers, depth)
+        by_isometry = isometry_bound(problem.unit, search.nuclear, depth, search.rng)
+        lower = max(by_dual, by_isometry) * _units(A, frame, depth)
+        isometry = "an isometry of rank one, proved by semidefinite relaxation, and the dual bound of two layers"
+        source = "the dual vector alone" if by_dual >= by_isometry else isometry
+        proof = f"the bound follows from {source}; the rest is evidence of a minimum near this point only"
     gap = 1 - lower / value if value > 0 else 0.0
     feasibility = frobenius(A(product) - b) / frobenius(b)
     certificate = Certificate(

@@ -109,13 +109,14 @@ def flat_minimum(
     relative Riemannian gradient and of how far that rank test fails; it may fail by ``1e-5``, which matters to the trace by
     about the square. The message counts the different minima that the starts led to.
 
-    The lower bound is rigorous and needs no isometry, but is seldom close except for few measurements: for any `y`, and `t`
-    the singular values of :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
+    The lower bound is rigorous, but seldom close except for few measurements: for any `y`, and `t` the singular values of
+    :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
 
     .. math:: \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
 
-    It is computed from the dual vector, which is the derivative of the least trace with respect to the data. See the theory
-    page "The flattest deep network".
+    It is computed from the dual vector, which is the derivative of the least trace with respect to the data. For small
+    matrices, ``d1 d2 <= 150``, a second bound from a proved isometry of rank one is tried, and the larger one returned. See
+    the theory page "The flattest deep network".
 
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.

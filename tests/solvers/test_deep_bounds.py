@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import balancedfact as bf
 from balancedfact.measurements import gaussian
-from balancedfact.solvers._deep_bounds import multiplier_bound
+from balancedfact.solvers._deep_bounds import isometry_bound, multiplier_bound
 from tests.maps import BUILT_IN, cases
 from tests.oracles import trace_terms
 
@@ -39,3 +40,29 @@ def test_the_bound_is_the_formula(depth, rng):
     np.testing.assert_allclose(multiplier_bound(A, b, y, depth), expected, rtol=1e-9)
     np.testing.assert_allclose(multiplier_bound(A, b, 7 * y, depth), expected, rtol=1e-9)
     assert multiplier_bound(A, b, -y, depth) == 0
+
+
+@pytest.mark.parametrize("depth", [3, 5])
+def test_the_isometry_bound_holds_and_is_the_formula(depth, rng):
+    A = gaussian(12, (4, 4), rng)
+    E = rng.standard_normal((4, 4))
+    nuclear = np.linalg.norm(A.D1 @ E @ A.D2, "nuc")
+    bound = isometry_bound(A, nuclear, depth, rng)
+    value = bf.induced_regularizer(E, A, depth).value
+    assert 0.2 * value < bound < value
+    white = np.einsum("pq,iqr,rs->ips", np.linalg.inv(A.D1), A.matrices, np.linalg.inv(A.D2))
+    least = min(np.linalg.svd(np.einsum("ipq,p->iq", white, u / np.linalg.norm(u)))[1][-1] ** 2 / 12 for u in directions(rng))
+    expected = 2 * depth * (16 * least ** (depth - 2)) ** (1 / depth) * nuclear ** (2 - 2 / depth)
+    assert 0.9 * expected < bound <= expected
+    assert isometry_bound(A, 2 * nuclear, depth, rng) == pytest.approx(2 ** (2 - 2 / depth) * bound, rel=1e-9)
+    assert isometry_bound(A, 0.0, depth, rng) == 0
+
+
+def directions(rng):
+    """Many vectors: the least singular value of sum_p u_p A_i[p, :] over them is close to the least over all."""
+    return rng.standard_normal((10000, 4))
+
+
+def test_no_isometry_no_bound(rng):
+    assert isometry_bound(gaussian(2, (4, 4), rng), 1.0, 3, rng) == 0
+    assert isometry_bound(gaussian(300, (15, 15), rng), 1.0, 3, rng) == 0  # it would take long

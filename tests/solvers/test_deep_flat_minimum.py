@@ -400,3 +400,13 @@ def test_rank_one_maps_keep_their_structure(rng):
     solution = bf.flat_minimum(A, A(truth), 3, rng=0)
     assert solution.status is Status.STATIONARY
     np.testing.assert_allclose(solution.matrix, truth, atol=1e-10 * np.abs(truth).max())
+
+
+def test_a_proved_isometry_gives_a_better_bound(rng):
+    A, b = gaussian(13, (4, 4), rng), rng.standard_normal(13)
+    solution = bf.flat_minimum(A, b, 3, rng=0)
+    assert_certified(solution, matrices_of(A), b, 3)
+    assert "isometry of rank one" in solution.certificate.proof
+    assert solution.certificate.lower_bound > 0.3 * solution.value
+    scaled = bf.flat_minimum(Dense(1e100 * A.matrices), 1e-100 * b, 3, rng=0)
+    np.testing.assert_allclose(scaled.certificate.gap, solution.certificate.gap, rtol=1e-6)
