@@ -1,0 +1,168 @@
+"""Whether label noise ends at the trace that the solver proves or finds, how fast, and with how much work."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from balancedfact import curvature, dynamics, measurements
+from balancedfact.experiments._experiment import Experiment, Settings
+from balancedfact.experiments._table import Row, Table
+from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.manifolds import ZeroLoss
+from balancedfact.solvers import flat_minimum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FLOOR = 1e-15  # where an excess below rounding is drawn
+
+
+def units(settings: Settings) -> list[Row]:
+    """The solver, and runs of label noise that differ in how fast the step decays and in their randomness."""
+    problems = [{"depth": depth, "measurements": m} for m in settings["measurements"] for depth in settings["depths"]]
+    runs: list[Row] = [
+        {"kind": "run", **which, "decay": decay, "repetition": repetition}
+        for which in problems
+        for decay in settings["decays"]
+        for repetition in range(settings["repetitions"])
+    ]
+    return [{"kind": "solver", **which} for which in problems] + runs
+
+
+def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
+    """One unit of work. Seconds are measured; all other numbers are the same on every run."""
+    A, b = problem(settings, unit["measurements"])
+    return _solve(settings, unit, A, b) if unit["kind"] == "solver" else _train(settings, unit, A, b, rng)
+
+
+def problem(settings: Settings, m: int) -> tuple[measurements.Dense, np.ndarray]:
+    """Standard normal measurements of ``M_1 M_2 / d`` with standard normal factors."""
+    d, rank = settings["size"], settings["rank"]
+    rng = np.random.default_rng([settings["seed"], m, d])
+    A = measurements.gaussian(m, (d, d), rng=rng)
+    return A, A(rng.standard_normal((d, rank)) @ rng.standard_normal((rank, d)) / d)
+
+
+def _solve(settings: Settings, unit: Row, A: measurements.Dense, b: np.ndarray) -> list[Row]:
+    """The flattest network at several accuracies; the time is the lesser of two."""
+    rows: list[Row] = []
+    for tol in settings["tols"]:
+        seconds = []
+        for _ in range(2):
+            began = time.perf_counter()
+            solution = flat_minimum(A, b, unit["depth"], tol=tol, rng=settings["seed"], progress=False)
+            seconds.append(time.perf_counter() - began)
+        found = {"trace": curvature.trace(solution.layers, A), "train": float(np.mean((A(solution.matrix) - b) ** 2))}
+        verdict = {"status": solution.status.value, "gap": solution.certificate.gap, "seconds": min(seconds)}
+        rows.append(unit | {"tol": tol} | found | verdict)
+    return rows
+
+
+def _train(settings: Settings, unit: Row, A: measurements.Dense, b: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """Stages of doubling length, with the step ``step * length^-decay``; looked at after each."""
+    d, depth = settings["size"], unit["depth"]
+    widths = [d] * (depth + 1)
+    moment, fitting = A.second_moment(), ZeroLoss(A, b, widths)
+    layers = dynamics.gaussian_layers(widths, settings["scale"] / np.sqrt(d), rng)
+    rows: list[Row] = []
+    taken, seconds = 0, 0.0
+    for stage in range(settings["stages"]):
+        length, step = settings["first"] * 2**stage, settings["step"] * 2.0 ** (-unit["decay"] * stage)
+        began = time.perf_counter()
+        part = dynamics.sgd(
+            layers,
+            A,
+            b,
+            step=step,
+            iterations=length,
+            batch=settings["batch"],
+            label_noise=settings["noise"],
+            rng=rng,
+            record=[length],
+            observe=(),
+        )
+        layers, taken, seconds = part.layers, taken + length, seconds + time.perf_counter() - began
+        if part.diverged >= 0:
+            break
+        seen = {"iteration": taken, "step": step, "train": part.loss[-1], "raw_trace": curvature.trace(layers, moment)}
+        fitted = fit(settings, A, b, fitting, layers)
+        rest = float(np.mean((A(np.linalg.multi_dot(fitted[::-1])) - b) ** 2))
+        rows.append(unit | seen | {"trace": curvature.trace(fitted, moment), "rest": rest, "seconds": seconds})
+    return rows
+
+
+def fit(
+    settings: Settings, A: measurements.Dense, b: np.ndarray, fitting: ZeroLoss, layers: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Weights with zero loss: the noise is switched off for a while, and Gauss-Newton steps remove what is left."""
+    rest = settings["quiet"]
+    quiet = dynamics.gradient_descent(layers, A, b, step=settings["step"], iterations=rest, record=[rest], observe=()).layers
+    return list(fitting.retraction(quiet, [np.zeros_like(layer) for layer in quiet]))
+
+
+def least(table: Table, depth: int, m: int) -> float:
+    """The trace that the solver reached at its best accuracy."""
+    return float(table.where(kind="solver", depth=depth, measurements=m)["trace"][-1])
+
+
+def excess(settings: Settings, table: Table, depth: int, m: int, decay: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, seconds and relative excess of the trace, means over the repetitions that went all the way."""
+    runs = table.where(kind="run", depth=depth, measurements=m, decay=decay)
+    series = [runs.where(repetition=repetition) for repetition in runs.values("repetition")]
+    whole = [each for each in series if len(each) == settings["stages"]]
+    middle = [np.mean([each[name] for each in whole], axis=0) for name in ("iteration", "seconds", "trace")]
+    return middle[0], middle[1], middle[2] / least(table, depth, m) - 1
+
+
+def draw(settings: Settings, table: Table) -> Figure:
+    """Excess of the trace against steps and against seconds, one column per depth and number of measurements."""
+    from matplotlib.figure import Figure
+
+    problems = [(depth, m) for m in settings["measurements"] for depth in settings["depths"]]
+    figure = Figure(figsize=(1 + 3.0 * len(problems), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(problems), sharey="row", squeeze=False)
+    for (above, below), (depth, m) in zip(axes.T, problems, strict=True):
+        for index, decay in enumerate(settings["decays"]):
+            label = f"label noise, step ~ steps$^{{-{decay:.2g}}}$" if decay else "label noise, constant step"
+            steps, seconds, values = excess(settings, table, depth, m, decay)
+            above.loglog(steps, values, "o-", color=f"C{index}", label=label)
+            below.loglog(seconds, values, "o-", color=f"C{index}")
+        solver = table.where(kind="solver", depth=depth, measurements=m)
+        reached = np.maximum(solver["trace"] / least(table, depth, m) - 1, _FLOOR)
+        label = "flat_minimum (at the bottom: no excess beyond rounding)"
+        below.loglog(solver["seconds"], reached, "*", color="black", markersize=11, label=label)
+        above.set(title=f"depth {depth}, {m} measurements", xlabel="steps of SGD")
+        below.set(xlabel="seconds", ylim=(_FLOOR / 5, None))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("relative excess of the trace")
+    legend_below(figure, columns=4)
+    return figure
+
+
+_SETTINGS = {
+    "seed": 2027,
+    "rank": 2,
+    "depths": [2, 3],
+    "decays": [0.0, 1 / 3, 1 / 2],
+    "step": 0.02,
+    "noise": 1.0,
+    "batch": 10,
+    "scale": 0.7,
+    "first": 2000,
+    "quiet": 3000,
+    "tols": [1e-2, 1e-10],
+}
+_PAPER = {"size": 12, "measurements": [90, 40], "stages": 7, "repetitions": 3}
+_QUICK = {"size": 8, "measurements": [45], "stages": 5, "repetitions": 1}
+LABEL_NOISE_LIMIT = Experiment(
+    "beyond-3",
+    "beyond Gatmiry et al. 2023, Figure 2",
+    "Label noise with a decaying step against the solver: excess of the trace over that of the flattest network.",
+    {"paper": _SETTINGS | _PAPER, "quick": _SETTINGS | _QUICK},
+    units,
+    run,
+    draw,
+)
