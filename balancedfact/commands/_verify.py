@@ -97,9 +97,10 @@ def check(key: str, instances: int, seed: int) -> Verdict:
             outcome = claim.check(instance)
         except Exception as error:
             return Verdict(index + 1, failures + 1, -np.inf, instance, f"seed {instance}: {type(error).__name__}: {error}")
-        failures += not outcome.holds
-        if not outcome.slack >= worst:
-            worst, worst_seed = outcome.slack, instance
+        failures += not (outcome.holds and np.isfinite(outcome.slack))
+        slack = outcome.slack if np.isfinite(outcome.slack) else -np.inf
+        if slack < worst:
+            worst, worst_seed = slack, instance
     return Verdict(instances, failures, float(worst), worst_seed, "")
 
 

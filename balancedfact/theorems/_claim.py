@@ -119,13 +119,13 @@ def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = No
 def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """A number does not exceed a bound, up to rounding relative to the bound."""
     slack = (bound - value) / abs(bound) if bound else -value
-    return _judged(slack, rtol, {"value": float(value), "bound": float(bound)} | details)
+    return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """A number is not below a bound, up to rounding relative to the bound."""
     slack = (value - bound) / abs(bound) if bound else value
-    return _judged(slack, rtol, {"value": float(value), "bound": float(bound)} | details)
+    return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def all_of(**parts: Outcome) -> Outcome:

@@ -117,23 +117,26 @@ def hessian_traces(f: Callable[[list[np.ndarray]], float], arrays: list[np.ndarr
     return traces
 
 
+def hiding(rng: np.random.Generator, shape: tuple[int, int], unseen: int) -> np.ndarray:
+    """Matrices that measure only the complement of `unseen` random ones with nearly equal singular values, almost evenly."""
+    d1, d2 = shape
+    kept = d1 * d2 - unseen
+    kernel = [(orthonormal(rng, d1, d2) + 0.05 * rng.standard_normal(shape)).ravel() for _ in range(unseen)]
+    basis = np.linalg.qr(np.column_stack([*kernel, rng.standard_normal((d1 * d2, kept))]))[0][:, unseen:]
+    return ((orthonormal(rng, kept, kept) * rng.uniform(0.97, 1.03, kept)) @ basis.T).reshape(kept, d1, d2)
+
+
 def near_isometry(
-    rng: np.random.Generator, shape: tuple[int, int], rank: int, below: float, unseen: int = 3
+    rng: np.random.Generator, shape: tuple[int, int], rank: int, below: float, unseen: int
 ) -> tuple[MeasurementMap, float]:
     """Measurements that leave a few directions unseen, and a proven isometry constant of theirs, less than `below`.
 
-    They see the orthogonal complement of `unseen` random matrices with nearly equal singular values, at random strengths near
-    one. Should a combination of these matrices be too close to low rank, others are drawn, ever fewer of them.
+    Should a combination of the unseen matrices be too close to low rank, others are drawn, ever fewer of them.
     """
-    d1, d2 = shape
-    for attempt in range(40):
-        hidden = max(unseen - attempt // 2, 0)
-        kernel = [(orthonormal(rng, d1, d2) + 0.1 * rng.standard_normal(shape)).ravel() for _ in range(hidden)]
-        basis = np.linalg.qr(np.column_stack([*kernel, rng.standard_normal((d1 * d2, d1 * d2 - hidden))]))[0][:, hidden:]
-        rows = (orthonormal(rng, d1 * d2 - hidden, d1 * d2 - hidden) * rng.uniform(0.95, 1.05, d1 * d2 - hidden)) @ basis.T
-        enclosure = isometry_constant(Dense(rows.reshape(-1, d1, d2)), rank, starts=2, iterations=40, rng=0)
-        (_, most), (least, _) = enclosure.largest, enclosure.smallest
-        if least > 0 and (most - least) / (most + least) < 0.99 * below:
-            A = Dense(np.sqrt(2 / (most + least)) * rows.reshape(-1, d1, d2))
-            return A, isometry_constant(A, rank, starts=2, iterations=40, rng=0).delta[1]
+    for attempt in range(2 * unseen + 20):
+        matrices = hiding(rng, shape, max(unseen - attempt // 2, 0))
+        enclosure = isometry_constant(Dense(matrices), rank, starts=2, iterations=40, rng=0)
+        delta = enclosure.scaled_delta[1] * (1 + 1e-12)
+        if delta < below:
+            return Dense(np.sqrt(2 / (enclosure.largest[1] + enclosure.smallest[0])) * matrices), delta
     raise RuntimeError(f"no measurements of {shape} matrices with an isometry constant below {below} were found")
