@@ -26,8 +26,11 @@ def _toys(monkeypatch):
 def test_list(tmp_path, capsys):
     assert main(["reproduce", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == NAMES
-    assert all("Figure" in line and line.endswith(".") for line in lines)
+    assert [line.split()[0] for line in lines[: len(NAMES)]] == NAMES
+    assert [line.split()[0] for line in lines] == list(figures.FIGURES)
+    assert all(
+        line.endswith(f"{each.source}: {each.caption}") for line, each in zip(lines, figures.FIGURES.values(), strict=True)
+    )
     assert not list(tmp_path.iterdir())
 
 

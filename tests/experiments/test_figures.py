@@ -1,4 +1,4 @@
-"""Every figure at a tiny scale, against plain loops and closed forms written from the definitions."""
+"""Every published figure at a tiny scale, against plain loops and closed forms written from the definitions."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -116,15 +116,16 @@ def unit(figure, settings, **values):
 
 
 def test_names_are_the_published_ones():
-    assert list(FIGURES) == [*(f"mc-{number}" for number in range(1, 8)), "glcrmj-1", "glcrmj-2"]
+    assert list(FIGURES)[:9] == [*(f"mc-{number}" for number in range(1, 8)), "glcrmj-1", "glcrmj-2"] == list(OVERRIDES)
     for name, figure in FIGURES.items():
         assert figure.name == name
-        assert figure.source.endswith(f"Figure {name[-1]}")
         assert figure.caption.endswith(".")
         assert set(figure.scales) == {"paper", "quick"}
+    for name in OVERRIDES:
+        assert FIGURES[name].source.endswith(f"Figure {name[-1]}")
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OVERRIDES)
 def test_figure_leaves_its_table_and_picture(tmp_path, name):
     with ThreadPoolExecutor(1) as executor:
         found = reproduce(tiny(name), "quick", tmp_path, executor, progress=False)
