@@ -8,24 +8,22 @@ from balancedfact.theorems import (  # noqa: F401, each enters its claims
     _deep,
     _deep_isometry,
     _deep_samples,
+    _new_curvature,
+    _new_geometry,
+    _new_induced,
+    _new_values,
     _recovery,
+    _sharpness,
+    _training,
     _two_factors,
-from balancedfact.theorems import (
-    _new_curvature,  # noqa: F401, enters its claims
-    _new_geometry,  # noqa: F401, enters its claims
-    _new_induced,  # noqa: F401, enters its claims
-    _new_values,  # noqa: F401, enters its claims
-    _sharpness,  # noqa: F401, enters its claims
-    _training,  # noqa: F401, enters its claims
-    _two_factors,  # noqa: F401, enters its claims
 )
 from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
 
 __all__ = [
-    "Claim",
     "KINDS",
-    "Outcome",
     "SOURCES",
+    "Claim",
+    "Outcome",
     "ledger",
 ]
 
