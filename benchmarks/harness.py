@@ -23,7 +23,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
-    *("torch", "pyhessian", "curvlinops-for-pytorch"),
+    *("torch", "pyhessian", "curvlinops-for-pytorch", "jax"),
 )
 
 Solver = Callable[[], dict[str, float]]
