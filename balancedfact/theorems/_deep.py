@@ -80,7 +80,16 @@ def lemma_2(rng: np.random.Generator) -> Outcome:
     return all_of(
         hessian=equal(_trace_by_differences(layers, matrices, b), formula, rtol=1e-7),
         gradients=equal(_gradient_form(layers, matrices), formula),
+        nonlinear=_nonlinear(rng),
     )
+
+
+def _nonlinear(rng: np.random.Generator) -> Outcome:
+    """The lemma for ``f_i(w) = sin(x_i . w)``, by differences of the loss."""
+    x, w, h = rng.standard_normal((5, 3)), rng.standard_normal(3), 1e-3
+    b = np.sin(x @ w)
+    losses = [np.mean((np.sin(x @ (w + sign * h * unit)) - b) ** 2) for unit in np.eye(3) for sign in (1, -1)]
+    return equal(sum(losses) / h**2, 2 / len(x) * np.sum((np.cos(x @ w)[:, None] * x) ** 2), rtol=1e-4)
 
 
 @claim(
