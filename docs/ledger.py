@@ -12,12 +12,12 @@ INTRODUCTION = """\
 
 <!-- Written by docs/ledger.py when the documentation is built. -->
 
-Every theorem of the sources, and every one of this package, as a claim that can be run. A run draws a random instance that meets
-the hypotheses, computes both sides independently, usually by the package's own routines and straight from the definitions, and
-compares. Each row leads to the code of the claim, to the page that explains it, and gives the command that runs it. To run
-everything:
+Every theorem of the sources, and every one of this package, as a claim that can be run. A run draws a random instance that
+meets the hypotheses, computes both sides independently, usually by the package's own routines and straight from the
+definitions, and compares. Each row leads to the code of the claim and to the page that explains it, and gives the command that
+runs it. To run everything:
 
-```
+```bash
 balancedfact verify
 ```
 

@@ -71,3 +71,13 @@ def test_notebooks_are_stored_executed(path):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+
+
+def test_theorem_page_lists_every_claim(tmp_path):
+    page = tmp_path / "theorems.md"
+    runpy.run_path(str(ROOT / "docs" / "ledger.py"))["write"](page)
+    text = page.read_text(encoding="utf-8")
+    for claim in bf.theorems.ledger():
+        assert f"`balancedfact verify {claim.key}`" in text
+        assert f".. autofunction:: {claim.test.__module__}.{claim.test.__name__}\n" in text
+        assert (ROOT / "docs" / f"{claim.page}.md").is_file(), claim.key

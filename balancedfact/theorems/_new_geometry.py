@@ -132,7 +132,10 @@ def strict_saddle(rng: np.random.Generator) -> Outcome:
 )
 def nearest_pair(rng: np.random.Generator) -> Outcome:
     d1, d2 = int(rng.integers(1, 6)), int(rng.integers(1, 6))
-    k = int(rng.integers(1, min(d1, d2) + 1))
+    if rng.uniform() < 0.3:
+        d2 = d1
+    # For factors of one height also more columns than rows.
+    k = int(rng.integers(1, min(d1, d2) + (3 if d1 == d2 else 1)))
     A, B = rng.standard_normal((d1, k)), rng.standard_normal((d2, k))
     L, R = manifolds.BalancedPairs(d1, d2, k).nearest(A, B)
     P, _, Qt = np.linalg.svd(A @ B.T, full_matrices=False)
@@ -142,20 +145,19 @@ def nearest_pair(rng: np.random.Generator) -> Outcome:
         return float(np.sum((pair[0] - A) ** 2) + np.sum((pair[1] - B) ** 2))
 
     others = [_balanced_near(rng, L, R) for _ in range(20)] + [_balanced_pair(rng, d1, d2, k) for _ in range(20)]
-    # The best pair with the same gram as these, by exact alternation over B, D and C from random starts.
+    # A search: exact minimisation over B and D, then over C, in turn from random starts.
     ends = [squared(_alternated(rng, A, B)) for _ in range(2)]
     return all_of(
         formula=equal(_flat(L, R), _flat((A + turn @ B) / 2, (B + turn.T @ A) / 2), rtol=1e-7),
         balanced=equal(L.T @ L, R.T @ R),
         nearest=at_least(min(squared(pair) for pair in others), squared((L, R))),
         search=at_least(min(ends), squared((L, R))),
-        reached=equal(min(ends), squared((L, R)), rtol=1e-3),
     )
 
 
 def _alternated(rng: np.random.Generator, A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    k = A.shape[1]
-    X, Y = _orthonormal(rng, len(A), k), _orthonormal(rng, len(B), k)
+    q = min(*A.shape, len(B))
+    X, Y = _orthonormal(rng, len(A), q), _orthonormal(rng, len(B), q)
     for _ in range(300):
         C = (X.T @ A + Y.T @ B) / 2
         X, Y = (U @ Vt for U, _, Vt in (np.linalg.svd(Z @ C.T, full_matrices=False) for Z in (A, B)))
@@ -274,6 +276,36 @@ def _power(E: np.ndarray, exponent: float) -> np.ndarray:
         return np.eye(len(E))
     U, s, _ = np.linalg.svd(E, full_matrices=False)
     return U * s ** (2 * exponent) @ U.T
+
+
+@claim(
+    "New",
+    "Layers of a fixed product",
+    "If the least width is rank(M) = r, all layers with product M are a manifold of codimension r(d_0 + d_L - r); if all "
+    "widths are larger, the derivative of the product loses rank at layers of rank r.",
+    kind="exact",
+    page=LAYERS,
+)
+def fixed_product(rng: np.random.Generator) -> Outcome:
+    widths = [int(d) for d in rng.integers(1, 5, rng.integers(3, 5))]
+    r, units = min(widths), np.eye(widths[-1] * widths[0]).reshape(-1, widths[-1], widths[0])
+    codimension = r * (widths[0] + widths[-1] - r)
+    wider = [d + 1 for d in widths]
+    thin = [rng.standard_normal((above, r)) @ rng.standard_normal((r, below)) for below, above in itertools.pairwise(wider)]
+    wide_units = np.eye(wider[-1] * wider[0]).reshape(-1, wider[-1], wider[0])
+    ranks = [
+        np.linalg.matrix_rank(_jacobian(layers, matrices), tol=1e-9)
+        for layers, matrices in (
+            (naive.gaussian_layers(rng, widths), units),
+            (thin, wide_units),
+            (naive.gaussian_layers(rng, wider), wide_units),
+        )
+    ]
+    return all_of(
+        regular=equal(ranks[0], codimension, rank=r),
+        singular=equal(ranks[1], r * (wider[0] + wider[-1] - r)),
+        loses=at_least(ranks[2], ranks[1] + 1),
+    )
 
 
 @claim(

@@ -17,7 +17,8 @@ PAGE = "theory/sharpness_and_dynamics"
 
 def flow(start: list[np.ndarray], A: measurements.MeasurementMap, b: np.ndarray, **options: float) -> dynamics.Trajectory:
     """Gradient flow with all weights recorded."""
-    return dynamics.gradient_flow(start, A, b, observe={"weights": naive.packed}, **options)  # type: ignore[arg-type]
+    with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+        return dynamics.gradient_flow(start, A, b, observe={"weights": naive.packed}, **options)  # type: ignore[arg-type]
 
 
 def snapshots(run: dynamics.Trajectory) -> list[list[np.ndarray]]:
@@ -312,7 +313,7 @@ def exponential_convergence(rng: np.random.Generator) -> Outcome:
     mu, steps = 4 * problem.smallest, run["weights"]
     off = steps - problem.w
     excess = np.einsum("ti,ij,tj->t", off, problem.covariance, off)
-    keep = excess > 1e-12 * excess[0]
+    keep = excess > 1e-6 * excess[0]  # where the accuracy of the flow is beyond doubt
     decay = excess[keep] * np.exp(mu * run.times[keep]) / excess[0]
     to_go = np.linalg.norm(steps - steps[-1], axis=1)[keep] / (2 * np.sqrt(excess[keep] / mu))
     # x^2 + 3 sin^2 x obeys the inequality with mu = 1/16.
