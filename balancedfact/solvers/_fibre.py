@@ -164,7 +164,9 @@ class Fibre:
         for layer, other in zip(layers[1:-1], layers[-2:0:-1], strict=True):
             before.append(layer @ before[-1])
             after.append(after[-1] @ other)
-        total = self.unit.energy(after[-1], None) + self.unit.energy(None, before[-1].T)
+        # Unseen parts are large far out, and a moment sees its own rounding errors times their squares: they are left out.
+        left, right = self._seen(after[-1], self.A._left_root), self._seen(before[-1].T, self.A._right_root)
+        total = self.unit.energy(left, None) + self.unit.energy(None, right)
         for B, C in zip(before[:-1], after[-2::-1], strict=True):
             total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
         return total
