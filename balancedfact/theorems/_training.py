@@ -276,7 +276,7 @@ def several_outputs(rng: np.random.Generator) -> Outcome:
 def _bounded(runs: Residual) -> Outcome:
     return all_of(
         converges=at_most(max(runs.excess), 1e-12),
-        bounded=at_most(max(runs.moved[3:]), 3 * max(runs.moved[:3])),
+        bounded=at_most(max(runs.moved[3:]), 5 * max(runs.moved[:3])),
         constant=at_most(max(runs.moved), 1.0),
     )
 
@@ -293,7 +293,7 @@ def residual_sharpness(rng: np.random.Generator) -> Outcome:
     runs = _residual_runs(rng, outputs=False)
     return all_of(
         above=at_least(runs.least, 1.0, rtol=1e-6),
-        bounded=at_most(max(runs.ratios[3:]), 3 * max(runs.ratios[:3])),
+        bounded=at_most(max(runs.ratios[3:]), 5 * max(runs.ratios[:3])),
         constant=at_most(max(runs.ratios), 4.0),
     )
 

@@ -421,3 +421,17 @@ class TestBadInput:
 def test_bad_widths(widths):
     with pytest.raises(ValueError, match="widths"):
         bf.induced_regularizer(np.array([[1.0, 0], [0, 1], [0, 0]]), MAP, 3, widths=widths)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_value_where_a_skew_direction_is_not_seen(depth, seed):
+    """Layers far out have large parts that no measurement sees: they must not cost, nor lower, anything."""
+    rng = np.random.default_rng(seed)
+    M, v = rng.standard_normal((2, 3)), rng.standard_normal(2)
+    seen = np.eye(2) - np.outer(v, v) / (v @ v)
+    A = bf.measurements.Dense(seen @ rng.standard_normal((9, 2, 3)))
+    whole, part = bf.induced_regularizer(M, A, depth), bf.induced_regularizer(seen @ M, A, depth)
+    assert whole.status is bf.Status.UNATTAINED
+    assert whole.value == pytest.approx(part.value, rel=1e-6)
+    assert whole.certificate.lower_bound == pytest.approx(part.value, rel=1e-6)
