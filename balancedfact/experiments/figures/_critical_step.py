@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,12 @@ _NAMES = {
     "residual": "residual start",
     "small": "small Gaussian start",
 }
+
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"fmt": "C0o", "markersize": 8, "fillstyle": "none"},
+    {"fmt": "C2s", "markersize": 4},
+    {"fmt": "C4^", "markersize": 4.5},
+)
 
 
 def units(settings: Settings) -> list[Row]:
@@ -140,19 +146,19 @@ def draw(settings: Settings, table: Table) -> Figure:
         }
         for name, colour, line in ((_EXACT, "black", "-"), (_BOUND, "C1", ":"), (_LIMIT, "0.45", "--")):
             ax.plot(depths, values[name] / values[_EXACT], color=colour, linestyle=line, label=name)
-        for (kind, name), look in zip(_NAMES.items(), ("C0o", "C2s", "C4^"), strict=True):
+        for (kind, name), look in zip(_NAMES.items(), _LOOKS, strict=True):
             runs = ours.where(kind="run", start=kind)
             found = {depth: runs.where(depth=depth)[f"over {_EXACT}"] for depth in runs.values("depth")}
             finite = {depth: steps[np.isfinite(steps)] for depth, steps in found.items() if np.isfinite(steps).any()}
             spread = {depth: np.percentile(steps, [50, 0, 100]) for depth, steps in finite.items()}
             if spread:
                 middle, least, most = np.array(list(spread.values())).T
-                ax.errorbar(list(spread), middle, [middle - least, most - middle], fmt=look, markersize=4.5, lw=1, label=name)
+                ax.errorbar(list(spread), middle, [middle - least, most - middle], lw=1, label=name, **look)
         ax.set(xscale="log", yscale="log", xticks=depths, xticklabels=depths, title=case)
         ax.minorticks_off()
         bottom, top = min(0.85, ax.get_ylim()[0]), max(1.2, ax.get_ylim()[1])
-        fine = (0.9, 0.95, 1.05, 1.1) if top < 3 * bottom else ()
-        marks = [mark for mark in (0.02, 0.05, 0.1, 0.2, 0.5, *fine, 0.7, 1, 1.5, 2, 3, 5) if bottom < mark < top]
+        fine = (0.6, 0.7, 0.8, 0.9, 1.1, 1.2) if top < 4 * bottom else (0.3, 0.7, 3)
+        marks = [mark for mark in (0.02, 0.05, 0.1, 0.2, 0.5, *fine, 1, 1.5, 2, 5) if bottom < mark < top]
         ax.set_ylim(bottom, top)
         ax.set_yticks(marks, [f"{mark:g}" for mark in marks])
         ax.set_xlabel("depth")

@@ -121,7 +121,7 @@ def draw(settings: Settings, table: Table) -> Figure:
         ours = table.where(depth=depth)
         sample, worst, flows = (ours.where(kind=kind) for kind in ("random", "search", "flow"))
         ax.plot(grid, 4 * grid, ":", color="C1", label="published bound: 4 times the condition number")
-        ax.plot(grid, [upper_bound(at, depth) for at in grid], "--", color="C4", label="bound of this page")
+        ax.plot(grid, [upper_bound(at, depth) for at in grid], "--", color="C4", label=r"proved bound, $(1+x)\,x^{1/L-1}$ with $x=(L-1)/\kappa$")
         ax.plot(grid, [weakest_direction(at, depth) for at in grid], "-", color="black", label="w in the weakest direction")
         label = "random covariances"
         ax.plot(sample["condition"], sample["ratio"], ".", color="0.6", markersize=2.5, label=label, rasterized=True)
