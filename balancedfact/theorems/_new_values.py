@@ -91,7 +91,7 @@ def separated_sides(rng: np.random.Generator) -> Outcome:
     "t_k^(2/(L-2)))^(2/L-1), t the singular values of (sum A_i A_i')^(-1/2) A*(y) (sum A_i'A_i)^(-1/2): no isometry is "
     "needed.",
     kind="bound",
-    page="theory/induced_regularizer",
+    page="theory/deep_flat_minimum",
 )
 def multiplier_bound(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng, m=int(rng.integers(1, 5)))
