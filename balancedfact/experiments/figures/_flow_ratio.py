@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from balancedfact import closed_forms, dynamics, measurements
+from balancedfact import closed_forms, curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
 from balancedfact.experiments.figures._legend import legend_below
@@ -98,7 +98,7 @@ def _flows(settings: Settings, unit: Row) -> list[Row]:
     A = measurements.regression(np.sqrt(2 * sigma))
     start = dynamics.gaussian_layers([2] * depth + [1], settings["scale"], settings["seed"])
     flow = dynamics.gradient_flow(start, A, A(w[None]), observe=())
-    found = closed_forms.regression_sharpness(flow.layers, sigma)
+    found = curvature.sharpness(flow.layers, A, A(w[None]))
     return [
         unit
         | {
@@ -121,7 +121,8 @@ def draw(settings: Settings, table: Table) -> Figure:
         ours = table.where(depth=depth)
         sample, worst, flows = (ours.where(kind=kind) for kind in ("random", "search", "flow"))
         ax.plot(grid, 4 * grid, ":", color="C1", label="published bound: 4 times the condition number")
-        ax.plot(grid, [upper_bound(at, depth) for at in grid], "--", color="C4", label=r"proved bound, $(1+x)\,x^{1/L-1}$ with $x=(L-1)/\kappa$")
+        label = r"proved bound, $(1+x)\,x^{1/L-1}$ with $x=(L-1)/\kappa$"
+        ax.plot(grid, [upper_bound(at, depth) for at in grid], "--", color="C4", label=label)
         ax.plot(grid, [weakest_direction(at, depth) for at in grid], "-", color="black", label="w in the weakest direction")
         label = "random covariances"
         ax.plot(sample["condition"], sample["ratio"], ".", color="0.6", markersize=2.5, label=label, rasterized=True)
