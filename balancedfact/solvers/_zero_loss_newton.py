@@ -12,12 +12,13 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 
 from balancedfact.curvature._scaled import ordinary
 from balancedfact.curvature._trace_derivatives import Sensitivities
 from balancedfact.measurements import MeasurementMap, SecondMoment
 
-_DEPENDENT = 1e-9  # singular values of the Jacobian below this fraction of the largest count as zero
+_DEPENDENT = 1e-9  # rows of the Jacobian that add less than this fraction of the largest count as dependent
 _MOST_ENTRIES = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
 _MOST_PRODUCTS = 1000  # Hessian products in one step
 _FITTED = 1e-12  # relative residual beyond which a point does not count as fitting
@@ -89,10 +90,13 @@ class ZeroLossPoint:
             diagonal = np.abs(np.diag(R))
             if diagonal.min() > _DEPENDENT * diagonal.max():
                 return Q, lambda c: np.linalg.solve(R, c), lambda r: Q @ np.linalg.solve(R.T, r)
-        U, s, Vt = np.linalg.svd(rows.T, full_matrices=False)
-        keep = s > _DEPENDENT * s[0]
-        U, s, Vt = U[:, keep], s[keep], Vt[keep]
-        return U, lambda c: Vt.T @ (c / s), lambda r: U @ (Vt @ r / s)
+        # A complete orthogonal decomposition J = U T Q.T; the singular value decomposition of LAPACK may fail to converge here.
+        Q, R, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True)
+        diagonal = np.abs(np.diag(R))
+        rank = int(np.count_nonzero(diagonal > _DEPENDENT * diagonal[0]))
+        Q = Q[:, :rank]
+        U, T = np.linalg.qr(R[:rank, np.argsort(order)].T)
+        return Q, lambda c: U @ np.linalg.solve(T.T, c), lambda r: Q @ np.linalg.solve(T, U.T @ r)
 
     @property
     def freedom(self) -> int:

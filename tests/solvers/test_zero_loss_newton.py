@@ -107,3 +107,20 @@ def test_multipliers_near_a_ray_where_they_are_not_unique():
 def test_a_step_that_cannot_be_led_back_is_refused():
     point, rng = example((3, 1, 1, 3), m=9)
     assert point.moved(10 * rng.standard_normal(point.x.size)) is None
+
+
+@pytest.mark.parametrize(("widths", "m"), [((4, 1, 1, 4), 12), ((4, 2, 3), 5), ((5, 3, 2, 4), 16)])
+def test_the_decomposition_of_the_jacobian(widths, m):
+    point, rng = example(widths, m=m)
+    basis, to_multipliers, to_step = point._jacobian
+    A, stack = point.problem.map, []
+    for row in np.eye(m):
+        S = A.adjoint(row)
+        stack.append(np.concatenate([(C.T @ S @ B.T).ravel() for C, B in zip(point.after[1:], point.before[:-1], strict=True)]))
+    J = np.array(stack)
+    rank = np.linalg.matrix_rank(J)
+    assert basis.shape == (J.shape[1], rank)
+    np.testing.assert_allclose(basis @ basis.T, np.linalg.pinv(J) @ J, atol=1e-10)
+    r, g = rng.standard_normal(m), rng.standard_normal(J.shape[1])
+    np.testing.assert_allclose(to_step(r), np.linalg.pinv(J, rcond=1e-10) @ r, atol=1e-8)
+    np.testing.assert_allclose(to_multipliers(basis.T @ g), np.linalg.pinv(J.T, rcond=1e-10) @ g, atol=1e-8)
