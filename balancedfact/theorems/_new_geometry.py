@@ -124,6 +124,37 @@ def strict_saddle(rng: np.random.Generator) -> Outcome:
 
 @claim(
     "New",
+    "Local minima of the Stiefel parametrisation",
+    "With the first k-1 singular pairs of M and last columns b, d with b'Md < 0, the triple with "
+    "CC' = diag(s_1, ..., s_(k-1), 0) is a local minimum of |BCC'D' - M|^2, above the global one by s_k^2.",
+    kind="bound",
+    page=PAIRS,
+)
+def stiefel_local_minimum(rng: np.random.Generator) -> Outcome:
+    d1, d2 = int(rng.integers(2, 6)), int(rng.integers(2, 6))
+    k = int(rng.integers(1, min(d1, d2) + 1))
+    M = rng.standard_normal((d1, d2))
+    U, s, Vt = np.linalg.svd(M)
+    signs = np.append(np.ones(k - 1), -1.0)
+    point = [U[:, :k], np.diag(np.sqrt(np.append(s[: k - 1], 0.0))), Vt[:k].T * signs]
+    manifold = manifolds.stiefel_product(d1, d2, k)
+
+    def cost(B: np.ndarray, C: np.ndarray, D: np.ndarray) -> float:
+        return float(np.sum((B @ C @ C.T @ D.T - M) ** 2))
+
+    # Near: what is moved may not turn the sign of the last diagonal entry of B'MD.
+    radius = 0.05 * s[k - 1] / s[0]
+    steps = [[radius * rng.standard_normal(part.shape) for part in point] for _ in range(20)]
+    near = [manifold.retraction(point, manifold.projection(point, step)) for step in steps]
+    here = cost(*point)
+    return all_of(
+        value=equal(here, float(np.sum(s[k - 1 :] ** 2)), scale=float(np.sum(s**2))),
+        lowest=at_least(min(cost(*each) for each in near), here),
+    )
+
+
+@claim(
+    "New",
     "Nearest balanced pair",
     "With the singular value decomposition AB' = P Sigma Q' and O = PQ', the pair ((A + OB)/2, (B + O'A)/2) is balanced, "
     "and no balanced pair is nearer to (A, B).",

@@ -42,6 +42,24 @@ def test_its_dimension_is_that_of_the_pairs_and_the_group(sizes):
     assert report.ok, str(report)
 
 
+def test_the_triples_have_local_minima_that_the_pairs_do_not_have(rng):
+    """Proposition 5 of the theory chapter: nothing near is lower, though turning a column that does not count leads down."""
+    M = np.diag([3.0, 2.0, 1.0])
+
+    def cost(B, C, D):
+        return np.sum((B @ C @ C.T @ D.T - M) ** 2)
+
+    manifold, point = stiefel_product(3, 3, 2), [np.eye(3, 2), np.diag([np.sqrt(3.0), 0.0]), np.eye(3, 2) * [1.0, -1.0]]
+    assert cost(*point) == pytest.approx(5.0, rel=1e-14)
+    for radius in (1e-3, 1e-2, 1e-1):
+        for _ in range(200):
+            step = [radius * rng.standard_normal(part.shape) for part in point]
+            near = manifold.retraction(point, manifold.projection(point, step))
+            assert cost(*near) >= 5.0 - 1e-12
+    turned = [point[0], np.diag([np.sqrt(3.0), 0.1]), np.eye(3, 2)]
+    assert cost(*turned) < 4.99
+
+
 @pytest.mark.parametrize("bad", bad_input.BAD_COUNT)
 def test_bad_sizes_are_refused(bad):
     for name in ("d1", "d2", "k"):
