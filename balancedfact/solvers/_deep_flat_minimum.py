@@ -33,6 +33,7 @@ _SPREAD = 0.5  # standard deviation of the logarithms of the eigenvalues of rand
 _THIN = 1e-3  # a smallest singular value below this fraction of the largest is tried without
 _VANISHED = 1e-7  # below this fraction it is dropped
 _EQUAL = 1e-13  # relative difference of values that is put down to rounding
+_IDENTICAL = 1e-10  # relative distance of end-to-end matrices that is put down to rounding
 _SAME = 1e-4  # relative distance of end-to-end matrices below which two minima are the same
 _RANK_EXCESS = 1e-5  # by which the rank test may exceed 1: the value could fall by about its square
 _NEGATIVE = 1e-7  # relative curvature below which a point is a saddle
@@ -285,6 +286,10 @@ class Search:
         point = self._at_rank(point)
         if not point.tractable:
             return Minimum(point, np.zeros(self.problem.map.m) if near is None else near, np.nan)
+        for known in self.minima:  # a rank test that was passed need not be repeated
+            distance = np.linalg.norm(point.matrix - known.point.matrix)
+            if known.excess == 0 and distance <= _IDENTICAL * np.linalg.norm(point.matrix):
+                return known._replace(point=point)
         while True:
             y = point.multipliers(near)
             test = rank_test(point, y)
