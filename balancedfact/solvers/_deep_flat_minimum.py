@@ -206,10 +206,6 @@ class Search:
 
     def _starts(self, given: np.ndarray | None) -> Iterator[Start]:
         unit = self.problem.unit
-        if given is not None:
-            point = self._fitted(given, min(max(_rank(given), 1), self.limit or min(given.shape)))
-            if point is not None:
-                yield Start(point, None)
         white = unit.whitened()
         # For X = left @ Z @ right.T the nuclear norm of Z is |D1 X D2|_*, and the bound is on twice that.
         yield from self._reweighted(np.asarray(_dense(white.left)), np.asarray(_dense(white.right)))
@@ -219,6 +215,10 @@ class Search:
             start = self._weighted(left, right)
             if start is not None:
                 yield start
+        if given is not None:
+            point = self._fitted(given, min(max(_rank(given), 1), self.limit or min(given.shape)))
+            if point is not None:
+                yield Start(point, None)
 
     def _weighted(self, left: np.ndarray, right: np.ndarray) -> Start | None:
         """The flattest layers of the matrix of least ``|Z|_*``, ``X = left @ Z @ right.T``, that fits."""
