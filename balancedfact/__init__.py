@@ -38,6 +38,6 @@ def __getattr__(name: str) -> Any:
     # numba, pymanopt and matplotlib are imported only by those who use them.
     if name in ("dynamics", "manifolds", "plots", "theorems"):
         return import_module(f"balancedfact.{name}")
-    if name in ("Comparison", "compare"):
+    if name in ("Comparison", "ComparisonRow", "compare"):
         return getattr(import_module("balancedfact.comparison"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ _STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One way to a factorization and what it found.
 
     Attributes
@@ -102,16 +102,16 @@ class Comparison:
 
     Attributes
     ----------
-    rows : list of Row
+    rows : list of ComparisonRow
         One per method.
     depth : int
         Number of layers.
     """
 
-    rows: list[Row]
+    rows: list[ComparisonRow]
     depth: int
 
-    def __getitem__(self, method: str) -> Row:
+    def __getitem__(self, method: str) -> ComparisonRow:
         """The row of a method."""
         for row in self.rows:
             if row.method == method:
@@ -120,7 +120,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, object]:
         """The table as plain data, without the layers."""
-        names = [each.name for each in fields(Row) if each.name != "layers"]
+        names = [each.name for each in fields(ComparisonRow) if each.name != "layers"]
         return {"depth": self.depth, "rows": [{name: getattr(row, name) for name in names} for row in self.rows]}
 
     def __str__(self) -> str:
@@ -307,7 +307,7 @@ def _row(
     truth: np.ndarray | None,
     seconds: float,
     note: str,
-) -> Row:
+) -> ComparisonRow:
     E = np.linalg.multi_dot(layers[::-1])
     s = product_singular_values(layers)
     factors = [np.linalg.svd(layer, full_matrices=False) for layer in layers]
@@ -315,7 +315,7 @@ def _row(
     gaps = [above.T @ above - below @ below.T for below, above in pairwise(layers)]
     cosines = [float(above[2][0] @ below[0][:, 0]) ** 2 for below, above in pairwise(factors)]
     scaled = len(layers) == 2
-    return Row(
+    return ComparisonRow(
         name,
         fit=float(np.linalg.norm(A(E) - b) / np.linalg.norm(b)),
         trace=curvature.scaled_trace(layers[1], layers[0].T, A) if scaled else curvature.trace(layers, A),
