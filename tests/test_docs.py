@@ -24,6 +24,7 @@ def test_example_map_conforms_and_recovers():
     assert names["error"] < 1e-6
 
 
+@pytest.mark.slow
 def test_example_manifold_conforms_and_both_optimizers_agree(capsys):
     names = runpy.run_path(str(ROOT / "docs" / "examples" / "neuron_balanced.py"))
     costs = [float(text) for text in re.findall(r"cost ([\d.]+)", capsys.readouterr().out)]

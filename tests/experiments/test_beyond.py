@@ -243,6 +243,7 @@ def test_search_finds_the_weakest_direction_and_flows_reach_it():
 # beyond-3
 
 
+@pytest.mark.slow
 def test_fitted_weights_fit_and_are_no_flatter_than_the_solution():
     ours = table("beyond-3")
     runs = ours.where(kind="run")
