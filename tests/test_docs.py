@@ -82,3 +82,10 @@ def test_theorem_page_lists_every_claim(tmp_path):
         assert f"`balancedfact verify {claim.key}`" in text
         assert f".. autofunction:: {claim.test.__module__}.{claim.test.__name__}\n" in text
         assert (ROOT / "docs" / f"{claim.page}.md").is_file(), claim.key
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_no_line_inside_an_inline_formula_starts_a_list(path):
+    text = re.sub(r"^```.*?^```|\$\$.*?\$\$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    formulas = re.findall(r"\$[^$]*\$", re.sub(r"`[^`]*`", "", text))
+    assert [formula for formula in formulas if re.search(r"\n(?:[-+*]|\d+[.)]) ", formula)] == []
