@@ -91,6 +91,33 @@ class MeasurementMap(ABC):
         r"""The adjoint :math:`\sum_i y_i A_i` as anything with ``@`` and ``.T``: an array, a sparse array, an operator."""
         return self._adjoint(y)
 
+    def pair_hessian(
+        self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
+    ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        r"""The second derivative of :math:`\tfrac12\|\mathcal A(LR^\top) - b\|^2` at a pair with residual ``y = b - A(L R.T)``.
+
+        It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with :math:`S = \mathcal A^*\mathcal A(VR^\top +
+        LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton part. Columns beyond the first `coupled`
+        stand beside a partner that does not move: they enter `S` and not `Y`.
+        """
+        count = L.shape[1] if coupled is None else coupled
+        back = None if y is None or count == 0 else self.adjoint_operator(y)
+
+        def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            push = self.adjoint_operator(self.forward_factored(np.hstack([dL, L]), np.hstack([R, dR])))
+            G, H = push @ R, push.T @ L
+            if back is not None:
+                G[:, :count] -= back @ dR[:, :count]
+                H[:, :count] -= back.T @ dL[:, :count]
+            return G, H
+
+        return hessian
+
+    @property
+    def best_order(self) -> np.ndarray | slice:
+        """The order in which it is fastest to go through the measurements."""
+        return slice(None)
+
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         r"""The matrices :math:`P^\top A_i Q` stacked, shape ``(m, p, q)`` for `P` of shape ``(d1, p)``, `Q` ``(d2, q)``."""
         return np.stack([P.T @ self._adjoint(unit) @ Q for unit in np.eye(self.m)])

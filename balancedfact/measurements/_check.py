@@ -104,6 +104,11 @@ def check_measurements(
         some = np.array([0])
 
     seed = int(generator.integers(2**32))
+    L2, R2 = generator.standard_normal((d1, k)), generator.standard_normal((d2, k))
+    push = np.einsum("i,ipq->pq", np.einsum("ipq,pk,qk->i", stack, L2, R) + np.einsum("ipq,pk,qk->i", stack, L, R2), stack)
+    back = np.einsum("i,ipq->pq", y, stack)
+    first = np.arange(k) < 1
+    curved = np.vstack([push @ R - back @ (R2 * first), push.T @ L - back.T @ (L2 * first)])
 
     def whitened_forward() -> np.ndarray:
         white = A.whitened()
@@ -134,6 +139,7 @@ def check_measurements(
         "forward_factored": (lambda: A.forward_factored(L, R), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
+        "pair_hessian": (lambda: np.vstack(A.pair_hessian(L, R, y, coupled=1)(L2, R2)), curved),
         "energy": (lambda: np.array([A.energy(*pair) for pair in ((L, R), (L, None), (None, R))]), energies),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
         "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),

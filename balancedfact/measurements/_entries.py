@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
+from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_array, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, Whitened, safe_scale, selection
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
+
+if TYPE_CHECKING:
+    from balancedfact.measurements._sampled import Layout
 
 
 class Entries(MeasurementMap):
@@ -62,18 +67,22 @@ class Entries(MeasurementMap):
         return self.weights * sampled_product(L, R, self.rows, self.cols)
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
-        return self.adjoint_operator(y).toarray()
+        return sp.coo_array((self.weights * y, (self.rows, self.cols)), shape=self.matrix_shape).toarray()
 
     @cached_property
-    def _pattern(self) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
-        """Row-sorted order of the measurements, with the column indices and row pointers of the sparse matrix they form."""
-        small = max(self.m, *self.matrix_shape) < 2**31
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(self.rows, minlength=self.matrix_shape[0]))])
-        order: np.ndarray | slice = slice(None)
-        if np.any(np.diff(self.rows) < 0):
-            order = np.lexsort((self.cols, self.rows))
-        kind = np.int32 if small else np.int64
-        return order, self.cols[order].astype(kind), pointers.astype(kind)
+    def _layout(self) -> Layout:
+        from balancedfact.measurements._sampled import Layout  # numba is imported only where it is used
+
+        return Layout.of(self.rows, self.cols, self.matrix_shape)
+
+    @cached_property
+    def _transposed_layout(self) -> Layout:
+        return self._layout.transposed(self.matrix_shape[1])
+
+    @property
+    def best_order(self) -> np.ndarray | slice:
+        """Row by row: both the data and one of the factors are then read in the order in which they lie in memory."""
+        return self._layout.order
 
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -84,9 +93,34 @@ class Entries(MeasurementMap):
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
         return first, group
 
-    def adjoint_operator(self, y: np.ndarray) -> sp.csr_array:
-        order, indices, pointers = self._pattern
-        return sp.csr_array(((self.weights * y)[order], indices, pointers), shape=self.matrix_shape)
+    def _sorted(self, y: np.ndarray) -> np.ndarray:
+        order = self._layout.order
+        return y if isinstance(order, slice) else y[order]
+
+    @cached_property
+    def _sorted_squares(self) -> tuple[np.ndarray, np.ndarray]:
+        """The squared weights, sorted by row and sorted by column."""
+        squares = self._sorted(self.weights**2)
+        return squares, squares[self._transposed_layout.order]
+
+    def adjoint_operator(self, y: np.ndarray) -> SparseOperator:
+        return SparseOperator(self, self._sorted(self.weights * y))
+
+    def pair_hessian(
+        self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
+    ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        rows, columns = self._layout, self._transposed_layout
+        squares = self._sorted_squares
+        count = 0 if y is None else L.shape[1] if coupled is None else coupled
+        back = squares  # which is not read where no column is coupled
+        if count > 0:
+            back = self._sorted(self.weights * y), self._sorted(self.weights * y)[columns.order]
+
+        def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            G = rows.half_hessian(squares[0], back[0], count, np.hstack([dL, L]), np.hstack([R, dR]))
+            return G, columns.half_hessian(squares[1], back[1], count, np.hstack([dR, R]), np.hstack([L, dL]))
+
+        return hessian
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         # Distinct measurements of one row share no other matrix entry, so the sum is diagonal.
@@ -96,9 +130,8 @@ class Entries(MeasurementMap):
         return np.diag(np.bincount(self.cols, self.weights**2 * Q[self.rows, self.rows], self.matrix_shape[1]))
 
     def _streamed_moment(self) -> SecondMoment:
-        order, indices, pointers = self._pattern
-        squares = (self.weights / self.scale) ** 2
-        return DiagonalMoment(sp.csr_array((squares[order], indices, pointers), shape=self.matrix_shape), self.m, self.scale)
+        squares = sp.csr_array(((self.weights / self.scale) ** 2, (self.rows, self.cols)), shape=self.matrix_shape)
+        return DiagonalMoment(squares, self.m, self.scale)
 
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
         terms = self.weights**2
@@ -185,3 +218,40 @@ class Entries(MeasurementMap):
         T1 = selection(seen_rows, left, self.matrix_shape[0])
         T2 = selection(seen_cols, right, self.matrix_shape[1])
         return Whitened(reduced, T1, T2, self.scale)
+
+
+class SparseOperator(LinearOperator):
+    """The matrix of given entries as an operator that is fast on both sides, on all cores."""
+
+    def __init__(self, entries: Entries, data: np.ndarray, *, transposed: bool = False) -> None:
+        super().__init__(np.dtype(float), entries.matrix_shape[::-1] if transposed else entries.matrix_shape)
+        self._entries, self._data, self._is_transposed = entries, data, transposed
+
+    @cached_property
+    def _own(self) -> tuple[Layout, np.ndarray]:
+        if not self._is_transposed:
+            return self._entries._layout, self._data
+        layout = self._entries._transposed_layout
+        return layout, self._data[layout.order]
+
+    @cached_property
+    def _other(self) -> SparseOperator:
+        return SparseOperator(self._entries, self._data, transposed=not self._is_transposed)
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        layout, data = self._own
+        return layout.times(data, X)
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return self._matmat(np.reshape(x, (-1, 1)))[:, 0]
+
+    def _rmatmat(self, X: np.ndarray) -> np.ndarray:
+        return self._other._matmat(X)
+
+    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+        return self._other._matvec(x)
+
+    def _transpose(self) -> SparseOperator:
+        return self._other
+
+    _adjoint = _transpose

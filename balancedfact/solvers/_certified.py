@@ -192,7 +192,7 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
         return False
     d1, d2 = problem.map.matrix_shape
     back = problem.map.adjoint_operator(problem.b)
-    return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng)[0] <= problem.q
+    return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 
 def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:

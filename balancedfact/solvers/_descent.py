@@ -1,10 +1,13 @@
 r"""Second-order descent on the two factors, for any measurement map and without forming a ``d1 x d2`` matrix.
 
 Minimises ``f(L, R) = |A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` by a trust-region Newton method whose steps come from
-conjugate gradients (Steihaug 1983). One Hessian product costs one forward map and four applications of an adjoint to `k`
-columns (two with ``q = 0``, where Gauss-Newton steps are taken): ``O(m k)`` for entry sampling. Conjugate gradients are
-preconditioned in the way of Mishra and Sepulchre ("Riemannian preconditioning", 2016): the curvature in `L` is close to
-``density R.T R + q I``, that in `R` to ``density L.T L + q I``.
+conjugate gradients (Steihaug 1983). One Hessian product is one `MeasurementMap.pair_hessian`: ``O(m k)`` for entry sampling.
+
+The preconditioner is the inverse of what the Hessian would be if ``A*A`` were `density` times the identity and the pair
+stationary. For a balanced pair ``L = U s^(1/2)``, ``R = V s^(1/2)`` it is known in closed form: a step ``(U B + L', V C + R')``
+with ``L'``, ``R'`` orthogonal to `U`, `V` decouples into the columns of ``L'`` and ``R'`` and, for ``B + C`` and ``B - C``, into
+the pairs of entries ``(i, j)``, ``(j, i)``. So the soft directions, those that unbalance the pair, cost no iterations.
+Preconditioning by ``density R.T R + q I`` alone (Mishra and Sepulchre, "Riemannian preconditioning", 2016) leaves them.
 """
 
 from __future__ import annotations
@@ -15,8 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers._problem import balanced
 
 Pair = tuple[np.ndarray, np.ndarray]
+
+# What is added to curvatures that vanish, relative to the largest.
+_REGULAR = 1e-8
 
 
 class Descent(NamedTuple):
@@ -44,38 +51,34 @@ def descend(
     """Descend from ``(L, R)`` until the gradient or the residual is below its tolerance, or rounding errors stop it.
 
     `density` is the mean squared weight with which a matrix entry is measured; it scales the preconditioner. `watch` is called
-    with ``(L, R, residual)`` at every accepted point.
+    with ``(L, R, residual)`` at every accepted point. The pair is balanced at every step, which leaves its product as it is.
     """
 
     def evaluate(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, float]:
         residual = b - A.forward_factored(L, R)
         return residual, 0.5 * float(residual @ residual) + 0.5 * q * _norm(L, R) ** 2
 
-    def gradient(L: np.ndarray, R: np.ndarray, residual: np.ndarray):  # type: ignore[no-untyped-def]
+    def gradient(L: np.ndarray, R: np.ndarray, residual: np.ndarray) -> Pair:
         back = A.adjoint_operator(residual)
-        return back, (q * L - back @ R, q * R - back.T @ L)
+        return q * L - back @ R, q * R - back.T @ L
 
+    L, R, s = balanced(L, R)
     residual, value = evaluate(L, R)
-    back, slope = gradient(L, R, residual)
+    slope = gradient(L, R, residual)
     radius, budget = np.inf, max_products
     while True:
         watch(L, R, residual)
         norm = _norm(*slope)
         if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
             break
-        precondition = _preconditioner(L, R, density, q)
-
-        def hessian(dL: np.ndarray, dR: np.ndarray, L=L, R=R, back=back) -> Pair:  # type: ignore[no-untyped-def]
-            push = A.adjoint_operator(A.forward_factored(np.hstack([dL, L]), np.hstack([R, dR])))
-            if q == 0:  # Gauss-Newton: the residual is to vanish, and its part of the Hessian with it
-                return push @ R, push.T @ L
-            return push @ R - back @ dR + q * dL, push.T @ L - back.T @ dL + q * dR
-
+        precondition = _preconditioner(L, R, s, density, q)
+        # Gauss-Newton where the residual is to vanish, and its part of the Hessian with it.
+        hessian = _penalised(A.pair_hessian(L, R, residual if q > 0 else None), q)
         step, model, products, length = _steihaug(hessian, precondition, slope, radius, norm, budget)
         budget -= products
-        trial_L, trial_R = L + step[0], R + step[1]
+        trial_L, trial_R, trial_s = balanced(L + step[0], R + step[1])
         trial, trial_value = evaluate(trial_L, trial_R)
-        trial_back, trial_slope = gradient(trial_L, trial_R, trial)
+        trial_slope = gradient(trial_L, trial_R, trial)
         gain = value - trial_value
         if model <= 1e-13 * value:
             # The decrease is lost in the rounding of the objective: the gradient alone can tell whether the step is good.
@@ -92,7 +95,7 @@ def descend(
             if length <= 1e-15 * _norm(L, R):
                 break
         if accept:
-            L, R, residual, value, back, slope = trial_L, trial_R, trial, trial_value, trial_back, trial_slope
+            L, R, s, residual, value, slope = trial_L, trial_R, trial_s, trial, trial_value, trial_slope
     return Descent(L, R, residual, norm)
 
 
@@ -104,14 +107,39 @@ def _inner(a: Pair, c: Pair) -> float:
     return float(np.vdot(a[0], c[0]) + np.vdot(a[1], c[1]))
 
 
-def _preconditioner(L: np.ndarray, R: np.ndarray, density: float, q: float) -> Callable[[Pair], Pair]:
-    k = L.shape[1]
+def _penalised(hessian: Callable[[np.ndarray, np.ndarray], Pair], q: float) -> Callable[[np.ndarray, np.ndarray], Pair]:
+    def product(dL: np.ndarray, dR: np.ndarray) -> Pair:
+        G, H = hessian(dL, dR)
+        return G + q * dL, H + q * dR
 
-    def inverse(gram: np.ndarray) -> np.ndarray:
-        return np.linalg.inv(density * gram + (q + 1e-8 * density * np.trace(gram) / k) * np.eye(k))
+    return product
 
-    left, right = inverse(R.T @ R), inverse(L.T @ L)
-    return lambda g: (g[0] @ left, g[1] @ right)
+
+def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float, q: float) -> Callable[[Pair], Pair]:
+    """The inverse Hessian at a balanced pair for a map with ``A*A = density``, where ``A*(residual)`` is `q` on the pair."""
+    curvature = density * s
+    least = _REGULAR * max(float(curvature[0]), q, np.finfo(float).tiny)
+    root = np.sqrt(np.where(s > 0, s, 1.0))  # a column that vanishes has no direction, and all of it is outside
+    U, V = L / root, R / root
+    outside = 1 / (curvature + q + least)
+    along = np.sqrt(curvature + least)
+    total = np.add.outer(along**2, along**2)
+
+    def solve(G: np.ndarray, sign: float, stiff: np.ndarray, soft: np.ndarray | float) -> np.ndarray:
+        """`X` with ``s_j X_ij + sign sqrt(s_i s_j) X_ji = G_ij / density``, with eigenvalues `stiff` and, for zero, `soft`."""
+        seen = (along * G + sign * along[:, None] * G.T) / total
+        unseen = (along[:, None] * G - sign * along * G.T) / total
+        return along * seen / stiff + along[:, None] * unseen / soft
+
+    def precondition(g: Pair) -> Pair:
+        B, C = U.T @ g[0], V.T @ g[1]
+        # Rotations of the pair, which change nothing, are the null directions of the sum, unbalancing those of the difference.
+        soft = 2 * q + least
+        both, difference = solve(B + C, 1.0, total, total), solve(B - C, -1.0, total + soft, soft)
+        dB, dC = (both + difference) / 2, (both - difference) / 2
+        return (g[0] - U @ B) * outside + U @ dB, (g[1] - V @ C) * outside + V @ dC
+
+    return precondition
 
 
 def _steihaug(hessian, precondition, slope: Pair, radius: float, norm: float, budget: int):  # type: ignore[no-untyped-def]

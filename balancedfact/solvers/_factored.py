@@ -12,7 +12,7 @@ and Recht 2009). Where that fails, the path's own dual vector bounds the optimum
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,44 +45,37 @@ def factored(
     d1, d2 = A.matrix_shape
     limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
     density = problem.density
-    largest = _leading(A.adjoint_operator(b), 1, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, tol=1e-3)[1][0]
-    penalty = max(0.5 * largest, problem.q)
     L, R, s = np.zeros((d1, 0)), np.zeros((d2, 0)), np.zeros(0)
+    largest = _leading(A.adjoint_operator(b), 1, L, R, rng, tol=1e-3)[1][0]
+    penalty = max(0.5 * largest, problem.q)
     if initial is not None:
         L, R, s = (part[..., :limit] for part in _trimmed(*initial))
         penalty = problem.q or penalty
-    y = (b - A.forward_factored(L, R)) / penalty
     accuracy = _accuracy(penalty, problem.q, largest)
     while True:
-        fresh = True
-        while fresh:  # before the last penalty, what is still missing will be seen at the next one
+        # First the columns at hand, then those that are still missing at the residual that they leave.
+        while True:
+            L, R, s, y = _settled(problem, L, R, penalty, density, accuracy)
             before = L.shape[1]
             room = min(limit - before, max(8, before))
             L, R = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
-            added = L.shape[1] - before
-            fresh = added > 0 if penalty == problem.q else added == room > 0
-            if L.shape[1] == 0:
+            if L.shape[1] == before:
                 break
             if give_up is not None and L.shape[1] > give_up:
                 return
-            tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
-            end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol)
-            L, R, s = _trimmed(end.L, end.R)
-            y = end.residual / penalty
-        if problem.q > 0 and L.shape[1] > 0:
+        if problem.q > 0 and before > 0:
             yield Point(L, R, s, y)
         if penalty == problem.q:
             if accuracy <= _FINEST:
                 return
             accuracy = max(1e-3 * accuracy, _FINEST)
             continue
-        if problem.q == 0 and L.shape[1] > 0:
+        if problem.q == 0 and before > 0:
             yield from _interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
         penalty = max(_SHRINK * penalty, problem.q)
         accuracy = _accuracy(penalty, problem.q, largest)
-        y = (b - A.forward_factored(L, R)) / penalty
 
 
 def _accuracy(penalty: float, target: float, largest: float) -> float:
@@ -129,20 +122,83 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     return y
 
 
+def _settled(problem, L, R, penalty, density, accuracy):  # type: ignore[no-untyped-def]
+    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
+    A, b = problem.map, problem.b
+    while L.shape[1] > 0:
+        tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
+        end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol)
+        L, R, s = _trimmed(end.L, end.R)
+        y = end.residual / penalty
+        shorter = _pressed(A.adjoint_operator(y), L, R, s, penalty / density)
+        if shorter is None:
+            return L, R, s, y
+        L, R = shorter
+    return L, R, np.zeros(0), b / penalty
+
+
+def _pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
+    """The pair without the directions that a proximal gradient step sets to zero; ``None`` if there are none.
+
+    A column that is not in the solution shrinks to zero only in the limit of Newton's method; soft thresholding drops it.
+    """
+    root = np.sqrt(s)
+    U, V = L / root, R / root
+    P, values, Qt = np.linalg.svd(np.diag(s) + step * (U.T @ (S @ V)))
+    keep = values > step
+    if keep.all():
+        return None
+    P, Q = P[:, keep], Qt[keep].T
+    return U @ (P @ (P.T @ (s[:, None] * Q))), V @ Q
+
+
 def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
     """Up to `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
     norms = np.linalg.norm(L, axis=0)
-    U, sigma, V = _leading(A.adjoint_operator(y), room, L / norms, R / norms, rng, tol=min(0.1 * slack, 1e-2))
+    S, U, V = A.adjoint_operator(y), L / norms, R / norms
+    tol = min(0.1 * slack, 1e-2)
+    left, sigma, right = _leading(S, 1, U, V, rng, tol=tol)
+    if room > 1 and sigma[0] - 1 > slack:
+        left, sigma, right = _many(S, room, U, V, right, rng)
     rise = sigma - 1
     chosen = rise > slack
     step = np.sqrt(penalty * rise[chosen] / density)
-    return np.hstack([L, U[:, chosen] * step]), np.hstack([R, V[:, chosen] * step])
+    return np.hstack([L, left[:, chosen] * step]), np.hstack([R, right[:, chosen] * step])
 
 
 def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, tol: float):  # type: ignore[no-untyped-def]
     """The leading singular triplets of ``(I - U U.T) S (I - V V.T)``, largest first."""
+    times, transposed_times = _outside(S, U, V)
+    shape = S.shape
+    if count >= min(shape):
+        return _whole(shape, times, transposed_times)
+    operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
+    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
+    return left[:, ::-1], sigma[::-1], right[::-1].T
+
+
+def _many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """About the leading `count` singular triplets, for which few passes with many columns serve better than precision.
+
+    Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
+    values are those of `S` on the subspaces found, and never too large.
+    """
+    times, transposed_times = _outside(S, U, V)
+    if 4 * count >= min(S.shape):
+        left, sigma, right = _whole(S.shape, times, transposed_times)
+        return left[:, :count], sigma[:count], right[:, :count]
+    Q = np.hstack([first, rng.standard_normal((S.shape[1], count + 8 - first.shape[1]))])
+    for _ in range(3):
+        P = np.linalg.qr(times(Q))[0]
+        Q, T = np.linalg.qr(transposed_times(P))
+    W, sigma, Xt = np.linalg.svd(T.T)
+    return P @ W[:, :count], sigma[:count], Q @ Xt[:count].T
+
+
+def _outside(S: Any, U: np.ndarray, V: np.ndarray) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    """Products with ``(I - U U.T) S (I - V V.T)`` and its transpose."""
 
     def times(x: np.ndarray) -> np.ndarray:
         w = S @ (x - V @ (V.T @ x))
@@ -152,14 +208,13 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
         w = S.T @ (x - U @ (U.T @ x))
         return w - V @ (V.T @ w)
 
-    shape = S.shape
-    if count >= min(shape):
-        whole = times(np.eye(shape[1])) if shape[1] <= shape[0] else transposed_times(np.eye(shape[0])).T
-        left, sigma, right = np.linalg.svd(whole, full_matrices=False)
-        return left, sigma, right.T
-    operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
-    return left[:, ::-1], sigma[::-1], right[::-1].T
+    return times, transposed_times
+
+
+def _whole(shape, times, transposed_times):  # type: ignore[no-untyped-def]
+    whole = times(np.eye(shape[1])) if shape[1] <= shape[0] else transposed_times(np.eye(shape[0])).T
+    left, sigma, right = np.linalg.svd(whole, full_matrices=False)
+    return left, sigma, right.T
 
 
 def _trimmed(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

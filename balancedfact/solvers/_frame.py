@@ -54,13 +54,13 @@ class Frame:
         # The objective is 4 m nuclear(D1 X D2) with D1 X D2 = scale**2 Z, or 2 nuclear(X) with X = Z.
         self.weight = 4.0 * A.m if flat else 2.0
         self.unit = self.white.scale if flat else 1 / self.white.scale
-        map_, self.kept, self.weights = self.white.map, np.arange(A.m), np.ones(A.m)
-        norms = map_.row_norms
+        map_, self.kept, self.weights = self.white.map, np.arange(A.m)[A.best_order], np.ones(A.m)
+        norms = map_.row_norms[A.best_order]
         if penalty == 0 and not norms.any() and np.any(b):  # every measurement is by the zero matrix
             self._contradict({int(np.argmax(np.abs(b))): 1.0})
         if penalty == 0 and norms.any():
-            self.kept = np.flatnonzero(norms > 1e-13 * norms.max())
-            self.weights = 1 / norms[self.kept]
+            heavy = norms > 1e-13 * norms.max()
+            self.kept, self.weights = self.kept[heavy], 1 / norms[heavy]
             self.kept, self.weights = self._independent(map_.select(self.kept, self.weights))
             map_ = map_.select(self.kept, self.weights)
         data = b[self.kept] * self.weights

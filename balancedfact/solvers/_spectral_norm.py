@@ -13,9 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 FAILURE = 1e-12
 _DENSE = 500_000
+# Lanczos steps by default, and at most: each keeps a vector and makes it orthogonal to all before.
+_STEPS, _MOST_STEPS = 400, 1000
 
 
 def is_small(shape: tuple[int, int]) -> bool:
@@ -29,10 +32,19 @@ def as_dense(S: Any) -> np.ndarray:
     return np.asarray(S @ np.eye(d2) if d2 <= d1 else (S.T @ np.eye(d1)).T)
 
 
-def norm_bound(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, steps: int = 400) -> tuple[float, str]:
+def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
+    """How many steps bound a norm to a relative `accuracy`, or as many as are worth while where none in reach do."""
+    steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
+    return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
+
+
+def norm_bound(
+    S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, steps: int = _STEPS, level: float = np.inf
+) -> tuple[float, str]:
     """An upper bound on the largest singular value of `S`, and a sentence on what makes it one.
 
     `S` supports ``@`` and ``.T``; `U` and `V` are orthonormal bases of subspaces that should hold its leading singular vectors.
+    Lanczos takes at most so many `steps`, and stops as soon as it is clear that the norm exceeds `level`.
     """
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
@@ -42,7 +54,7 @@ def norm_bound(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *
     SV, SU = np.asarray(S @ V), np.asarray(S.T @ U)
     corner = U.T @ SV
     blocks = np.array(
-        [[_top(corner), _top(SU - V @ corner.T)], [_top(SV - U @ corner), _complement_norm(S, U, V, rng, steps)]]
+        [[_top(corner), _top(SU - V @ corner.T)], [_top(SV - U @ corner), _complement_norm(S, U, V, rng, steps, level)]]
     )
     bound = _top(blocks) * (1 + 1e-14)
     return bound, (
@@ -55,38 +67,46 @@ def _top(X: np.ndarray) -> float:
     return float(np.linalg.norm(X, 2)) if X.size else 0.0
 
 
-def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int) -> float:
+def _exponent(n: int) -> float:
+    return float(np.log(1.648 * np.sqrt(n) / FAILURE))
+
+
+def _complement_norm(
+    S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int, level: float
+) -> float:
     """A bound, with probability ``1 - FAILURE``, on the norm of ``(I - U U.T) S (I - V V.T)``."""
+    if S.shape[1] > S.shape[0]:  # Lanczos on the shorter side
+        S, U, V = S.T, V, U
     n = S.shape[1] - V.shape[1]
     if n <= 0 or S.shape[0] <= U.shape[1]:
         return 0.0
-    exponent = np.log(1.648 * np.sqrt(n) / FAILURE)
+    exponent, steps = _exponent(n), min(n, steps)
 
     def outside(x: np.ndarray, basis: np.ndarray) -> np.ndarray:
         x = x - basis @ (basis.T @ x)
         return x - basis @ (basis.T @ x)
 
     v = outside(rng.standard_normal(S.shape[1]), V)
-    v /= np.linalg.norm(v)
-    basis: list[np.ndarray] = [v]
+    basis = np.empty((steps, S.shape[1]))
+    basis[0] = v / np.linalg.norm(v)
     diagonal: list[float] = []
     off: list[float] = []
     best = np.inf
-    for k in range(1, min(steps, n) + 1):
-        w = outside(S.T @ outside(S @ basis[-1], U), V)
-        diagonal.append(float(basis[-1] @ w))
-        stacked = np.array(basis)
+    for k in range(1, steps + 1):
+        w = outside(S.T @ outside(S @ basis[k - 1], U), V)
+        diagonal.append(float(basis[k - 1] @ w))
         for _ in range(2):
-            w = w - stacked.T @ (stacked @ w)
+            w = w - (basis[:k] @ w) @ basis[:k]
         beta = float(np.linalg.norm(w))
         finished = beta <= 1e-14 * max(diagonal) or k == n
         if finished or k % 10 == 0 or k == steps:
-            ritz = float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))[-1])
+            ritz = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, off, select="i", select_range=(k - 1, k - 1))[0])
             eps = 0.0 if finished else (exponent / (2 * k - 1)) ** 2
             if eps < 1:
                 best = min(best, float(np.sqrt(ritz / (1 - eps))))
-            if finished or best <= 0.99:
+            if finished or best <= 0.99 or (best < np.inf and np.sqrt(ritz) > level):
                 break
-        off.append(beta)
-        basis.append(w / beta)
+        if k < steps:
+            off.append(beta)
+            basis[k] = w / beta
     return best

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact.measurements import bernoulli_mask, bilinear, gaussian
+from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solvers import _descent
-from balancedfact.solvers._descent import _steihaug, descend
+from balancedfact.solvers._descent import _preconditioner, _steihaug, descend
+from balancedfact.solvers._problem import balanced
 from tests.maps import Minimal
 from tests.oracles import unpacked
 from tests.solvers.conic import explicit
@@ -47,6 +48,14 @@ def density(A):
     return float(np.sum(A.row_norms**2)) / (A.matrix_shape[0] * A.matrix_shape[1])
 
 
+def skew(k):
+    for i in range(k):
+        for j in range(i):
+            K = np.zeros((k, k))
+            K[i, j], K[j, i] = 1, -1
+            yield K
+
+
 class Stop(Exception):
     pass
 
@@ -56,7 +65,7 @@ class Stop(Exception):
 def test_the_model_has_the_gradient_and_the_hessian_of_the_objective(name, q, rng, monkeypatch):
     A = MAPS[name]
     b = rng.standard_normal(A.m)
-    L, R = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
+    start = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
     model = {}
 
     def capture(hessian, precondition, slope, radius, norm, budget):
@@ -65,7 +74,10 @@ def test_the_model_has_the_gradient_and_the_hessian_of_the_objective(name, q, rn
 
     monkeypatch.setattr(_descent, "_steihaug", capture)
     with pytest.raises(Stop):
-        descend(A, b, q, L, R, density=density(A))
+        descend(A, b, q, *start, density=density(A), watch=lambda *at: model.update(at=at[:2]))
+    L, R = model["at"]
+    np.testing.assert_allclose(L @ R.T, start[0] @ start[1].T, atol=1e-13)
+    np.testing.assert_allclose(L.T @ L, R.T @ R, atol=1e-12)
     value, measured = objective(A, b, q, [(5, 3), (4, 3)])
     theta = flat_vector((L, R))
     gradient = autograd.grad(value)(theta)
@@ -79,8 +91,31 @@ def test_the_model_has_the_gradient_and_the_hessian_of_the_objective(name, q, rn
     columns = [flat_vector(model["hessian"](*unpacked(unit, [(5, 3), (4, 3)]))) for unit in np.eye(theta.size)]
     np.testing.assert_allclose(np.transpose(columns), expected, atol=1e-11 * np.abs(expected).max())
     columns = [flat_vector(model["precondition"](unpacked(unit, [(5, 3), (4, 3)]))) for unit in np.eye(theta.size)]
-    np.testing.assert_allclose(columns, np.transpose(columns), atol=1e-12)
+    np.testing.assert_allclose(columns, np.transpose(columns), atol=1e-12 * np.abs(columns).max())
     assert np.linalg.eigvalsh(columns)[0] > 0
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (3, 4)])
+@pytest.mark.parametrize("q", [0.7, 0.02])
+def test_the_preconditioner_inverts_the_hessian_of_an_isometry(q, shape, rng):
+    # At a minimiser of |X - M|^2 / 2 + q (|L|^2 + |R|^2) / 2 for a matrix M that is low-rank beyond the penalty.
+    truth, R, s = balanced(rng.standard_normal((shape[0], 3)), rng.standard_normal((shape[1], 3)))
+    M = truth @ np.diag((s + q) / s) @ R.T
+    A = Entries(*np.divmod(np.arange(M.size), shape[1]), shape)
+    curved = A.pair_hessian(truth, R, A(M - truth @ R.T))
+    inverse = _preconditioner(truth, R, s, 1.0, q)
+    for _ in range(3):
+        step = rng.standard_normal(truth.shape), rng.standard_normal(R.shape)
+        G, H = curved(*step)
+        once = inverse((G + q * step[0], H + q * step[1]))
+        G, H = curved(*once)
+        again = inverse((G + q * once[0], H + q * once[1]))
+        # A projection along the rotations (L X, R X), X skew, which the objective does not see.
+        np.testing.assert_allclose(flat_vector(again), flat_vector(once), atol=1e-5 * np.abs(flat_vector(step)).max())
+        gone = flat_vector(step) - flat_vector(once)
+        rotations = [flat_vector((truth @ K, R @ K)) for K in skew(3)]
+        left = gone - np.transpose(rotations) @ np.linalg.lstsq(np.transpose(rotations), gone, rcond=None)[0]
+        np.testing.assert_allclose(left, 0, atol=1e-5 * np.abs(flat_vector(step)).max())
 
 
 def trial_problem(rng, eigenvalues):
@@ -220,6 +255,6 @@ def test_tolerances_and_budget_end_the_descent(rng):
     assert len(calls) <= 6
     assert short.gradient_norm > loose.gradient_norm
     at_once = descend(A, b, 0.3, L, R, density=density(A), gradient_tol=1e9)
-    np.testing.assert_array_equal(at_once.L, L)
+    np.testing.assert_allclose(at_once.L @ at_once.R.T, L @ R.T, atol=1e-13)
     again = descend(A, b, 0.3, full.L, full.R, density=density(A))
     np.testing.assert_allclose(again.L @ again.R.T, full.L @ full.R.T, atol=1e-10)
