@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_layers
+from balancedfact._memory import available_memory
+from balancedfact._validate import as_index, as_layers
 
 _FORMAT = "balancedfact solution 1"
 
@@ -40,6 +42,24 @@ class Status(Enum):
     def ok(self) -> bool:
         """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
         return self in (Status.OPTIMAL, Status.STATIONARY)
+
+
+class Offsets(NamedTuple):
+    r"""What is added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
+
+    Attributes
+    ----------
+    mean : float
+        The constant :math:`\mu`.
+    rows : numpy.ndarray, shape (d1,)
+        The offsets :math:`\alpha` of the rows.
+    cols : numpy.ndarray, shape (d2,)
+        The offsets :math:`\beta` of the columns.
+    """
+
+    mean: float
+    rows: np.ndarray
+    cols: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,6 +137,8 @@ class Solution:
         One entry per iteration in each array, such as ``"gap"`` and ``"seconds"``.
     method : str
         The algorithm that was used.
+    offsets : Offsets, optional
+        The mean and the offsets of rows and columns, where the model has them: what `matrix` lacks and `predict` adds.
 
     Examples
     --------
@@ -137,6 +159,7 @@ class Solution:
     certificate: Certificate
     history: dict[str, np.ndarray] = field(default_factory=dict)
     method: str = ""
+    offsets: Offsets | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,11 +170,63 @@ class Solution:
 
     @property
     def matrix(self) -> np.ndarray:
-        """The end-to-end matrix ``W_L @ ... @ W_1``, formed anew at each call."""
+        """The end-to-end matrix ``W_L @ ... @ W_1``, formed anew at each call, without the offsets.
+
+        Raises
+        ------
+        MemoryError
+            If it would not fit into the memory that is free. `predict` gives single entries without forming it.
+        """
+        d1, d2 = self.layers[-1].shape[0], self.layers[0].shape[1]
+        free = available_memory()
+        if 8 * d1 * d2 > free:
+            raise MemoryError(
+                f"the matrix is {d1} x {d2}, {8 * d1 * d2 / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free; "
+                "use Solution.predict(rows, cols) for its entries, or the factors Solution.pair"
+            )
         product = self.layers[0]
         for layer in self.layers[1:]:
             product = layer @ product
         return product
+
+    def predict(self, rows: ArrayLike, cols: ArrayLike) -> np.ndarray:
+        r"""Single entries of the end-to-end matrix, with the offsets added where there are any; no matrix is formed.
+
+        Parameters
+        ----------
+        rows, cols : array_like of int, shape (n,)
+            Where the entries stand, counted from zero.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n,)
+            The entries, in ``O(n k)`` operations for layers of `k` hidden columns.
+
+        Raises
+        ------
+        ValueError
+            If `rows` and `cols` are not integers within the matrix, or not as many as each other.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).predict([1, 1], [0, 1]).round(3)
+        array([3., 2.])
+        """
+        from balancedfact.measurements._sampled import sampled_product  # numba is imported only where it is used
+
+        right = self.layers[0]
+        for layer in self.layers[1:-1]:
+            right = layer @ right
+        left = self.layers[-1] if len(self.layers) > 1 else np.eye(len(right))
+        r, c = as_index(rows, "rows", len(left)), as_index(cols, "cols", right.shape[1])
+        if r.size != c.size:
+            raise ValueError(f"cols has {c.size} entries; expected {r.size}, as rows has")
+        found = sampled_product(left, right.T, r, c)
+        if self.offsets is not None:
+            found += self.offsets.mean + self.offsets.rows[r] + self.offsets.cols[c]
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to one ``.npz`` file without pickles; `load` reads it back."""
@@ -167,6 +242,8 @@ class Solution:
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
         arrays["direction"] = self.certificate.direction
         arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
+        if self.offsets is not None:
+            arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
         for name, array in arrays.items():
             if array.dtype.hasobject:  # NumPy would pickle it
@@ -195,9 +272,11 @@ class Solution:
             layers = as_layers([arrays[f"layer_{k}"] for k in range(1, header["depth"] + 1)])
             certificate = Certificate(dual=arrays["dual"], direction=arrays["direction"], **header["certificate"])
             history = {name[8:]: values for name, values in arrays.items() if name.startswith("history_")}
-            return cls(
-                layers, header["value"], Status[header["status"]], header["message"], certificate, history, header["method"]
-            )
+            offsets = None
+            if "offset_mean" in arrays:
+                offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
+            verdict = Status[header["status"]], header["message"]
+            return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
         except FileNotFoundError:
             raise
         except Exception as error:

@@ -40,6 +40,7 @@ def certified_minimum(
     callback: Callable[[dict[str, float]], None] | None,
     progress: bool | None,
     method: str | None = None,
+    offset_penalty: float | None = None,
 ) -> Solution:
     """Check the arguments that `flat_minimum` (`flat`) and `norm_minimum` share, solve, and judge."""
     if not isinstance(A, MeasurementMap):
@@ -58,15 +59,18 @@ def certified_minimum(
     if start is not None and len(start) != 2:
         raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)")
     start = None if start is None else as_pair(*start, A.matrix_shape)
+    if offset_penalty is not None:
+        offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
+        _check_offsets(A, penalty, method)
     try:
-        frame = Frame(A, data, penalty, flat=flat)
+        frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
     except Contradiction as found:
         return _contradictory(A, found.y)
     if _zero_is_optimal(frame, generator):
         y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
         layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
         message = f"The zero matrix is optimal.{frame.unseen}"
-        return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form")
+        return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form", frame.offsets(None))
     with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
         interrupted = False
         try:
@@ -80,13 +84,23 @@ def certified_minimum(
             interrupted = True
     point = watch.point
     if limit is not None and point is not None:  # a dense algorithm that was interrupted leaves a point of any rank
-        point = Point(point.L[:, :limit], point.R[:, :limit], point.s[:limit], point.y)
+        point = point._replace(L=point.L[:, :limit], R=point.R[:, :limit], s=point.s[:limit])
     layers, value, certificate = frame.certified(point, watch.y, watch.proof)
     if interrupted:
         status, message = Status.INTERRUPTED, "Interrupted; this is the best point so far."
     else:
         status, message = _outcome(certificate, penalty, limit, tol)
-    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method)
+    offsets = frame.offsets(point)
+    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets)
+
+
+def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
+    if not isinstance(A, Entries):
+        raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, whose rows and columns it is for")
+    if penalty == 0:
+        raise ValueError("offset_penalty is given and penalty is 0; expected a penalty > 0: offsets are for noisy data")
+    if method is not None:
+        raise ValueError(f"offset_penalty is given and method is {method!r}; expected None")
 
 
 def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> None:
@@ -134,6 +148,8 @@ def _fit_from_random_starts(watch: Watch, rank: int) -> None:
 
 def _suitable(problem: NuclearProblem) -> list[str]:
     """The algorithms to try in turn, by size and structure."""
+    if problem.offsets is not None:
+        return ["factored"]
     A = problem.map
     d1, d2 = A.matrix_shape
     stacked = 0 if isinstance(A, RankOne | Entries) else A.m * d1 * d2
@@ -187,7 +203,7 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     problem = frame.problem
     if not np.any(problem.b) or min(problem.map.matrix_shape) == 0:
         return True
-    if problem.q == 0:
+    if problem.q == 0 or problem.offsets is not None:  # with offsets it depends on them, and the solver starts there
         return False
     d1, d2 = problem.map.matrix_shape
     back = problem.map.adjoint_operator(problem.b)

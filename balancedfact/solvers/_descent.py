@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers._problem import balanced
+from balancedfact.solvers._problem import OffsetTerms, balanced
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -27,12 +27,13 @@ _REGULAR = 1e-8
 
 
 class Descent(NamedTuple):
-    """Where a descent ended: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient."""
+    """Where a descent ended: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
 
     L: np.ndarray
     R: np.ndarray
     residual: np.ndarray
     gradient_norm: float
+    offsets: Pair | None = None
 
 
 def descend(
@@ -46,43 +47,37 @@ def descend(
     gradient_tol: float = 0.0,
     residual_tol: float = 0.0,
     max_products: int = 2000,
+    terms: OffsetTerms | None = None,
+    offsets: Pair | None = None,
     watch: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda L, R, residual: None,
 ) -> Descent:
     """Descend from ``(L, R)`` until the gradient or the residual is below its tolerance, or rounding errors stop it.
 
     `density` is the mean squared weight with which a matrix entry is measured; it scales the preconditioner. `watch` is called
     with ``(L, R, residual)`` at every accepted point. The pair is balanced at every step, which leaves its product as it is.
+    With `terms`, offsets move along with the factors, from `offsets`.
     """
-
-    def evaluate(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, float]:
-        residual = b - A.forward_factored(L, R)
-        return residual, 0.5 * float(residual @ residual) + 0.5 * q * _norm(L, R) ** 2
-
-    def gradient(L: np.ndarray, R: np.ndarray, residual: np.ndarray) -> Pair:
-        back = A.adjoint_operator(residual)
-        return q * L - back @ R, q * R - back.T @ L
-
-    L, R, s = balanced(L, R)
-    residual, value = evaluate(L, R)
-    slope = gradient(L, R, residual)
+    objective = _Objective(A, b, q, density, terms)
+    x, s = objective.balanced(objective.joined(L, R, offsets))
+    residual, value = objective.evaluate(x)
+    slope = objective.slope(x, residual)
     radius, budget = np.inf, max_products
     while True:
-        watch(L, R, residual)
-        norm = _norm(*slope)
+        watch(*objective.factors(x), residual)
+        norm = _norm(slope)
         if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
             break
-        precondition = _preconditioner(L, R, s, density, q)
-        # Gauss-Newton where the residual is to vanish, and its part of the Hessian with it.
-        hessian = _penalised(A.pair_hessian(L, R, residual if q > 0 else None), q)
-        step, model, products, length = _steihaug(hessian, precondition, slope, radius, norm, budget)
+        step, model, products, length = _steihaug(
+            objective.hessian(x, residual), objective.preconditioner(x, s), slope, radius, norm, budget
+        )
         budget -= products
-        trial_L, trial_R, trial_s = balanced(L + step[0], R + step[1])
-        trial, trial_value = evaluate(trial_L, trial_R)
-        trial_slope = gradient(trial_L, trial_R, trial)
+        trial, trial_s = objective.balanced((x[0] + step[0], x[1] + step[1]))
+        trial_residual, trial_value = objective.evaluate(trial)
+        trial_slope = objective.slope(trial, trial_residual)
         gain = value - trial_value
         if model <= 1e-13 * value:
             # The decrease is lost in the rounding of the objective: the gradient alone can tell whether the step is good.
-            accept = _norm(*trial_slope) <= 0.5 * norm
+            accept = _norm(trial_slope) <= 0.5 * norm
             if not accept:
                 break
         else:
@@ -92,31 +87,91 @@ def descend(
                 radius = 0.25 * length
             elif ratio > 0.75 and length >= 0.9 * radius:
                 radius *= 3.0
-            if length <= 1e-15 * _norm(L, R):
+            if length <= 1e-15 * _norm(x):
                 break
         if accept:
-            L, R, s, residual, value, slope = trial_L, trial_R, trial_s, trial, trial_value, trial_slope
-    return Descent(L, R, residual, norm)
+            x, s, residual, value, slope = trial, trial_s, trial_residual, trial_value, trial_slope
+    return Descent(*objective.factors(x), residual, norm, objective.offsets(x))
 
 
-def _norm(dL: np.ndarray, dR: np.ndarray) -> float:
-    return float(np.sqrt(np.vdot(dL, dL) + np.vdot(dR, dR)))
+class _Objective:
+    """The objective and its derivatives at ``x = (L, R)``, or ``([L, a], [R, c])`` with offsets in the last columns."""
+
+    def __init__(self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None) -> None:
+        self.A, self.b, self.q, self.density, self.terms = A, b, q, density, terms
+
+    def joined(self, L: np.ndarray, R: np.ndarray, offsets: Pair | None) -> Pair:
+        if self.terms is None:
+            return L, R
+        a, c = (np.zeros(len(L)), np.zeros(len(R))) if offsets is None else offsets
+        return np.column_stack([L, a]), np.column_stack([R, c])
+
+    def factors(self, x: Pair) -> Pair:
+        return x if self.terms is None else (x[0][:, :-1], x[1][:, :-1])
+
+    def offsets(self, x: Pair) -> Pair | None:
+        return None if self.terms is None else (x[0][:, -1], x[1][:, -1])
+
+    def balanced(self, x: Pair) -> tuple[Pair, np.ndarray]:
+        L, R, s = balanced(*self.factors(x))
+        return self.joined(L, R, self.offsets(x)), s
+
+    def partners(self, x: Pair) -> Pair:
+        """What the columns of `x` are multiplied by on the other side."""
+        if self.terms is None:
+            return x
+        return np.column_stack([x[0][:, :-1], self.terms.f]), np.column_stack([x[1][:, :-1], self.terms.g])
+
+    def weighted(self, x: Pair) -> Pair:
+        """The gradient of the penalty, which is quadratic."""
+        G, H = self.q * x[0], self.q * x[1]
+        if self.terms is not None:
+            G[:, -1], H[:, -1] = self.terms.left * x[0][:, -1], self.terms.right * x[1][:, -1]
+        return G, H
+
+    def evaluate(self, x: Pair) -> tuple[np.ndarray, float]:
+        left, right = x
+        if self.terms is not None:
+            left, right = np.column_stack([left, self.terms.f]), np.insert(right, -1, self.terms.g, axis=1)
+        residual = self.b - self.A.forward_factored(left, right)
+        return residual, 0.5 * float(residual @ residual) + 0.5 * _inner(x, self.weighted(x))
+
+    def slope(self, x: Pair, residual: np.ndarray) -> Pair:
+        back, (left, right), (G, H) = self.A.adjoint_operator(residual), self.partners(x), self.weighted(x)
+        return G - back @ right, H - back.T @ left
+
+    def hessian(self, x: Pair, residual: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Pair]:
+        # Gauss-Newton where the residual is to vanish, and its part of the Hessian with it.
+        coupled = self.factors(x)[0].shape[1]
+        curved = self.A.pair_hessian(*self.partners(x), residual if self.q > 0 else None, coupled=coupled)
+
+        def product(dL: np.ndarray, dR: np.ndarray) -> Pair:
+            (G, H), (penalty, other) = curved(dL, dR), self.weighted((dL, dR))
+            return G + penalty, H + other
+
+        return product
+
+    def preconditioner(self, x: Pair, s: np.ndarray) -> Callable[[Pair], Pair]:
+        inner = _preconditioner(*self.factors(x), s, self.density, self.q)
+        if self.terms is None:
+            return inner
+        f, g, left, right = self.terms
+        a, c = 1 / (self.density * float(g @ g) + left), 1 / (self.density * float(f @ f) + right)
+        return lambda v: self.joined(*inner(self.factors(v)), (a * v[0][:, -1], c * v[1][:, -1]))
+
+
+def _norm(x: Pair) -> float:
+    return float(np.sqrt(_inner(x, x)))
 
 
 def _inner(a: Pair, c: Pair) -> float:
     return float(np.vdot(a[0], c[0]) + np.vdot(a[1], c[1]))
 
 
-def _penalised(hessian: Callable[[np.ndarray, np.ndarray], Pair], q: float) -> Callable[[np.ndarray, np.ndarray], Pair]:
-    def product(dL: np.ndarray, dR: np.ndarray) -> Pair:
-        G, H = hessian(dL, dR)
-        return G + q * dL, H + q * dR
-
-    return product
-
-
 def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float, q: float) -> Callable[[Pair], Pair]:
     """The inverse Hessian at a balanced pair for a map with ``A*A = density``, where ``A*(residual)`` is `q` on the pair."""
+    if s.size == 0:
+        return lambda g: g
     curvature = density * s
     least = _REGULAR * max(float(curvature[0]), q, np.finfo(float).tiny)
     root = np.sqrt(np.where(s > 0, s, 1.0))  # a column that vanishes has no direction, and all of it is outside

@@ -46,7 +46,11 @@ def factored(
     limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
     density = problem.density
     L, R, s = np.zeros((d1, 0)), np.zeros((d2, 0)), np.zeros(0)
-    largest = _leading(A.adjoint_operator(b), 1, L, R, rng, tol=1e-3)[1][0]
+    first, offsets = b, None
+    if problem.offsets is not None:  # how much a matrix is needed shows once they are in place
+        end = descend(A, b, problem.q, L, R, density=density, terms=problem.offsets, gradient_tol=1e-6 * np.linalg.norm(b))
+        first, offsets = end.residual, end.offsets
+    largest = _leading(A.adjoint_operator(first), 1, L, R, rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
     if initial is not None:
         L, R, s = (part[..., :limit] for part in _trimmed(*initial))
@@ -55,7 +59,7 @@ def factored(
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         while True:
-            L, R, s, y = _settled(problem, L, R, penalty, density, accuracy)
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
             before = L.shape[1]
             room = min(limit - before, max(8, before))
             L, R = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
@@ -63,8 +67,8 @@ def factored(
                 break
             if give_up is not None and L.shape[1] > give_up:
                 return
-        if problem.q > 0 and before > 0:
-            yield Point(L, R, s, y)
+        if problem.q > 0 and (before > 0 or offsets is not None):
+            yield Point(L, R, s, y, offsets)
         if penalty == problem.q:
             if accuracy <= _FINEST:
                 return
@@ -122,19 +126,20 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     return y
 
 
-def _settled(problem, L, R, penalty, density, accuracy):  # type: ignore[no-untyped-def]
+def _settled(problem, L, R, penalty, density, accuracy, offsets):  # type: ignore[no-untyped-def]
     """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
-    A, b = problem.map, problem.b
-    while L.shape[1] > 0:
-        tol = accuracy * penalty * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
-        end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol)
+    A, b, terms = problem.map, problem.b, problem.offsets
+    while L.shape[1] > 0 or terms is not None:
+        size = np.vdot(L, L) + np.vdot(R, R) if L.shape[1] > 0 else b @ b / penalty
+        tol = accuracy * penalty * float(np.sqrt(size))
+        end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol, terms=terms, offsets=offsets)
         L, R, s = _trimmed(end.L, end.R)
-        y = end.residual / penalty
+        y, offsets = end.residual / penalty, end.offsets
         shorter = _pressed(A.adjoint_operator(y), L, R, s, penalty / density)
         if shorter is None:
-            return L, R, s, y
+            return L, R, s, y, offsets
         L, R = shorter
-    return L, R, np.zeros(0), b / penalty
+    return L, R, np.zeros(0), b / penalty, None
 
 
 def _pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
@@ -220,5 +225,5 @@ def _whole(shape, times, transposed_times):  # type: ignore[no-untyped-def]
 def _trimmed(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The balanced pair without the columns that have vanished."""
     L, R, s = balanced(L, R)
-    keep = s > _RELATIVE_RANK * max(float(s[0]), np.finfo(float).tiny)
+    keep = s > _RELATIVE_RANK * max(float(s.max(initial=0.0)), np.finfo(float).tiny)
     return L[:, keep], R[:, keep], s[keep]

@@ -21,6 +21,7 @@ def flat_minimum(
     *,
     method: str | None = None,
     penalty: float = 0.0,
+    offset_penalty: float | None = None,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
@@ -38,7 +39,11 @@ def flat_minimum(
 
     .. math:: \min_X \tfrac12\|\mathcal A(X) - b\|^2 + \text{penalty}\cdot\|D_1XD_2\|_*,
 
-    returned as the flat pair of its minimiser.
+    returned as the flat pair of its minimiser; with an `offset_penalty`, for entries, the model has a mean and an offset
+    for each row and column besides,
+
+    .. math:: \min_{X,\alpha,\beta} \tfrac12\|\mathcal A(X + \mu + \alpha 1^\top + 1\beta^\top) - b\|^2
+              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\text{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
 
     With ``depth = L >= 3`` the flattest network of `L` layers that fits, of any widths: least trace of the Hessian of
     :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
@@ -59,6 +64,9 @@ def flat_minimum(
         pairs, is slower, and arrives at the same value by another way.
     penalty : float
         Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
+    offset_penalty : float, optional
+        Weight of the squares of row and column offsets, for `Entries` with a penalty; without it there are none. At 1 an offset is
+        drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data, beforehand.
     max_rank : int, optional
         Largest number of columns of the factors. A limit below the rank of the solution makes the problem non-convex: the
         certificate still bounds how much better any factorization could be. For depth 3 and more, the largest hidden width.
@@ -92,7 +100,8 @@ def flat_minimum(
     -----
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
     on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
-    `penalty`). It is computed from the `y` that is returned.
+    `penalty`). It is computed from the `y` that is returned. Offsets add no constraint: the bound loses the squares of the row
+    and column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`, and :math:`\mathcal A(\mu)` leaves the data.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated
@@ -151,6 +160,8 @@ def flat_minimum(
     if as_count(depth, "depth", least=2) > 2:
         if as_number(penalty, "penalty", least=0.0) > 0:
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
+        if offset_penalty is not None:
+            raise ValueError(f"offset_penalty is {offset_penalty} for depth {depth}; expected None, offsets are for depth 2")
         if method is not None:
             raise ValueError(f"method is {method!r}; expected None for depth {depth}")
         return deep_flat_minimum(
@@ -168,4 +179,5 @@ def flat_minimum(
         callback=callback,
         progress=progress,
         method=method,
+        offset_penalty=offset_penalty,
     )

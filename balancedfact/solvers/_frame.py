@@ -12,8 +12,8 @@ from scipy.sparse.linalg import aslinearoperator
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import scaled_trace
 from balancedfact.measurements import Entries, MeasurementMap
-from balancedfact.solution import Certificate
-from balancedfact.solvers._problem import NuclearProblem, Point, balanced
+from balancedfact.solution import Certificate, Offsets
+from balancedfact.solvers._problem import NuclearProblem, OffsetTerms, Point, balanced
 
 # Repeated measurements contradict one another when they differ by more than this, relative to the largest datum.
 _CONTRADICTION = 1e-9
@@ -48,8 +48,13 @@ class Frame:
     follow from others are left out; with a penalty both would change the objective, and all are divided by the largest norm.
     """
 
-    def __init__(self, A: MeasurementMap, b: np.ndarray, penalty: float, *, flat: bool) -> None:
-        self.A, self.b, self.penalty, self.flat = A, b, penalty, flat
+    def __init__(
+        self, A: MeasurementMap, b: np.ndarray, penalty: float, *, flat: bool, offset_penalty: float | None = None
+    ) -> None:
+        self.A, self.penalty, self.flat, self.offset_penalty = A, penalty, flat, offset_penalty
+        self.mean = 0.0 if offset_penalty is None else _mean(A, b)
+        self.b = b if offset_penalty is None else b - self.mean * _measured_ones(A)
+        b = self.b
         self.white = A.whitened() if flat else A.unwhitened()
         # The objective is 4 m nuclear(D1 X D2) with D1 X D2 = scale**2 Z, or 2 nuclear(X) with X = Z.
         self.weight = 4.0 * A.m if flat else 2.0
@@ -70,7 +75,18 @@ class Frame:
             largest = magnitude(norms)
             map_ = map_.select(self.kept, self.weights / largest)
             self.size, self.unit = self.size / largest, self.unit / largest
-        self.problem = NuclearProblem(map_, data / self.level, penalty * self.unit / self.level)
+        terms = None if offset_penalty is None else self._offset_terms(offset_penalty, norms)
+        self.problem = NuclearProblem(map_, data / self.level, penalty * self.unit / self.level, terms)
+
+    def _offset_terms(self, offset_penalty: float, norms: np.ndarray) -> OffsetTerms:
+        """Offsets ``alpha 1.T + 1 beta.T`` of `X` as ``a g.T + f c.T`` for `Z`, with ``alpha = size * left @ a``."""
+        scaling = self.white.scale * magnitude(norms)
+        sides = []
+        for T in (self.white.left, self.white.right):  # which scale and select: one entry in a column
+            entries = np.asarray(T.sum(axis=0)).ravel()
+            sides.append((1 / entries, offset_penalty * (entries / scaling) ** 2))
+        (f, left), (g, right) = sides
+        return OffsetTerms(f, g, left, right)
 
     @property
     def units(self) -> float:
@@ -152,6 +168,15 @@ class Frame:
         root = np.sqrt(factor if 0.1 < factor / to_data < 10 else to_data)
         return root * L, root * R
 
+    def offsets(self, point: Point | None) -> Offsets | None:
+        """The offsets of a point in the user's units, zero where no measurement sees a row or a column."""
+        if self.offset_penalty is None:
+            return None
+        if point is None or point.offsets is None:
+            return Offsets(self.mean, *(np.zeros(size) for size in self.A.matrix_shape))
+        a, c = point.offsets
+        return Offsets(self.mean, self.size * (self.white.left @ a), self.size * (self.white.right @ c))
+
     def certified(self, point: Point | None, y: np.ndarray, proof: str) -> tuple[list[np.ndarray], float, Certificate]:
         """The layers of a point (``None``: zero), their objective, and the certificate, computed from what is returned."""
         A, b = self.A, self.b
@@ -164,12 +189,22 @@ class Frame:
             S = self.problem.map.adjoint_operator(y)
             stationarity = max(_deviation(S @ point.R, point.L), _deviation(S.T @ point.L, point.R))
             balance = _deviation(point.L.T @ point.L, point.R.T @ point.R)
-        error = A.forward_factored(L, R) - b
+        offsets = self.offsets(point)
+        if offsets is None:
+            error = A.forward_factored(L, R) - b
+        else:
+            rows, cols, (d1, d2) = offsets.rows, offsets.cols, A.matrix_shape
+            error = A.forward_factored(np.column_stack([L, rows, np.ones(d1)]), np.column_stack([R, np.ones(d2), cols])) - b
         dual = self.dual(y)
         value = scaled_trace(L, R, A) if self.flat else frobenius(L) ** 2 + frobenius(R) ** 2
         if self.penalty > 0:
             value = 0.5 * frobenius(error) ** 2 + value * (self.penalty / self.weight)
             lower = float(b @ dual) - 0.5 * frobenius(dual) ** 2
+            if offsets is not None and self.offset_penalty is not None:
+                value += 0.5 * self.offset_penalty * (frobenius(offsets.rows) ** 2 + frobenius(offsets.cols) ** 2)
+                S = A.adjoint_operator(dual)
+                sums = frobenius(S @ np.ones(A.matrix_shape[1])) ** 2 + frobenius(S.T @ np.ones(A.matrix_shape[0])) ** 2
+                lower -= sums / (2 * self.offset_penalty)
         else:
             lower = self.weight * float(b @ dual)
         feasibility = frobenius(error) / frobenius(b) if np.any(b) else 0.0
@@ -177,6 +212,20 @@ class Frame:
         if self.penalty == 0 and feasibility > 10 * FEASIBLE:
             gap = np.nan  # the value of a pair that does not fit is no upper bound
         return [R.T.copy(), L], value, Certificate(feasibility, lower, gap, dual, stationarity, balance, proof=proof)
+
+
+def _measured_ones(A: MeasurementMap) -> np.ndarray:
+    """The measurements of a matrix of ones."""
+    return A.forward_factored(*(np.ones((size, 1)) for size in A.matrix_shape))
+
+
+def _mean(A: MeasurementMap, b: np.ndarray) -> float:
+    """The constant that fits the data best, without squares of extreme numbers."""
+    ones = _measured_ones(A)
+    size, weight = magnitude(b), magnitude(ones)
+    ones = ones / weight
+    square = float(ones @ ones)
+    return float(ones @ (b / size)) / square * (size / weight) if square > 0 else 0.0
 
 
 def _deviation(found: np.ndarray, expected: np.ndarray) -> float:

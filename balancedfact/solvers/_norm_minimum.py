@@ -17,6 +17,7 @@ def norm_minimum(
     b: ArrayLike,
     *,
     penalty: float = 0.0,
+    offset_penalty: float | None = None,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
@@ -43,6 +44,8 @@ def norm_minimum(
         The data.
     penalty : float
         Weight of the nuclear norm; 0 interpolates.
+    offset_penalty : float, optional
+        Weight of the squares of row and column offsets, for `Entries` with a penalty, as in `flat_minimum`.
     max_rank : int, optional
         Largest number of columns of the factors.
     tol : float
@@ -86,6 +89,7 @@ def norm_minimum(
         b,
         flat=False,
         penalty=penalty,
+        offset_penalty=offset_penalty,
         max_rank=max_rank,
         tol=tol,
         rng=rng,
