@@ -96,9 +96,9 @@ class MeasurementMap(ABC):
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         r"""The second derivative of :math:`\tfrac12\|\mathcal A(LR^\top) - b\|^2` at a pair with residual ``y = b - A(L R.T)``.
 
-        It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with :math:`S = \mathcal A^*\mathcal A(VR^\top +
-        LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton part. Columns beyond the first `coupled`
-        stand beside a partner that does not move: they enter `S` and not `Y`.
+        It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with
+        :math:`S = \mathcal A^*\mathcal A(VR^\top + LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton
+        part. Columns beyond the first `coupled` stand beside a partner that does not move: they enter `S` and not `Y`.
         """
         count = L.shape[1] if coupled is None else coupled
         back = None if y is None or count == 0 else self.adjoint_operator(y)

@@ -164,7 +164,7 @@ def _sorted(keys: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
 
 
 def _pieces(work: int) -> int:
-    threads = numba.config.NUMBA_NUM_THREADS
+    threads = _thread_count()
     return _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
 
 
@@ -176,9 +176,13 @@ def _run(kernel: Callable[[int, int], None], bounds: np.ndarray) -> None:
             pass
 
 
+def _thread_count() -> int:
+    return int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009, which type checkers do not know
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="balancedfact")
+    return ThreadPoolExecutor(_thread_count(), thread_name_prefix="balancedfact")
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child

@@ -22,7 +22,7 @@ from balancedfact.solvers._splitting import splitting
 from balancedfact.solvers._watch import Watch
 
 # Numbers of matrix entries up to which singular value decompositions at every iteration are cheap, and affordable.
-_SMALL, _MODERATE = 300_000, 4_000_000
+_SMALL, MODERATE = 300_000, 4_000_000
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
 
@@ -96,7 +96,7 @@ def certified_minimum(
 
 def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
     if not isinstance(A, Entries):
-        raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, whose rows and columns it is for")
+        raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, which have rows and columns")
     if penalty == 0:
         raise ValueError("offset_penalty is given and penalty is 0; expected a penalty > 0: offsets are for noisy data")
     if method is not None:
@@ -158,7 +158,7 @@ def _suitable(problem: NuclearProblem) -> list[str]:
         methods.append("interior-point")
     if d1 * d2 > _SMALL:
         methods.append("factored")  # which wins where the rank is low
-    if d1 * d2 <= _MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
+    if d1 * d2 <= MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]
 

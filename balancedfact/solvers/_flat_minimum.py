@@ -65,8 +65,9 @@ def flat_minimum(
     penalty : float
         Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
     offset_penalty : float, optional
-        Weight of the squares of row and column offsets, for `Entries` with a penalty; without it there are none. At 1 an offset is
-        drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data, beforehand.
+        Weight of the squares of row and column offsets, for `Entries` with a penalty; without it there are none. At 1 an offset
+        is drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data,
+        beforehand.
     max_rank : int, optional
         Largest number of columns of the factors. A limit below the rank of the solution makes the problem non-convex: the
         certificate still bounds how much better any factorization could be. For depth 3 and more, the largest hidden width.
@@ -101,7 +102,7 @@ def flat_minimum(
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
     on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
     `penalty`). It is computed from the `y` that is returned. Offsets add no constraint: the bound loses the squares of the row
-    and column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`, and :math:`\mathcal A(\mu)` leaves the data.
+    and column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`, and the data are taken off their mean.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated

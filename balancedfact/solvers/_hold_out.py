@@ -7,6 +7,9 @@ geometrically from there, each solve starting at the last (Friedman, Hastie and 
 The fit is a sum over measurements while `D1` and `D2` are built from averages, so that the penalty of the same strength is
 proportional to the number of measurements: what is best for the `m_train` that were kept is ``m / m_train`` times as large for
 all `m`.
+
+Below the *noise edge*, the norm of ``D1^-1 A*(noise) D2^-1``, the solution takes up noise, of nearly full rank. The edge is
+estimated by the residual with random signs, which destroys what structure is left in it and keeps its size.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import aslinearoperator, svds
 
 from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Status
+from balancedfact.solution import Solution, Status
+from balancedfact.solvers._certified import MODERATE
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers._spectral_norm import as_dense, is_small
 
@@ -42,7 +46,7 @@ class PenaltyPath:
     penalty : float
         The penalty of least error, for all measurements together.
     penalties : numpy.ndarray
-        Every penalty tried, in the same units, descending. At the first the solution is zero.
+        Every penalty tried, in the same units, descending. At the first the solution is zero, apart from offsets.
     errors : numpy.ndarray
         The root of the mean squared error on the measurements held out.
     """
@@ -58,6 +62,7 @@ def select_penalty(
     *,
     fraction: float = 0.1,
     count: int = 12,
+    offset_penalty: float | None = None,
     tol: float = 1e-4,
     rng: int | np.random.Generator | None = None,
     callback: Callable[[dict[str, float]], None] | None = None,
@@ -75,6 +80,8 @@ def select_penalty(
         The part of the measurements to hold out.
     count : int
         The number of penalties on the path, which spans four decades. It ends early once the error has clearly risen.
+    offset_penalty : float, optional
+        Row and column offsets for all of the path, as in `flat_minimum`.
     tol : float
         The relative gap to which each point of the path is solved.
     rng : int or numpy.random.Generator, optional
@@ -98,6 +105,9 @@ def select_penalty(
 
     Notes
     -----
+    Where the matrix is so large that only the factored algorithm serves (more than four million entries), the path ends at the
+    noise edge: below it the rank explodes, and the error seldom falls.
+
     A matrix entry whose row or column lost all its measurements is predicted as zero at every penalty. That adds the same
     amount to all errors and leaves the choice as it is.
 
@@ -118,6 +128,8 @@ def select_penalty(
     as_number(fraction, "fraction", above=0.0, most=0.9)
     as_count(count, "count", least=2)
     as_number(tol, "tol", above=0.0)
+    if offset_penalty is not None:
+        as_number(offset_penalty, "offset_penalty", above=0.0)
     generator = as_rng(rng)
     if A.m < 2:
         raise ValueError(f"A has {A.m} measurement; expected at least 2, one of them to be held out")
@@ -125,32 +137,55 @@ def select_penalty(
     held = max(1, round(fraction * A.m))
     train, test = A.select(np.sort(order[held:])), A.select(np.sort(order[:held]))
     seen, hidden = data[np.sort(order[held:])], data[np.sort(order[:held])]
-    largest = largest_penalty(train, seen, generator)
+    largest = largest_penalty(train, seen if offset_penalty is None else seen - seen.mean(), generator)
     if largest == 0:
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
     path = largest * np.geomspace(1.0, _END, count)
+    edge = 0.0
     errors: list[float] = []
     pair: tuple[np.ndarray, np.ndarray] | None = None
     console = Console(stderr=True)
     shown = progress if progress is not None else sys.stderr.isatty()
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
-        for penalty in path:
-            if errors:
-                solution = flat_minimum(train, seen, penalty=penalty, tol=tol, rng=generator, initial=pair, progress=False)
+        for k in range(count):
+            path[k] = max(path[k], edge)
+            if k == 0 and offset_penalty is None:
+                errors.append(float(np.sqrt(np.mean(hidden**2))))  # the solution is zero
+            else:
+                solution = flat_minimum(
+                    *(train, seen),
+                    penalty=path[k],
+                    offset_penalty=offset_penalty,
+                    tol=tol,
+                    rng=generator,
+                    initial=pair,
+                    progress=False,
+                )
                 if solution.status is Status.INTERRUPTED:
                     raise KeyboardInterrupt
-                pair = solution.pair
-            prediction = test.forward_factored(*pair) if pair is not None else np.zeros(held)
-            errors.append(float(np.sqrt(np.mean((prediction - hidden) ** 2))))
+                pair = solution.pair if solution.pair[0].any() else None
+                errors.append(float(np.sqrt(np.mean((_fitted(test, solution) - hidden) ** 2))))
+                if train.shape[1] > MODERATE:
+                    signs = generator.choice([-1.0, 1.0], size=train.m)
+                    edge = largest_penalty(train, signs * (seen - _fitted(train, solution)), generator)
             bar.advance(task)
             if callback is not None:
-                callback({"iteration": len(errors) - 1, "penalty": penalty * A.m / train.m, "error": errors[-1]})
-            if len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors):
+                callback({"iteration": k, "penalty": path[k] * A.m / train.m, "error": errors[-1]})
+            if path[k] <= edge or (len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors)):
                 break
     penalties = path[: len(errors)] * A.m / train.m
     return PenaltyPath(float(penalties[np.argmin(errors)]), penalties, np.array(errors))
+
+
+def _fitted(A: MeasurementMap, solution: Solution) -> np.ndarray:
+    """The measurements of a solution, its offsets included."""
+    L, R = solution.pair
+    if solution.offsets is not None:
+        mean, rows, cols = solution.offsets
+        L, R = np.column_stack([L, rows + mean, np.ones(len(L))]), np.column_stack([R, np.ones(len(R)), cols])
+    return A.forward_factored(L, R)
 
 
 def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator) -> float:
@@ -164,5 +199,5 @@ def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator) 
         norm = 0.0
     else:
         start = rng.standard_normal(min(white.map.matrix_shape))
-        norm = float(svds(S, k=1, v0=start, return_singular_vectors=False)[0])
+        norm = float(svds(aslinearoperator(S), k=1, v0=start, tol=1e-4, return_singular_vectors=False)[0])
     return norm / white.scale

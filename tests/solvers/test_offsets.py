@@ -85,7 +85,7 @@ def test_no_point_is_below_the_bound(case, fraction, offset_penalty):
     b = rng.standard_normal(A.m)
     penalty = fraction * max(1.0, float(np.abs(A.weights).max()))
     solution = bf.flat_minimum(A, b, penalty=penalty, offset_penalty=offset_penalty, tol=1e-7, rng=0)
-    X, (mean, alpha, beta) = solution.matrix, solution.offsets
+    X, (_, alpha, beta) = solution.matrix, solution.offsets
     tol = 1e-9 * (b @ b)
     assert solution.value == pytest.approx(objective(A, b, True, penalty, offset_penalty, X, alpha, beta), abs=tol)
     for scale in (0.0, 0.9, 1.1):
