@@ -91,6 +91,10 @@ class MeasurementMap(ABC):
         r"""The adjoint :math:`\sum_i y_i A_i` as anything with ``@`` and ``.T``: an array, a sparse array, an operator."""
         return self._adjoint(y)
 
+    def adjoint_for_many(self, y: np.ndarray) -> Any:
+        r"""The adjoint as `adjoint_operator` gives it, or as an array where that pays after some hundreds of products."""
+        return self.adjoint_operator(y)
+
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

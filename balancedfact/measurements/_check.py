@@ -139,6 +139,7 @@ def check_measurements(
         "forward_factored": (lambda: A.forward_factored(L, R), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
+        "adjoint_for_many": (lambda: A.adjoint_for_many(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "pair_hessian": (lambda: np.vstack(A.pair_hessian(L, R, y, coupled=1)(L2, R2)), curved),
         "energy": (lambda: np.array([A.energy(*pair) for pair in ((L, R), (L, None), (None, R))]), energies),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,9 @@ from scipy.sparse.linalg import LinearOperator
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
+
+# Entries up to which the adjoint is formed, and numbers that a core's cache holds.
+_MOST_ENTRIES, _BLOCK = 2**24, 2**17
 
 
 class RankOne(MeasurementMap):
@@ -74,6 +78,35 @@ class RankOne(MeasurementMap):
             self.matrix_shape, matvec=times, matmat=times, rmatvec=transposed_times, rmatmat=transposed_times, dtype=float
         )
 
+    def adjoint_for_many(self, y: np.ndarray) -> np.ndarray | LinearOperator:
+        d1, d2 = self.matrix_shape
+        # A product with the operator reads all vectors twice, which takes longer than any product with the matrix.
+        return self._adjoint(y) if d1 * d2 <= min(_MOST_ENTRIES, self.m * (d1 + d2)) else self.adjoint_operator(y)
+
+    def pair_hessian(
+        self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
+    ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        u, v = self.left, self.right
+        uL, vR = u @ L, v @ R
+        count = 0 if y is None else L.shape[1] if coupled is None else coupled
+        rows = max(1, _BLOCK // sum(self.matrix_shape))
+
+        def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            G, H = np.zeros_like(dL), np.zeros_like(dR)
+            for start in range(0, self.m, rows):  # a block of vectors is used twice while it is in the cache
+                i = slice(start, start + rows)
+                du, dv = u[i] @ dL, v[i] @ dR
+                change = np.einsum("ij,ij->i", du, vR[i]) + np.einsum("ij,ij->i", uL[i], dv)
+                forth, back = change[:, None] * vR[i], change[:, None] * uL[i]
+                if y is not None and count > 0:
+                    forth[:, :count] -= y[i, None] * dv[:, :count]
+                    back[:, :count] -= y[i, None] * du[:, :count]
+                G += u[i].T @ forth
+                H += v[i].T @ back
+            return G, H
+
+        return hessian
+
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         weights = np.einsum("ij,ij->i", self.right @ P, self.right)
         return (self.left.T * weights) @ self.left
@@ -105,8 +138,9 @@ class RankOne(MeasurementMap):
         return RankOne._from_vectors(self.left @ P, self.right @ Q)
 
     def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> RankOne:
-        left = self.left[index]
-        return RankOne._from_vectors(left if weights is None else left * weights[:, None], self.right[index])
+        whole = np.array_equal(index, np.arange(self.m))  # then there is nothing to copy
+        left, right = (self.left, self.right) if whole else (self.left[index], self.right[index])
+        return RankOne._from_vectors(left if weights is None else left * weights[:, None], right)
 
     @cached_property
     def row_norms(self) -> np.ndarray:

@@ -206,7 +206,7 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     if problem.q == 0 or problem.offsets is not None:  # with offsets it depends on them, and the solver starts there
         return False
     d1, d2 = problem.map.matrix_shape
-    back = problem.map.adjoint_operator(problem.b)
+    back = problem.map.adjoint_for_many(problem.b)
     return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 

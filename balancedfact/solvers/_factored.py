@@ -50,7 +50,7 @@ def factored(
     if problem.offsets is not None:  # how much a matrix is needed shows once they are in place
         end = descend(A, b, problem.q, L, R, density=density, terms=problem.offsets, gradient_tol=1e-6 * np.linalg.norm(b))
         first, offsets = end.residual, end.offsets
-    largest = _leading(A.adjoint_operator(first), 1, L, R, rng, tol=1e-3)[1][0]
+    largest = _leading(A.adjoint_for_many(first), 1, L, R, rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
     if initial is not None:
         L, R, s = (part[..., :limit] for part in _trimmed(*initial))
@@ -102,28 +102,26 @@ def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.
 
 
 def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, max_iterations: int = 500) -> np.ndarray:
-    """The `y` of least norm with ``A*(y) @ V = U`` and ``A*(y).T @ U = V``, by conjugate gradients in the tangent space."""
+    """The `y` of least norm with ``A*(y) @ V = U`` and ``A*(y).T @ U = V``, by conjugate gradients in the tangent space.
 
-    def normal(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        y = A.forward_factored(np.hstack([dL, U]), np.hstack([V, dR]))
-        S = A.adjoint_operator(y)
-        return S @ V, S.T @ U, y
-
-    y = np.zeros(A.m)
+    It is ``A(X V.T + U Y.T)`` for the solution ``(X, Y)`` of the normal equations, whose matrix is that of Gauss and Newton.
+    """
+    normal = A.pair_hessian(U, V)
+    X, Y = np.zeros_like(U), np.zeros_like(V)
     rL, rR = U.copy(), V.copy()
     pL, pR = rL, rR
     square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
     for _ in range(max_iterations):
-        qL, qR, change = normal(pL, pR)
+        qL, qR = normal(pL, pR)
         alpha = square / float(np.vdot(pL, qL) + np.vdot(pR, qR))
-        y = y + alpha * change
+        X, Y = X + alpha * pL, Y + alpha * pR
         rL, rR = rL - alpha * qL, rR - alpha * qR
         new = float(np.vdot(rL, rL) + np.vdot(rR, rR))
         if new <= 1e-24 * start:
             break
         pL, pR = rL + new / square * pL, rR + new / square * pR
         square = new
-    return y
+    return A.forward_factored(np.hstack([X, U]), np.hstack([V, Y]))
 
 
 def _settled(problem, L, R, penalty, density, accuracy, offsets):  # type: ignore[no-untyped-def]
@@ -162,7 +160,7 @@ def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no
     if room == 0:
         return L, R
     norms = np.linalg.norm(L, axis=0)
-    S, U, V = A.adjoint_operator(y), L / norms, R / norms
+    S, U, V = A.adjoint_for_many(y), L / norms, R / norms
     tol = min(0.1 * slack, 1e-2)
     left, sigma, right = _leading(S, 1, U, V, rng, tol=tol)
     if room > 1 and sigma[0] - 1 > slack:

@@ -192,7 +192,7 @@ def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator) 
     r"""The least penalty at which zero is a solution, :math:`\|D_1^{-1} \mathcal A^*(b) D_2^{-1}\|`."""
     # In whitened coordinates A(X) = scale * map(Z) and D1 X D2 = scale**2 * Z.
     white = A.whitened()
-    S = white.map.adjoint_operator(b)
+    S = white.map.adjoint_for_many(b)
     if is_small(white.map.matrix_shape):
         norm = float(np.linalg.norm(as_dense(S), 2))
     elif not b.any():

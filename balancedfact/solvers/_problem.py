@@ -80,7 +80,7 @@ class NuclearProblem:
         It is worth up to a relative `accuracy` more than is claimed, where the size of the problem allows to spend that much.
         """
         root, steps = np.sqrt(point.s), lanczos_steps(accuracy, self.map.matrix_shape)
-        S = self.map.adjoint_operator(point.y)
+        S = self.map.adjoint_for_many(point.y)
         norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
         # What rounding may have taken from the sum of matrices, which is large where they cancel.
         norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))

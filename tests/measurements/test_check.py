@@ -153,6 +153,7 @@ METHODS = {
     "_right_moment": "right_moment",
     "forward_factored": "forward_factored",
     "adjoint_operator": "adjoint_operator",
+    "adjoint_for_many": "adjoint_for_many",
     "pair_hessian": "pair_hessian",
     "rotated": "rotated",
     "energy": "energy",
