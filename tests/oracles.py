@@ -178,8 +178,8 @@ def assert_agrees(A, matrices, rng):
 
     assert_computes(A.forward_factored, lambda M, U, V: forward(M, U @ V.T), matrices, L, R)
     for operator in (A.adjoint_for_many(y), A.adjoint_operator(y)):
-        assert_computes(lambda V: operator @ V, lambda M, V: adjoint(M, y) @ V, matrices, R)  # noqa: B023
-        assert_computes(lambda U: operator.T @ U, lambda M, U: adjoint(M, y).T @ U, matrices, L[:, 0])  # noqa: B023
+        assert_computes(lambda V: operator @ V, lambda M, V: adjoint(M, y) @ V, matrices, R)
+        assert_computes(lambda U: operator.T @ U, lambda M, U: adjoint(M, y).T @ U, matrices, L[:, 0])
     assert_computes(lambda V: operator @ V, lambda M, V: adjoint(M, y) @ V, matrices, R)
     assert_computes(lambda V: operator @ V, lambda M, V: adjoint(M, y) @ V, matrices, R[:, 0])
     assert_computes(lambda U: operator.T @ U, lambda M, U: adjoint(M, y).T @ U, matrices, L)

@@ -78,7 +78,7 @@ def test_solve_writes_a_proven_solution_and_says_so(entries, capsys):
     assert report["rank"] == np.linalg.matrix_rank(solution.matrix, tol=1e-5)
     truth = np.load(entries)["truth"]
     assert report["truth_error"] == pytest.approx(np.linalg.norm(solution.matrix - truth) / np.linalg.norm(truth))
-    assert report["settings"] == {"depth": 2, "penalty": 0.0, "max_rank": None, "tol": 1e-8, "seed": 0}
+    assert report["settings"] == {"depth": 2, "penalty": 0.0, "offsets": None, "max_rank": None, "tol": 1e-8, "seed": 0}
     assert report["penalty"] == {"value": 0.0}
     assert report["versions"]["numpy"] == np.__version__
     assert {key: report["problem"][key] for key in ("kind", "rows", "columns")} == {"kind": "entries", "rows": 8, "columns": 7}
@@ -146,7 +146,7 @@ def test_options_reach_the_solver(entries, monkeypatch):
     monkeypatch.setattr(bf, "flat_minimum", spy)
     main(["solve", entries, "--penalty=0.5", "--max-rank=3", "--tol=1e-5", "--seed=4", "--quiet"])
     del seen["rng"]
-    assert seen == {"depth": 2, "penalty": 0.5, "max_rank": 3, "tol": 1e-5, "progress": False}
+    assert seen == {"depth": 2, "penalty": 0.5, "offset_penalty": None, "max_rank": 3, "tol": 1e-5, "progress": False}
     main(["solve", entries, "--depth", "3"])
     assert (seen["depth"], seen["penalty"], seen["progress"]) == (3, 0.0, None)
 
@@ -163,6 +163,23 @@ def test_penalty_chosen_by_hold_out(capsys):
     assert len(errors) == len(table["penalties"]) > 3
     assert strict_json("noisy-flat/report.json")["settings"]["penalty"] == "auto"
     assert f"{len(errors)} tried" in capsys.readouterr().out
+
+
+def test_offsets_are_fitted_drawn_and_reported(capsys):
+    rng = np.random.default_rng(0)
+    truth = 3 + rng.standard_normal(12)[:, None] + rng.standard_normal(10) + np.outer(rng.standard_normal(12), np.ones(10))
+    A = bf.measurements.bernoulli_mask(truth.shape, 0.7, rng)
+    write_problem("noisy.npz", A, A(truth) + 0.01 * rng.standard_normal(A.m), truth)
+    assert main(["solve", "noisy.npz", "--penalty", "auto", "--offsets", "--tol", "1e-6"]) == 0
+    report = json.loads(Path("noisy-flat/report.json").read_text())
+    assert report["settings"]["offsets"] == 1.0
+    assert report["truth_error"] < 0.2
+    solution = bf.Solution.load("noisy-flat/solution.npz")
+    fitted = solution.predict(*np.indices(truth.shape).reshape(2, -1)).reshape(truth.shape)
+    assert report["truth_error"] == pytest.approx(np.linalg.norm(fitted - truth) / np.linalg.norm(truth))
+    assert main(["solve", "noisy.npz", "--penalty", "1", "--offsets", "2.5", "--quiet"]) == 0
+    assert json.loads(Path("noisy-flat/report.json").read_text())["settings"]["offsets"] == 2.5
+    capsys.readouterr()
 
 
 def test_contradictory_data(capsys):
@@ -232,6 +249,8 @@ def test_too_little_memory(entries, monkeypatch, capsys):
         (["solve", "small.npz", "--penalty", "some"], "'some' is neither a number nor 'auto'"),
         (["solve", "small.npz", "--penalty", "-1"], "--penalty is -1.0; expected at least 0"),
         (["solve", "small.npz", "--penalty", "nan"], "--penalty is nan; expected a finite number"),
+        (["solve", "small.npz", "--offsets"], "--offsets is given with --penalty 0; expected a penalty"),
+        (["solve", "small.npz", "--penalty", "1", "--offsets", "0"], "--offsets is 0.0; expected more than 0"),
         (["solve", "small.npz", "--tol", "0"], "--tol is 0.0; expected more than 0"),
         (["solve", "small.npz", "--max-rank", "0"], "--max-rank is 0; expected at least 1"),
         (["solve", "small.npz", "--seed", "-1"], "--seed is -1; expected at least 0"),

@@ -47,6 +47,14 @@ def add_parser(subparsers: Any) -> None:
         default=0.0,
         help="weight of flatness against the fit, for noisy data; auto chooses it by hold-out (default: 0, an exact fit)",
     )
+    parser.add_argument(
+        "--offsets",
+        metavar="W",
+        type=float,
+        nargs="?",
+        const=1.0,
+        help="add a mean and row and column offsets, their squares weighed by W (1 if W is left out); needs a penalty",
+    )
     parser.add_argument("--max-rank", metavar="K", type=int, help="largest rank allowed (default: any)")
     parser.add_argument("--tol", metavar="T", type=float, default=1e-8, help="relative gap to reach (default: 1e-8)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
@@ -69,18 +77,22 @@ def run(args: argparse.Namespace) -> int:
     generator = as_rng(args.seed)
     progress = False if args.quiet else None
     start = time.perf_counter()
-    path = select_penalty(problem.A, problem.b, rng=generator, progress=progress) if args.penalty == "auto" else None
+    offsets = {"offset_penalty": args.offsets}
+    path = None
+    if args.penalty == "auto":
+        path = select_penalty(problem.A, problem.b, rng=generator, progress=progress, **offsets)
     solution = bf.flat_minimum(
         problem.A,
         problem.b,
         args.depth,
         penalty=args.penalty if path is None else path.penalty,
+        **offsets,
         max_rank=args.max_rank,
         tol=args.tol,
         rng=generator,
         progress=progress,
     )
-    settings = {name: getattr(args, name) for name in ("depth", "penalty", "max_rank", "tol", "seed")}
+    settings = {name: getattr(args, name) for name in ("depth", "penalty", "offsets", "max_rank", "tol", "seed")}
     content = report(args.file, problem, solution, settings, path, time.perf_counter() - start)
     files = write_all(out, problem, solution, content)
     if not args.quiet:
@@ -106,6 +118,10 @@ def _check(args: argparse.Namespace) -> None:
         as_count(args.max_rank, "--max-rank")
     if args.penalty != "auto":
         as_number(args.penalty, "--penalty", least=0.0)
+    if args.offsets is not None:
+        as_number(args.offsets, "--offsets", above=0.0)
+        if args.penalty == 0:
+            raise ValueError("--offsets is given with --penalty 0; expected a penalty, as offsets are for noisy data")
     if args.penalty != 0 and args.depth != 2:
         raise ValueError(f"--penalty is {args.penalty} with --depth {args.depth}; expected --depth 2, or no penalty")
 

@@ -30,7 +30,7 @@ def report(
     error = None
     if problem.truth is not None:
         size = float(np.linalg.norm(problem.truth))
-        error = float(np.linalg.norm(solution.matrix - problem.truth)) / (size or 1.0)
+        error = float(np.linalg.norm(_completed(solution) - problem.truth)) / (size or 1.0)
     chosen = {"value": settings["penalty"]}
     if path is not None:
         chosen = {"value": path.penalty, "penalties": path.penalties.tolist(), "held_out_errors": path.errors.tolist()}
@@ -123,6 +123,14 @@ def _describe(problem: Problem) -> str:
     return f"{seen} entries of a {d1} x {d2} matrix, {seen / (d1 * d2):.3g} of them{repeated}"
 
 
+def _completed(solution: Solution) -> np.ndarray:
+    """The end-to-end matrix with its offsets, where there are any."""
+    if solution.offsets is None:
+        return solution.matrix
+    mean, rows, cols = solution.offsets
+    return solution.matrix + (mean + rows[:, None] + cols)
+
+
 def _singular_values(solution: Solution) -> Figure:
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     plots.singular_values(figure.subplots(), solution)
@@ -147,5 +155,5 @@ def _matrix(A: Entries, b: np.ndarray, solution: Solution) -> Figure:
     live = A.weights != 0
     rows, cols = (np.bincount(at[live], minlength=d) > 0 for at, d in ((A.rows, d1), (A.cols, d2)))
     limits = left.images[0].get_clim()
-    plots.recovered_matrix(right, solution.matrix, np.outer(rows, cols), limits=limits)
+    plots.recovered_matrix(right, _completed(solution), np.outer(rows, cols), limits=limits)
     return figure

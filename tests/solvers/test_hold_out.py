@@ -170,3 +170,27 @@ def test_bad_data():
         select_penalty(A, 0 * b, rng=0)
     with pytest.raises(ValueError, match="A has 1 measurement"):
         select_penalty(Entries([0], [0], (1, 1)), [1.0])
+
+
+def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
+    monkeypatch.setattr(_hold_out, "MODERATE", 100)
+    A = bernoulli_mask((150, 120), 0.3, rng)
+    truth = rng.standard_normal((150, 2)) @ rng.standard_normal((2, 120))
+    noise = 0.3 * rng.standard_normal(A.m)
+    path = select_penalty(A, A(truth) + noise, rng=rng)
+    edge = largest_penalty(A, noise, rng)
+    assert path.penalties[-1] == pytest.approx(edge, rel=0.1)
+    assert path.penalty == path.penalties[-1]  # where the error is least
+    assert (np.diff(path.errors) < 0).all()
+    assert path.errors[-1] < 0.4
+
+
+def test_offsets_are_part_of_the_prediction(rng):
+    A = bernoulli_mask((40, 30), 0.4, rng)
+    X = 5 + 2 * rng.standard_normal(40)[:, None] + rng.standard_normal(30)
+    b = A(X) + 0.1 * rng.standard_normal(A.m)
+    path = select_penalty(A, b, offset_penalty=0.1, rng=0)
+    assert path.errors[0] < 0.3  # there is no matrix yet
+    assert select_penalty(A, b, rng=0).errors[0] > 3
+    with pytest.raises(ValueError, match=r"^offset_penalty is 0"):
+        select_penalty(A, b, offset_penalty=0.0)

@@ -1,0 +1,114 @@
+"""The compiled loops of entry sampling: against sparse arrays, in any order, with any number of threads, after a fork."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancedfact.measurements import Entries, _sampled
+from balancedfact.measurements._sampled import Layout, sampled_product
+
+
+def many(rng, shape=(300, 200), m=40_000):
+    return rng.integers(0, shape[0], m), rng.integers(0, shape[1], m), rng.standard_normal(m)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 12), st.booleans(), st.integers(0, 2**32 - 1))
+def test_the_layout_sorts_by_row_and_then_by_column(d1, d2, m, presorted, seed):
+    rng = np.random.default_rng(seed)
+    rows, cols = rng.integers(0, d1, m), rng.integers(0, d2, m)
+    if presorted:
+        order = np.lexsort((cols, rows))
+        rows, cols = rows[order], cols[order]
+    layout = Layout.of(rows, cols, (d1, d2))
+    assert isinstance(layout.order, slice) == bool(np.all(np.diff(rows * d2 + cols) >= 0))
+    expected = np.lexsort((cols, rows))  # stable, as the counting sort is
+    np.testing.assert_array_equal(np.arange(m)[layout.order], expected)
+    np.testing.assert_array_equal(layout.indices, cols[expected])
+    np.testing.assert_array_equal(np.diff(layout.pointers), np.bincount(rows, minlength=d1))
+    other = layout.transposed(d2)
+    np.testing.assert_array_equal(np.arange(m)[layout.order][other.order], np.lexsort((rows, cols)))
+    np.testing.assert_array_equal(other.indices, rows[np.lexsort((rows, cols))])
+
+
+def test_products_are_those_of_a_sparse_array_on_all_cores(rng, monkeypatch):
+    monkeypatch.setattr(_sampled, "_thread_count", lambda: 3)
+    monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
+    rows, cols, data = many(rng)
+    A = Entries(rows, cols, (300, 200), rng.standard_normal(rows.size))
+    S = sp.coo_array((A.weights * data, (rows, cols)), shape=(300, 200)).tocsr()
+    L, R = rng.standard_normal((300, 7)), rng.standard_normal((200, 7))
+    operator = A.adjoint_operator(data)
+    np.testing.assert_allclose(operator @ R, S @ R, atol=1e-11)
+    np.testing.assert_allclose(operator.T @ L, S.T @ L, atol=1e-11)
+    np.testing.assert_allclose(operator.T.T @ R[:, 0], S @ R[:, 0], atol=1e-11)
+    np.testing.assert_allclose(operator.rmatvec(L[:, 0]), S.T @ L[:, 0], atol=1e-11)
+    np.testing.assert_allclose(operator.adjoint() @ L, S.T @ L, atol=1e-11)
+    np.testing.assert_allclose(A.forward_factored(L, R), A.weights * np.einsum("ij,ij->i", L[rows], R[cols]), atol=1e-12)
+
+
+def test_the_number_of_threads_does_not_change_a_digit(rng, monkeypatch):
+    rows, cols, data = many(rng)
+    A = Entries(rows, cols, (300, 200), data)
+    L, R, dL, dR = (rng.standard_normal((size, 5)) for size in (300, 200, 300, 200))
+    found = []
+    for threads, least in ((1, 1), (2, 1), (5, 1), (2, 10**12)):
+        monkeypatch.setattr(_sampled, "_thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", least)
+        _sampled._threads.cache_clear()
+        G, H = A.pair_hessian(L, R, data)(dL, dR)
+        found.append((G, H, A.forward_factored(L, R), A.adjoint_operator(data) @ R))
+    _sampled._threads.cache_clear()
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_rows_without_entries_and_few_rows_with_many(rng, monkeypatch):
+    monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
+    rows, cols = np.full(1000, 3), rng.integers(0, 50, 1000)
+    A = Entries(rows, cols, (8, 50))
+    V = rng.standard_normal((50, 2))
+    expected = np.zeros((8, 2))
+    expected[3] = V[cols].sum(axis=0)
+    np.testing.assert_allclose(A.adjoint_operator(np.ones(1000)) @ V, expected, atol=1e-12)
+
+
+def test_matrices_in_column_order_and_of_integers_are_understood(rng):
+    rows, cols, data = many(rng, (20, 10), 60)
+    A = Entries(rows, cols, (20, 10))
+    V = np.asfortranarray(rng.integers(0, 5, (10, 3)))
+    np.testing.assert_allclose(A.adjoint_operator(data) @ V, A.adjoint(data) @ V, atol=1e-12)
+    with pytest.raises(ValueError, match="expected matrices with as many columns"):
+        sampled_product(np.ones((3, 2)), np.ones((3, 1)), rows[:1] % 3, cols[:1] % 3)
+
+
+def _child(queue, A, L, R):
+    queue.put(A.forward_factored(L, R))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_threads_are_started_anew_after_a_fork(rng, monkeypatch):
+    monkeypatch.setattr(_sampled, "_thread_count", lambda: 2)
+    monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
+    rows, cols, _ = many(rng)
+    A, L, R = Entries(rows, cols, (300, 200)), rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
+    expected = A.forward_factored(L, R)  # the pool of this process exists now
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_child, args=(queue, A, L, R))
+    process.start()
+    np.testing.assert_array_equal(queue.get(timeout=60), expected)
+    process.join()
+
+
+def test_importing_the_package_does_not_import_numba():
+    code = "import sys, balancedfact; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
