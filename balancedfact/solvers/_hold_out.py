@@ -35,6 +35,8 @@ from balancedfact.solvers._spectral_norm import as_dense, is_small
 _END = 1e-4
 # The error has risen clearly once this many penalties in a row are worse than the best by this factor.
 _PATIENCE, _CLEARLY = 2, 1.01
+# How near to the noise edge a path ends: the estimate falls a little with the structure that is left in the residual.
+_AT_EDGE = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +175,7 @@ def select_penalty(
             bar.advance(task)
             if callback is not None:
                 callback({"iteration": k, "penalty": path[k] * A.m / train.m, "error": errors[-1]})
-            if path[k] <= edge or (len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors)):
+            if path[k] <= _AT_EDGE * edge or (len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors)):
                 break
     penalties = path[: len(errors)] * A.m / train.m
     return PenaltyPath(float(penalties[np.argmin(errors)]), penalties, np.array(errors))

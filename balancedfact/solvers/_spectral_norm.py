@@ -95,9 +95,15 @@ def _complement_norm(
     for k in range(1, steps + 1):
         w = outside(S.T @ outside(S @ basis[k - 1], U), V)
         diagonal.append(float(basis[k - 1] @ w))
-        for _ in range(2):
-            w = w - (basis[:k] @ w) @ basis[:k]
+        w -= diagonal[-1] * basis[k - 1]
+        if k > 1:
+            w -= off[-1] * basis[k - 2]
+        before = float(np.linalg.norm(w))
+        w -= (basis[:k] @ w) @ basis[:k]
         beta = float(np.linalg.norm(w))
+        if beta < 0.7 * before:  # much was taken away, and its rounding errors with it
+            w -= (basis[:k] @ w) @ basis[:k]
+            beta = float(np.linalg.norm(w))
         finished = beta <= 1e-14 * max(diagonal) or k == n
         if finished or k % 10 == 0 or k == steps:
             ritz = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, off, select="i", select_range=(k - 1, k - 1))[0])

@@ -76,7 +76,7 @@ class Watch:
 
     def judge(self, point: Point) -> Verdict:
         """Judge one point, keep what is good of it, record it."""
-        verdict = self.problem.judge(point, self.rng, accuracy=0.5 * self.tol)
+        verdict = self.problem.judge(point, self.rng, accuracy=0.8 * self.tol)
         if self._better(verdict):
             self.point, self.value, self.residual = point, verdict.value, verdict.residual
         if verdict.lower > self.lower:
