@@ -64,7 +64,7 @@ def extreme_curvature(manifold: Any, point: Any, hessian: Callable[[Any, Any], A
     negative = values < -flat * largest
     direction = None
     if negative.any():
-        weights = vectors[:, negative] @ (values[negative] * vectors[0, negative])
+        weights = vectors[:, negative] @ (values[negative] / largest * vectors[0, negative])
         direction = sum((weight * one for weight, one in zip(weights[1:], basis[1:], strict=False)), weights[0] * basis[0])
         direction = direction / manifold.norm(point, direction)
     return Curvature(float(values[0]), largest, direction)
