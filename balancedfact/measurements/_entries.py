@@ -244,7 +244,7 @@ class SparseOperator(LinearOperator):
         return layout.times(data, X)
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:
-        return self._matmat(np.reshape(x, (-1, 1)))[:, 0]
+        return self._matmat(np.ravel(x))
 
     def _rmatmat(self, X: np.ndarray) -> np.ndarray:
         return self._other._matmat(X)

@@ -21,7 +21,8 @@ from balancedfact.solvers._spectral_norm import norm_bound
 from balancedfact.solvers._splitting import splitting
 from balancedfact.solvers._watch import Watch
 
-# Numbers of matrix entries up to which singular value decompositions at every iteration are cheap, and affordable.
+# Numbers of matrix entries up to which an interior-point method stands alone, and singular value decompositions at every
+# iteration are affordable.
 _SMALL, MODERATE = 300_000, 4_000_000
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
@@ -156,8 +157,8 @@ def _suitable(problem: NuclearProblem) -> list[str]:
     methods = []
     if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
         methods.append("interior-point")
-    if d1 * d2 > _SMALL:
-        methods.append("factored")  # which wins where the rank is low
+    if d1 * d2 > _SMALL or not methods:
+        methods.append("factored")  # which wins where the rank is low, and soon gives up where it is not
     if d1 * d2 <= MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers._spectral_norm import lanczos_steps, norm_bound
+from balancedfact.solvers._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 
 
 class Point(NamedTuple):
@@ -79,11 +79,7 @@ class NuclearProblem:
 
         It is worth up to a relative `accuracy` more than is claimed, where the size of the problem allows to spend that much.
         """
-        root, steps = np.sqrt(point.s), lanczos_steps(accuracy, self.map.matrix_shape)
         S = self.map.adjoint_for_many(point.y)
-        norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
-        # What rounding may have taken from the sum of matrices, which is large where they cancel.
-        norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))
         along, square = float(self.b @ point.y), float(point.y @ point.y)
         ridge = 0.0
         if self.offsets is not None:
@@ -91,16 +87,23 @@ class NuclearProblem:
             square += float(np.sum((S @ g) ** 2 / left) + np.sum((S.T @ f) ** 2 / right))
             if point.offsets is not None:
                 ridge = 0.5 * float(left @ point.offsets[0] ** 2 + right @ point.offsets[1] ** 2)
+        residual = self.residual(point)
+        misfit = (0.5 * float(residual @ residual) + ridge) / self.q if self.q > 0 else 0.0
+        value = float(point.s.sum()) + misfit
+        # Steps are for a norm that decides: where even a norm of 1 leaves the gap open, a rough bound will do.
+        decisive = value - along + 0.5 * self.q * square <= 4 * accuracy * value
+        root, steps = np.sqrt(point.s), lanczos_steps(accuracy, self.map.matrix_shape) if decisive else ROUGH_STEPS
+        norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
+        # What rounding may have taken from the sum of matrices, which is large where they cancel.
+        norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))
         scale = 0.0
         if along > 0 and self.q > 0:  # the best multiple of y; any will do where the measurements do not see it
             scale = min(1 / norm if norm > 0 else np.inf, along / (self.q * square))
         elif along > 0 and norm > 0:
             scale = 1 / norm
         lower = scale * along - 0.5 * self.q * scale**2 * square
-        residual = self.residual(point)
-        misfit = (0.5 * float(residual @ residual) + ridge) / self.q if self.q > 0 else 0.0
         size = float(np.linalg.norm(residual) / np.linalg.norm(self.b))
-        return Verdict(float(point.s.sum()) + misfit, lower, size, scale * point.y, proof)
+        return Verdict(value, lower, size, scale * point.y, proof)
 
 
 def balanced(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

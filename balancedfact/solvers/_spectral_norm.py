@@ -19,6 +19,8 @@ FAILURE = 1e-12
 _DENSE = 500_000
 # Lanczos steps by default, and at most: each keeps a vector and makes it orthogonal to all before.
 _STEPS, _MOST_STEPS = 400, 1000
+# Enough for a bound to about a hundredth.
+ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
