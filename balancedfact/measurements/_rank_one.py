@@ -54,6 +54,8 @@ class RankOne(MeasurementMap):
         self._describe()
         return self
 
+    forms_stack = False
+
     def _forward(self, X: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", self.left @ X, self.right)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
-from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._augmented_lagrangian import augmented_lagrangian
 from balancedfact.solvers._descent import descend
@@ -136,13 +136,13 @@ def _suitable(problem: NuclearProblem) -> list[str]:
     """The algorithms to try in turn, by size and structure."""
     A = problem.map
     d1, d2 = A.matrix_shape
-    stacked = 0 if isinstance(A, RankOne | Entries) else A.m * d1 * d2
+    stacked = A.m * d1 * d2 if A.forms_stack else 0
     methods = []
     if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
         methods.append("interior-point")
     if d1 * d2 > _SMALL:
         methods.append("factored")  # which wins where the rank is low
-    if d1 * d2 <= _MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
+    if d1 * d2 <= _MODERATE and (A.of_entries or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]
 
