@@ -160,7 +160,7 @@ def assert_square_root(D, square):
     assert np.linalg.eigvalsh((D + D.T) / 2)[0] >= -1e-13 * np.sqrt(size)
 
 
-def pair_hessian(matrices, L, R, y, coupled, V, W):
+def pair_hessian_product(matrices, L, R, y, coupled, V, W):
     """The second derivative at a pair, from its definition; columns beyond `coupled` without the part of the residual."""
     moves, back = adjoint(matrices, forward(matrices, V @ R.T + L @ W.T)), adjoint(matrices, y)
     first = np.arange(L.shape[1]) < coupled
@@ -185,10 +185,10 @@ def assert_agrees(A, matrices, rng):
     V, W = rng.standard_normal((d1, p)), rng.standard_normal((d2, p))
     for z, coupled in ((None, None), (y, None), (y, 0), (y, p - 1)):
         count = 0 if z is None else p if coupled is None else coupled
-        expected = pair_hessian(matrices, L, R, y, count, V, W)
+        expected = pair_hessian_product(matrices, L, R, y, count, V, W)
         absolute = [abs(M) for M in matrices], abs(L), abs(R), -abs(y), count, abs(V), abs(W)
         for found, half, size in zip(
-            A.pair_hessian(L, R, z, coupled=coupled)(V, W), expected, pair_hessian(*absolute), strict=True
+            A.pair_hessian(L, R, z, coupled=coupled)(V, W), expected, pair_hessian_product(*absolute), strict=True
         ):
             assert deviation(found, half, np.max(size)) <= 1e-12
     assert_computes(A.energy, energy, matrices, P, Q)

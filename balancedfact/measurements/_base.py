@@ -100,9 +100,9 @@ class MeasurementMap(ABC):
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         r"""The second derivative of :math:`\tfrac12\|\mathcal A(LR^\top) - b\|^2` at a pair with residual ``y = b - A(L R.T)``.
 
-        It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with :math:`S = \mathcal A^*\mathcal A(VR^\top +
-        LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton part. Columns beyond the first `coupled`
-        stand beside a partner that does not move: they enter `S` and not `Y`.
+        It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with
+        :math:`S = \mathcal A^*\mathcal A(VR^\top + LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton
+        part. Columns beyond the first `coupled` stand beside a partner that does not move: they enter `S` and not `Y`.
         """
         count = L.shape[1] if coupled is None else coupled
         back = None if y is None or count == 0 else self.adjoint_operator(y)
@@ -203,7 +203,7 @@ class MeasurementMap(ABC):
         return root(left / d2 / self.m), root(right / d1 / self.m)
 
     def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`; the diagonal alone of one that is diagonal."""
+        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`, or the diagonal alone of a diagonal one."""
         d1, d2 = self.matrix_shape
         return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
 
@@ -266,7 +266,8 @@ class MeasurementMap(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What the map is made of; what it has computed from that is computed again where it is needed."""
-        return {name: each for name, each in vars(self).items() if not isinstance(getattr(type(self), name, None), cached_property)}
+        kind = type(self)
+        return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
 
     # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 

@@ -112,9 +112,9 @@ class Entries(MeasurementMap):
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         rows, columns = self._layout, self._transposed_layout
         squares = self._sorted_squares
-        count = 0 if y is None else L.shape[1] if coupled is None else coupled
-        back = squares  # which is not read where no column is coupled
-        if count > 0:
+        count, back = 0, squares  # which is not read where no column is coupled
+        if y is not None and coupled != 0:
+            count = L.shape[1] if coupled is None else coupled
             back = self._sorted(self.weights * y), self._sorted(self.weights * y)[columns.order]
 
         def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -163,8 +163,12 @@ def _sorted(keys: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
     return order
 
 
+def _cores() -> int:
+    return vars(numba.config)["NUMBA_NUM_THREADS"]  # which the types of some versions do not name
+
+
 def _pieces(work: int) -> int:
-    threads = numba.config.NUMBA_NUM_THREADS
+    threads = _cores()
     return _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
 
 
@@ -178,7 +182,7 @@ def _run(kernel: Callable[[int, int], None], bounds: np.ndarray) -> None:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="balancedfact")
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="balancedfact")
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child

@@ -160,8 +160,8 @@ class Sharded(MeasurementMap):
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        slices = None if y is None else self._slices(y)
-        held = self._shards.derive(_shards.pair_hessian, L, R, coupled, each=slices or [(None,)] * len(self._shards))
+        residuals: Sequence[tuple[Any, ...]] = [(None,)] * len(self._places) if y is None else self._slices(y)
+        held = self._shards.derive(_shards.pair_hessian, L, R, coupled, each=residuals)
 
         def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             halves = held.ask(_shards.product, dL, dR)

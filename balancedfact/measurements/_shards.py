@@ -1,7 +1,7 @@
 """What lives on the workers of a Dask cluster, and the tasks on it.
 
-Every object on a worker is the result of a task, so the scheduler holds the recipe of it and of all that it was made from. When
-a worker dies, what is still needed of what it held is made again elsewhere, and the tasks that wait for it wait a little longer.
+Every object on a worker is the result of a task, so the scheduler holds the recipe of it and of all that it was made from.
+When a worker dies, what is still needed of what it held is made again elsewhere, and the tasks that need it wait for that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Shards:
         """Objects made from these on their workers; nothing is waited for."""
         return Shards(self.client, self._submit(function, common, each))
 
-    def _submit(self, function: Callable[..., Any], common: tuple[Any, ...], each: Sequence[tuple[Any, ...]] | None) -> list[Any]:
+    def _submit(
+        self, function: Callable[..., Any], common: tuple[Any, ...], each: Sequence[tuple[Any, ...]] | None
+    ) -> list[Any]:
         own = each or [()] * len(self)
         with _large_arguments():
             return [
@@ -149,7 +151,8 @@ def transposed_times(operator: Held, U: np.ndarray) -> np.ndarray:
 def moments(moment: Held, side: str, pairs: list[Pair]) -> list[np.ndarray]:
     """Second moments without their scale: a matrix for each pair, or the diagonal alone of one that is diagonal."""
     second: SecondMoment = moment.value
-    found, d = (second._left(pairs), second.matrix_shape[0]) if side == "left" else (second._right(pairs), second.matrix_shape[1])
+    found = second._left(pairs) if side == "left" else second._right(pairs)
+    d = second.matrix_shape[side != "left"]
     return [second.scale**2 * (X.values if isinstance(X, Diagonal) else X @ np.eye(d)) for X in found]
 
 

@@ -4,9 +4,10 @@ Minimises ``f(L, R) = |A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` by a trust-
 conjugate gradients (Steihaug 1983). One Hessian product is one `MeasurementMap.pair_hessian`: ``O(m k)`` for entry sampling.
 
 The preconditioner is the inverse of what the Hessian would be if ``A*A`` were `density` times the identity and the pair
-stationary. For a balanced pair ``L = U s^(1/2)``, ``R = V s^(1/2)`` it is known in closed form: a step ``(U B + L', V C + R')``
-with ``L'``, ``R'`` orthogonal to `U`, `V` decouples into the columns of ``L'`` and ``R'`` and, for ``B + C`` and ``B - C``, into
-the pairs of entries ``(i, j)``, ``(j, i)``. So the soft directions, those that unbalance the pair, cost no iterations.
+stationary. For a balanced pair ``L = U s^(1/2)``, ``R = V s^(1/2)`` it is known in closed form: a step
+``(U B + L', V C + R')`` with ``L'``, ``R'`` orthogonal to `U`, `V` decouples into the columns of ``L'`` and ``R'`` and, for
+``B + C`` and ``B - C``, into the pairs of entries ``(i, j)``, ``(j, i)``. So the soft directions, those that unbalance the
+pair, cost no iterations.
 Preconditioning by ``density R.T R + q I`` alone (Mishra and Sepulchre, "Riemannian preconditioning", 2016) leaves them.
 """
 
