@@ -1,7 +1,6 @@
 """Maps sharded over Dask workers are the maps they were made from, also where a worker dies."""
 
 import os
-import os
 import pickle
 import signal
 import subprocess
@@ -113,7 +112,7 @@ def test_rows_and_columns_that_no_shard_sees(client):
     assert white.map.matrix_shape == (2, 1)
     assert white.map.of_entries
     found, expected = (bf.flat_minimum(each, [1.0, 2.0, 0.0]) for each in (Sharded.from_map(A, client, 2), A))
-    assert found.message.endswith("No measurement sees 4 rows and 4 columns: flatness says nothing there, and the solution is zero.")
+    assert "No measurement sees 4 rows and 4 columns" in found.message
     assert found.message.partition(" No")[2] == expected.message.partition(" No")[2]
     np.testing.assert_allclose(found.matrix, expected.matrix, atol=1e-14)
 
