@@ -34,13 +34,13 @@ class Shards:
 
     @classmethod
     def placed(cls, client: Any, function: Callable[..., Held], arguments: Iterable[tuple[Any, ...]]) -> Shards:
-        """One object for each tuple of arguments, dealt out to the workers in turn, or to others if those are gone."""
-        workers = sorted(client.nthreads())
-        futures = []
+        """One object for each tuple of arguments.
+
+        The scheduler spreads them, by load and by the memory that they take. They are bound to no worker: a task that is, even
+        loosely, stays behind for ever when all workers die at once and others come.
+        """
         with _large_arguments():
-            for k, each in enumerate(arguments):
-                worker = workers[k % len(workers)]
-                futures.append(client.submit(function, *each, pure=False, workers=[worker], allow_other_workers=True))
+            futures = [client.submit(function, *each, pure=False) for each in arguments]
         return cls(client, futures)
 
     def __len__(self) -> int:

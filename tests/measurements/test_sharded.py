@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import tracemalloc
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +59,14 @@ def test_shapes_at_the_edge(kind, client, rng):
         oracles.assert_agrees(Sharded.from_map(A, client, shards), matrices, rng)
 
 
+def test_shards_are_spread_over_the_workers(two_processes, rng):
+    sharded = Sharded.from_map(maps.dense(rng, 50, 40, 60, "none")[0], two_processes, shards=4)
+    sharded.row_norms  # noqa: B018 - waits for the shards
+    owners = [owner for (owner,) in two_processes.who_has(sharded._shards.futures).values()]
+    assert len(set(owners)) == 2
+
+
+@pytest.mark.slow
 def test_every_method_agrees_on_worker_processes(two_processes, rng):
     for build in maps.BUILT_IN.values():
         A, matrices = build(rng, 5, 4, 9, "none")
@@ -195,6 +205,25 @@ def test_maps_are_pickled_without_what_they_have_computed(kind, rng):
 def test_dask_is_imported_only_where_it_is_used():
     code = "import sys, balancedfact; assert not {'dask', 'distributed', 'cloudpickle'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_code_of_the_guide_runs(client, tmp_path, rng):
+    """With the client of this test, and its paths."""
+    (d1, d2), whole = (8, 7), np.arange(56)
+    rows, cols = np.divmod(rng.permutation(whole)[:45], d2)
+    L, R = rng.standard_normal((d1, 1)), rng.standard_normal((d2, 1))
+    b = (L @ R.T)[rows, cols]
+    for k, part in enumerate(np.array_split(np.arange(45), 3)):
+        np.savez(tmp_path / f"part{k}.npz", rows=rows[part], cols=cols[part], values=b[part])
+    text = (Path(bf.__file__).parents[1] / "docs" / "guide" / "cluster.md").read_text(encoding="utf-8")
+    text = text.replace('client = Client("tcp://ADDRESS:8786")', "").replace("/data/", f"{tmp_path}/")
+    first, second = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    names = {"__name__": "__main__", "client": client, "rows": rows, "cols": cols, "d1": d1, "d2": d2, "b": b, "penalty": 1e-3}
+    exec(first, names)
+    np.testing.assert_allclose(names["solution"].matrix, L @ R.T, atol=1e-6)
+    exec(second, names)
+    np.testing.assert_array_equal(names["b"], b)
+    assert names["solution"].status is Status.OPTIMAL
 
 
 # Bad input.
