@@ -58,9 +58,9 @@ def traffic() -> Iterator[dict[str, float]]:
     count = {"round_trips": 0.0, "MB_sent": 0.0, "MB_received": 0.0}
     submit, ask = Shards._submit, Shards.ask
 
-    def counting_submit(self: Shards, function: Any, common: Any, each: Any) -> Any:
+    def counting_submit(self: Shards, task: Any, function: Any, common: Any, each: Any) -> Any:
         count["MB_sent"] += (len(self) * nbytes(common) + nbytes(each)) / 1e6
-        return submit(self, function, common, each)
+        return submit(self, task, function, common, each)
 
     def counting_ask(self: Shards, *arguments: Any, **options: Any) -> Any:
         found = ask(self, *arguments, **options)

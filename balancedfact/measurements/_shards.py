@@ -2,6 +2,9 @@
 
 Every object on a worker is the result of a task, so the scheduler holds the recipe of it and of all that it was made from.
 When a worker dies, what is still needed of what it held is made again elsewhere, and the tasks that need it wait for that.
+
+All that travels is pickled here into one string of bytes. Left to Dask, arrays would arrive at whatever place in a message, and
+NumPy takes other ways, which round otherwise, where an array does not lie at a multiple of eight bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +28,13 @@ class Held:
     def __sizeof__(self) -> int:
         return self.nbytes
 
+    def __reduce__(self) -> Any:
+        return _held, (_dumps((self.value, self.nbytes)),)
+
+
+def _held(packed: bytes) -> Held:
+    return Held(*pickle.loads(packed))
+
 
 class Shards:
     """Futures of held objects in a fixed order; results come back in that order, whoever computed them."""
@@ -40,7 +50,7 @@ class Shards:
         loosely, stays behind for ever when all workers die at once and others come.
         """
         with _large_arguments():
-            futures = [client.submit(function, *each, pure=False) for each in arguments]
+            futures = [client.submit(_begin, function, _dumps(each), pure=False) for each in arguments]
         return cls(client, futures)
 
     def __len__(self) -> int:
@@ -48,21 +58,39 @@ class Shards:
 
     def ask(self, function: Callable[..., Any], *common: Any, each: Sequence[tuple[Any, ...]] | None = None) -> list[Any]:
         """The values of ``function(object, *common, *each)`` on every shard, in one round trip."""
-        return self.client.gather(self._submit(function, common, each))
+        return [pickle.loads(packed) for packed in self.client.gather(self._submit(_answer, function, common, each))]
 
     def derive(self, function: Callable[..., Held], *common: Any, each: Sequence[tuple[Any, ...]] | None = None) -> Shards:
         """Objects made from these on their workers; nothing is waited for."""
-        return Shards(self.client, self._submit(function, common, each))
+        return Shards(self.client, self._submit(_make, function, common, each))
 
     def _submit(
-        self, function: Callable[..., Any], common: tuple[Any, ...], each: Sequence[tuple[Any, ...]] | None
+        self, task: Any, function: Callable[..., Any], common: tuple[Any, ...], each: Sequence[tuple[Any, ...]] | None
     ) -> list[Any]:
-        own = each or [()] * len(self)
+        shared, own = _dumps(common), each or [()] * len(self)
         with _large_arguments():
             return [
-                self.client.submit(function, future, *common, *mine, pure=False)
+                self.client.submit(task, function, future, shared, _dumps(mine), pure=False)
                 for future, mine in zip(self.futures, own, strict=True)
             ]
+
+
+def _dumps(value: Any) -> bytes:
+    import cloudpickle  # which Dask brings along; unlike pickle it takes classes and functions defined interactively
+
+    return cloudpickle.dumps(value)
+
+
+def _begin(function: Callable[..., Held], arguments: bytes) -> Held:
+    return function(*pickle.loads(arguments))
+
+
+def _make(function: Callable[..., Held], held: Held, common: bytes, own: bytes) -> Held:
+    return function(held, *pickle.loads(common), *pickle.loads(own))
+
+
+def _answer(function: Callable[..., Any], held: Held, common: bytes, own: bytes) -> bytes:
+    return _dumps(function(held, *pickle.loads(common), *pickle.loads(own)))
 
 
 def _large_arguments() -> Any:
