@@ -23,7 +23,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
-    *("torch", "pyhessian", "curvlinops-for-pytorch", "jax"),
+    *("torch", "pyhessian", "curvlinops-for-pytorch", "jax", "distributed"),
 )
 
 Solver = Callable[[], dict[str, float]]

@@ -9,6 +9,7 @@ from balancedfact.measurements._isometry import IsometryEnclosure, isometry_cons
 from balancedfact.measurements._rank_one import RankOne
 from balancedfact.measurements._regression import regression
 from balancedfact.measurements._second_moment import IsotropicMoment, SecondMoment
+from balancedfact.measurements._sharded import Sharded
 
 __all__ = [
     "Dense",
@@ -19,6 +20,7 @@ __all__ = [
     "MeasurementReport",
     "RankOne",
     "SecondMoment",
+    "Sharded",
     "bernoulli",
     "bernoulli_mask",
     "bilinear",

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
 from balancedfact._validate import as_array
+from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
+
+if TYPE_CHECKING:
+    from balancedfact.measurements._entries import Entries
 
 
 class Whitened(NamedTuple):
@@ -196,20 +200,26 @@ class MeasurementMap(ABC):
         return 1.0
 
     @cached_property
+    def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
+        """The roots ``D1 / scale`` and ``D2 / scale``."""
+        d1, d2 = self.matrix_shape
+        left, right = self._divided_by_scale()._identity_moments()
+        return root(left / d2 / self.m), root(right / d1 / self.m)
+
+    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`, or the diagonal alone of a diagonal one."""
+        d1, d2 = self.matrix_shape
+        return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
+
+    @property
     def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of ``D1 / scale``, zero eigenvalues exactly zero."""
-        return _root_eigen(self._normalised_moment(left=True))
+        return self._roots[0].eigen
 
-    @cached_property
+    @property
     def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of ``D2 / scale``, zero eigenvalues exactly zero."""
-        return _root_eigen(self._normalised_moment(left=False))
-
-    def _normalised_moment(self, *, left: bool) -> np.ndarray:
-        d1, d2 = self.matrix_shape
-        unit = self._divided_by_scale()
-        moment = unit._left_moment(np.eye(d2)) / d2 if left else unit._right_moment(np.eye(d1)) / d1
-        return moment / self.m
+        return self._roots[1].eigen
 
     def _divided_by_scale(self) -> MeasurementMap:
         return self
@@ -217,34 +227,51 @@ class MeasurementMap(ABC):
     @property
     def D1(self) -> np.ndarray:
         r"""The rescaling :math:`D_1 = (\frac1{m d_2}\sum_i A_i A_i^\top)^{1/2}`, shape ``(d1, d1)`` (Ding et al. 2022)."""
-        values, vectors = self._left_root
-        return self.scale * (vectors * values) @ vectors.T
+        return self.scale * self._roots[0].dense()
 
     @property
     def D2(self) -> np.ndarray:
         r"""The rescaling :math:`D_2 = (\frac1{m d_1}\sum_i A_i^\top A_i)^{1/2}`, shape ``(d2, d2)`` (Ding et al. 2022)."""
-        values, vectors = self._right_root
-        return self.scale * (vectors * values) @ vectors.T
+        return self.scale * self._roots[1].dense()
 
     def rescale_left(self, L: np.ndarray) -> np.ndarray:
         """The product ``D1 @ L / scale``, without forming `D1` where it is diagonal."""
-        values, vectors = self._left_root
-        return (vectors * values) @ (vectors.T @ L)
+        return self._roots[0].times(L)
 
     def rescale_right(self, R: np.ndarray) -> np.ndarray:
         """The product ``D2 @ R / scale``, without forming `D2` where it is diagonal."""
-        values, vectors = self._right_root
-        return (vectors * values) @ (vectors.T @ R)
+        return self._roots[1].times(R)
 
     def whitened(self) -> Whitened:
         r"""This map in the coordinates :math:`Z = D_1 X D_2`, where flat means of least nuclear norm."""
-        left, right = _inverse_root(*self._left_root), _inverse_root(*self._right_root)
+        left, right = (each.inverse() for each in self._roots)
         return Whitened(self._divided_by_scale().congruence(left, right), left, right, self.scale)
 
     def unwhitened(self) -> Whitened:
         """This map in the coordinates ``Z = X``, in the form of `whitened`."""
         left, right = (sp.eye_array(size, format="csr") for size in self.matrix_shape)
         return Whitened(self._divided_by_scale(), left, right, self.scale)
+
+    # What solvers ask of the structure.
+
+    @property
+    def forms_stack(self) -> bool:
+        """Whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
+        return True
+
+    @property
+    def of_entries(self) -> bool:
+        """Whether every measurement is of a single entry, as in `Entries`."""
+        return False
+
+    def as_entries(self) -> Entries:
+        """A map `of_entries` as an `Entries` in this process."""
+        raise TypeError(f"{type(self).__name__} does not measure single entries")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the map is made of; what it has computed from that is computed again where it is needed."""
+        kind = type(self)
+        return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
 
     # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 
@@ -315,19 +342,6 @@ class Selected(MeasurementMap):
         return self.weights[:, None, None] * self.inner.rotated(P, Q)[self.index]
 
 
-def _root_eigen(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (descending) and eigenvectors of the root of a positive-semidefinite matrix, rounding noise set to zero."""
-    values, vectors = np.linalg.eigh((moment + moment.T) / 2)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    noise = values.size * np.finfo(float).eps * max(values[0], 0.0)
-    return np.sqrt(np.where(values > noise, values, 0.0)), vectors
-
-
-def _inverse_root(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    keep = values > 0
-    return vectors[:, keep] / values[keep]
-
-
 def _diagonalised_scaling(W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`B1`, `B2`, `k` with ``W = diag(B1, B2) [[I, diag k], [diag k, I]] diag(B1, B2).T``."""
     C1, C2 = np.linalg.cholesky(W11), np.linalg.cholesky(W22)
@@ -339,8 +353,3 @@ def _diagonalised_scaling(W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> 
 def safe_scale(magnitude: float) -> float:
     """`magnitude` where its square would be badly scaled, else exactly 1 (nothing is then copied or rounded)."""
     return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else magnitude
-
-
-def selection(index: np.ndarray, weights: np.ndarray, size: int) -> sp.csr_array:
-    """The sparse ``size x len(index)`` matrix with ``weights[j]`` at ``(index[j], j)``."""
-    return sp.csr_array((weights, (index, np.arange(index.size))), shape=(size, index.size))

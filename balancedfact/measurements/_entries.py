@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_array, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, Whitened, safe_scale, selection
+from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
+from balancedfact.measurements._selection import single_entries
 
 if TYPE_CHECKING:
     from balancedfact.measurements._sampled import Layout
@@ -180,45 +181,25 @@ class Entries(MeasurementMap):
     def _divided_by_scale(self) -> Entries:
         return self if self.scale == 1.0 else Entries(self.rows, self.cols, self.matrix_shape, self.weights / self.scale)
 
-    @cached_property
-    def _left_diagonal(self) -> np.ndarray:
-        energy = np.bincount(self.rows, (self.weights / self.scale) ** 2, self.matrix_shape[0])
-        return np.sqrt(energy / (self.m * self.matrix_shape[1]))
+    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        energy, (d1, d2) = self.weights**2, self.matrix_shape
+        return np.bincount(self.rows, energy, d1), np.bincount(self.cols, energy, d2)
 
-    @cached_property
-    def _right_diagonal(self) -> np.ndarray:
-        energy = np.bincount(self.cols, (self.weights / self.scale) ** 2, self.matrix_shape[1])
-        return np.sqrt(energy / (self.m * self.matrix_shape[0]))
+    def congruence(self, P: Any, Q: Any) -> MeasurementMap:
+        """The map with matrices ``P.T @ A_i @ Q``: again one of entries if `P` and `Q` are sparse with at most one to a row.
 
-    @property
-    def D1(self) -> np.ndarray:
-        return np.diag(self.scale * self._left_diagonal)
+        A measurement whose row or column is dropped stays, as zero, at the first entry.
+        """
+        left, right = single_entries(P), single_entries(Q)
+        if left is None or right is None:
+            return super().congruence(P, Q)
+        weights = self.weights * left[1][self.rows] * right[1][self.cols]
+        return Entries(left[0][self.rows], right[0][self.cols], (P.shape[1], Q.shape[1]), weights)
 
-    @property
-    def D2(self) -> np.ndarray:
-        return np.diag(self.scale * self._right_diagonal)
+    of_entries, forms_stack = True, False
 
-    def rescale_left(self, L: np.ndarray) -> np.ndarray:
-        return self._left_diagonal[:, None] * L
-
-    def rescale_right(self, R: np.ndarray) -> np.ndarray:
-        return self._right_diagonal[:, None] * R
-
-    def whitened(self) -> Whitened:
-        """This map in the coordinates ``Z = D1 X D2``: again a map of entries, of the observed rows and columns only."""
-        seen_rows, seen_cols = np.flatnonzero(self._left_diagonal), np.flatnonzero(self._right_diagonal)
-        if seen_rows.size == 0:  # every weight is zero
-            return super().whitened()
-        left, right = 1 / self._left_diagonal[seen_rows], 1 / self._right_diagonal[seen_cols]
-        row, col = np.searchsorted(seen_rows, self.rows), np.searchsorted(seen_cols, self.cols)
-        # A weight whose square is zero leaves no trace in the rescalings: its measurement stays, as zero, at the first entry.
-        live = (self._left_diagonal[self.rows] > 0) & (self._right_diagonal[self.cols] > 0)
-        row, col = np.where(live, row, 0), np.where(live, col, 0)
-        weights = np.where(live, self.weights / self.scale * left[row] * right[col], 0.0)
-        reduced = Entries(row, col, (seen_rows.size, seen_cols.size), weights)
-        T1 = selection(seen_rows, left, self.matrix_shape[0])
-        T2 = selection(seen_cols, right, self.matrix_shape[1])
-        return Whitened(reduced, T1, T2, self.scale)
+    def as_entries(self) -> Entries:
+        return self
 
 
 class SparseOperator(LinearOperator):

@@ -14,7 +14,7 @@ from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
-_MOST_ENTRIES, _BLOCK = 2**24, 2**17
+MOST_ENTRIES, _BLOCK = 2**24, 2**17
 
 
 class RankOne(MeasurementMap):
@@ -58,6 +58,8 @@ class RankOne(MeasurementMap):
         self._describe()
         return self
 
+    forms_stack = False
+
     def _forward(self, X: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", self.left @ X, self.right)
 
@@ -81,7 +83,7 @@ class RankOne(MeasurementMap):
     def adjoint_for_many(self, y: np.ndarray) -> np.ndarray | LinearOperator:
         d1, d2 = self.matrix_shape
         # A product with the operator reads all vectors twice, which takes longer than any product with the matrix.
-        return self._adjoint(y) if d1 * d2 <= min(_MOST_ENTRIES, self.m * (d1 + d2)) else self.adjoint_operator(y)
+        return self._adjoint(y) if d1 * d2 <= min(MOST_ENTRIES, self.m * (d1 + d2)) else self.adjoint_operator(y)
 
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None

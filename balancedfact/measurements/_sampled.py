@@ -177,8 +177,12 @@ def _sorted(keys: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
     return order
 
 
+def _cores() -> int:
+    return vars(numba.config)["NUMBA_NUM_THREADS"]  # which the types of some versions do not name
+
+
 def _pieces(work: int) -> int:
-    threads = _thread_count()
+    threads = _cores()
     return _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
 
 
@@ -190,13 +194,9 @@ def _run(kernel: Callable[[int, int], None], bounds: np.ndarray) -> None:
             pass
 
 
-def _thread_count() -> int:
-    return int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009, which type checkers do not know
-
-
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_thread_count(), thread_name_prefix="balancedfact")
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="balancedfact")
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child

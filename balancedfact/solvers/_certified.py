@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
-from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._augmented_lagrangian import augmented_lagrangian
 from balancedfact.solvers._descent import descend
@@ -96,7 +96,7 @@ def certified_minimum(
 
 
 def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
-    if not isinstance(A, Entries):
+    if not A.of_entries:
         raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, which have rows and columns")
     if penalty == 0:
         raise ValueError("offset_penalty is given and penalty is 0; expected a penalty > 0: offsets are for noisy data")
@@ -153,13 +153,13 @@ def _suitable(problem: NuclearProblem) -> list[str]:
         return ["factored"]
     A = problem.map
     d1, d2 = A.matrix_shape
-    stacked = 0 if isinstance(A, RankOne | Entries) else A.m * d1 * d2
+    stacked = A.m * d1 * d2 if A.forms_stack else 0
     methods = []
     if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
         methods.append("interior-point")
     if d1 * d2 > _SMALL or not methods:
         methods.append("factored")  # which wins where the rank is low, and soon gives up where it is not
-    if d1 * d2 <= MODERATE and (isinstance(A, Entries) or A.m <= MOST_DEPENDENT):
+    if d1 * d2 <= MODERATE and (A.of_entries or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]
 

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature import scaled_trace
-from balancedfact.measurements import Entries, MeasurementMap
+from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Offsets
 from balancedfact.solvers._problem import NuclearProblem, OffsetTerms, Point, balanced
 
@@ -36,7 +36,7 @@ def unseen_part(A: MeasurementMap, seen: tuple[int, int]) -> str:
     missing = [d - r for d, r in zip(A.matrix_shape, seen, strict=True)]
     if not any(missing):
         return ""
-    names = ("row", "column") if isinstance(A, Entries) else ("left direction", "right direction")
+    names = ("row", "column") if A.of_entries else ("left direction", "right direction")
     parts = [f"{n} {name}{'s' * (n > 1)}" for n, name in zip(missing, names, strict=True) if n]
     return f" No measurement sees {' and '.join(parts)}: flatness says nothing there, and the solution is zero."
 
@@ -101,9 +101,10 @@ class Frame:
         rest[kept] = 0.0
         if np.any(rest):  # a measurement by the zero matrix that is not zero
             self._contradict({int(np.argmax(rest)): 1.0})
-        if isinstance(unit, Entries):
-            first, group = unit.places
-            sign = unit.weights * unit.weights[first][group]  # weights are +1 or -1 here
+        if unit.of_entries:
+            entries = unit.as_entries()
+            first, group = entries.places
+            sign = entries.weights * entries.weights[first][group]  # weights are +1 or -1 here
             error = data - sign * data[first][group]
             j = int(np.argmax(np.abs(error)))
             if np.abs(error[j]) > _CONTRADICTION * magnitude(data):

@@ -38,7 +38,7 @@ def test_the_layout_sorts_by_row_and_then_by_column(d1, d2, m, presorted, seed):
 
 
 def test_products_are_those_of_a_sparse_array_on_all_cores(rng, monkeypatch):
-    monkeypatch.setattr(_sampled, "_thread_count", lambda: 3)
+    monkeypatch.setattr(_sampled, "_cores", lambda: 3)
     monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
     rows, cols, data = many(rng)
     A = Entries(rows, cols, (300, 200), rng.standard_normal(rows.size))
@@ -59,7 +59,7 @@ def test_the_number_of_threads_does_not_change_a_digit(rng, monkeypatch):
     L, R, dL, dR = (rng.standard_normal((size, 5)) for size in (300, 200, 300, 200))
     found = []
     for threads, least in ((1, 1), (2, 1), (5, 1), (2, 10**12)):
-        monkeypatch.setattr(_sampled, "_thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr(_sampled, "_cores", lambda threads=threads: threads)
         monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", least)
         _sampled._threads.cache_clear()
         G, H = A.pair_hessian(L, R, data)(dL, dR)
@@ -96,7 +96,7 @@ def _child(queue, A, L, R):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_threads_are_started_anew_after_a_fork(rng, monkeypatch):
-    monkeypatch.setattr(_sampled, "_thread_count", lambda: 2)
+    monkeypatch.setattr(_sampled, "_cores", lambda: 2)
     monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
     rows, cols, _ = many(rng)
     A, L, R = Entries(rows, cols, (300, 200)), rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
