@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,37 +24,56 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
-    *("torch", "pyhessian", "curvlinops-for-pytorch", "jax"),
+    *("torch", "pyhessian", "curvlinops-for-pytorch", "jax", "fancyimpute", "cmfrec"),
 )
 
 Solver = Callable[[], dict[str, float]]
 
 
 def run(task: str, contenders: dict[str, tuple[Callable[[], Solver], int, bool]]) -> None:
-    """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``."""
-    chosen = [name for name in sys.argv[1:] or contenders if name in contenders]
-    if not chosen:  # the contenders named belong to another task of the script
+    """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``.
+
+    The arguments of the script choose: names of tasks, for all their contenders, or names of contenders.
+    """
+    named = sys.argv[1:]
+    chosen = [name for name in contenders if not named or task in named or name in named]
+    if not chosen:  # what is named belongs to another task of the script
         return
     rows = []
     for name in chosen:
-        build, repeats, warm = contenders[name]
         print(f"{task}: {name} ...", file=sys.stderr, flush=True)
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
-        process.start()
-        theirs.close()
-        try:
-            rows.append({"name": name} | ours.recv())
-        except EOFError:
-            rows.append({"name": name, "failed": "the process died"})
-        process.join()
+        rows.append({"name": name} | measured(*contenders[name]))
+    write(task, {"rows": rows}, _table(rows))
+
+
+def write(task: str, content: dict[str, Any], table: str) -> None:
+    """``results/TASK.json``, with the environment, and ``results/TASK.md``."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"task": task, "environment": environment(), "rows": rows}
-    (RESULTS / f"{task}.json").write_text(json.dumps(content, indent=2) + "\n")
-    table = _table(rows)
+    whole = {"task": task, "environment": environment()} | content
+    (RESULTS / f"{task}.json").write_text(json.dumps(whole, indent=2) + "\n")
     (RESULTS / f"{task}.md").write_text(table)
     print(table)
+
+
+def measured(build: Callable[[], Solver], repeats: int, warm: bool) -> dict[str, Any]:
+    """One row: what `build` makes, measured in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        return {"failed": "the process died"}
+    finally:
+        process.join()
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The value of a function called in a process of its own, which leaves no trace in the memory of this one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _measure(build: Callable[[], Solver], repeats: int, warm: bool, pipe: Any) -> None:
