@@ -15,8 +15,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ PACKAGES = (
     *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
     *("torch", "pyhessian", "curvlinops-for-pytorch", "jax", "fancyimpute", "cmfrec"),
 )
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Solver = Callable[[], dict[str, float]]
 
@@ -55,8 +57,13 @@ def write(task: str, content: dict[str, Any], table: str) -> None:
     print(table)
 
 
-def measured(build: Callable[[], Solver], repeats: int, warm: bool) -> dict[str, Any]:
-    """One row: what `build` makes, measured in a process of its own."""
+def measured(build: Callable[[], Solver], repeats: int, warm: bool, *, threads: int | None = None) -> dict[str, Any]:
+    """One row: what `build` makes, measured in a process of its own, with so many threads or as many as it takes by itself."""
+    with _threads(threads):
+        return _measured(build, repeats, warm)
+
+
+def _measured(build: Callable[[], Solver], repeats: int, warm: bool) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
@@ -70,40 +77,53 @@ def measured(build: Callable[[], Solver], repeats: int, warm: bool) -> dict[str,
         process.join()
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def apart(function: Callable[..., Any], *arguments: Any, threads: int | None = None) -> Any:
     """The value of a function called in a process of its own, which leaves no trace in the memory of this one."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with _threads(threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Processes started inside have so many threads: the libraries look when they are loaded."""
+    before = dict(os.environ)
+    if count is not None:
+        os.environ.update(dict.fromkeys(THREADS, str(count)))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _measure(build: Callable[[], Solver], repeats: int, warm: bool, pipe: Any) -> None:
     solve = build()
     if warm:
         solve()
-    before = _peak()
+    before = peak()
     seconds, accuracy = [], {}
     for _ in range(repeats):
         start = time.perf_counter()
         accuracy = solve()
         seconds.append(time.perf_counter() - start)
     row = {"seconds": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds), "runs": repeats}
-    row |= {"peak_MB": _peak(), "peak_before_MB": before}
+    row |= {"peak_MB": peak(), "peak_before_MB": before}
     pipe.send(row | {name: float(value) for name, value in accuracy.items()})
     pipe.close()
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The largest memory that this process has had so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def environment() -> dict[str, Any]:
     """Versions, processor and thread settings of this run."""
-    threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name, "default") for name in threads},
+        "threads": {name: os.environ.get(name, "default") for name in THREADS},
         "versions": {name: _version(name) for name in PACKAGES},
     }
 
