@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ["start", "limits", "scaling", "completion", "soft_impute", "sensing", "curvature", "dynamics"]
+SCRIPTS = [
+    *("start", "limits", "scaling", "completion", "soft_impute"),
+    *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
+]
 SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together
 LAST = ["peers", "plots"]
 
@@ -21,10 +24,11 @@ if __name__ == "__main__":
     named = sys.argv[1:]
     chosen = [*SCRIPTS, *(SLOW if "slow" in named else []), *LAST]
     if set(named) - {"slow"}:
-        chosen = [script for script in [*SCRIPTS, *SLOW, *LAST] if script in named]
+        chosen = [script for script in [*SCRIPTS, *SLOW, *LAST] if script.split()[0] in named]
     for script in chosen:
-        start = time.perf_counter()
+        start, (name, *arguments) = time.perf_counter(), script.split()
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-        done = subprocess.run([sys.executable, str(HERE / f"{script}.py")], env=environment, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
         state = "" if done.returncode == 0 else f", FAILED with status {done.returncode}"
         print(f"##### {script}: {time.perf_counter() - start:.0f} s{state}", flush=True)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -122,7 +123,7 @@ def regression(rng: np.random.Generator) -> tuple[str, Callable[[], Any], dict[s
     X, widths = rng.standard_normal((50, 5)), [5] * 10 + [1]
     start = bf.dynamics.gaussian_layers(widths, np.full(RUNS, 0.35), rng)
     A, y = bf.measurements.regression(X), 0.1 * rng.standard_normal(50)
-    weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    weights = sum(a * b for a, b in pairwise(widths))
     return (
         f"gradient descent: {STEPS} steps of {RUNS} regression networks",
         lambda: bf.dynamics.gradient_descent(start, A, y, step=0.02, iterations=STEPS, record=[0]),
@@ -147,8 +148,8 @@ def measure(threads: int, entries: int) -> dict[str, Any]:
     for name, call, counts in loops(entries):
         least = {kind: count / speeds[kind] for kind, count in counts.items()}
         binding = max(least, key=lambda kind: least[kind])
-        seconds = median_time(call)
-        rows.append({"name": name, "seconds": seconds, "binding": binding, "fraction": least[binding] / seconds, "least": least})
+        row = {"name": name, "seconds": median_time(call), "binding": binding, "least": least}
+        rows.append(row | {"fraction": least[binding] / row["seconds"]})
     rows.append({"name": "flat_minimum, 4000 x 4000", "seconds": whole_solve()})
     return {"threads": threads, "limits": speeds, "rows": rows}
 
@@ -158,7 +159,7 @@ WORDS = {"streamed": "memory bandwidth", "gathered": "rows in random order", "op
 
 def table(one: dict[str, Any], two: dict[str, Any]) -> str:
     lines = [
-        "| loop | limit that binds | ms, 1 thread | ms, 2 threads | fraction, 1 thread | fraction, 2 threads | efficiency on 2 |",
+        "| loop | limit that binds | ms, 1 thread | ms, 2 threads | fraction on 1 | fraction on 2 | efficiency on 2 |",
         "|---|---|" + "---:|" * 5,
     ]
     for a, b in zip(one["rows"], two["rows"], strict=True):

@@ -91,7 +91,7 @@ def balancedfact(size: Size, bound: float) -> Solver:
 
 
 def flat(size: Size) -> Solver:
-    """The flat minimum of the same data, with the penalty of the same strength: another objective, weighted by row and column."""
+    """The flat minimum of the same data, with the penalty of the same strength: an objective weighted by row and column."""
     problem = Problem(size)
 
     def solve() -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a user waits for before the first result: the import, and the first solve with and without compiled loops in the cache.
 
-Every measurement is a fresh process. The first solve completes a 1000 x 600 matrix of rank 2; with an empty cache numba compiles
-what it needs. ``python benchmarks/start.py``.
+Every measurement is a fresh process. The first solve completes a 1000 x 600 matrix of rank 2; with an empty cache
+numba compiles what it needs. ``python benchmarks/start.py``.
 """
 
 from __future__ import annotations
