@@ -116,12 +116,12 @@ def fixed_rank(task: Task, compiled: bool) -> Solver:
 
 
 if __name__ == "__main__":
-    for name, task, many, few in [("completion", SMALL, 9, 5), ("completion_large", LARGE, 3, 1)]:
+    for name, task, runs, warm in [("completion", SMALL, (9, 5, 9), True), ("completion_large", LARGE, (3, 1, 1), False)]:
         run(
             name,
             {
-                "balancedfact": (partial(balancedfact, task), many, True),
-                "pymanopt fixed rank": (partial(fixed_rank, task, compiled=False), few, many > 3),
-                "pymanopt fixed rank, compiled loop": (partial(fixed_rank, task, compiled=True), many, True),
+                "balancedfact": (partial(balancedfact, task), runs[0], True),
+                "pymanopt fixed rank": (partial(fixed_rank, task, compiled=False), runs[1], warm),
+                "pymanopt fixed rank, compiled loop": (partial(fixed_rank, task, compiled=True), runs[2], warm),
             },
         )

@@ -10,6 +10,7 @@ import numpy as np
 from harness import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 from PIL import Image
 
 from balancedfact.plots import PALETTE, style
@@ -37,16 +38,29 @@ def panel(ax: Axes, sweep: dict[str, Any]) -> None:
         (drawn,) = ax.loglog(values, seconds, "o", label=f"{name}: {line['exponent']:.2f} ({line['exponent_counted']:.2f})")
         ax.loglog(values, counted * seconds[-1] / counted[-1], "--", color=drawn.get_color(), linewidth=1)
     ax.set(title=sweep["title"], xlabel=sweep["variable"], ylabel="seconds")
-    ax.margins(y=0.25)
-    ax.legend(fontsize=6.5, loc="upper left", handletextpad=0.2)
+    ticks(ax, values)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** (0.14 * len(sweep["lines"])))  # room for the legend
+    ax.legend(fontsize=6.5, loc="upper left", handletextpad=0.2, borderpad=0)
+
+
+def ticks(ax: Axes, values: np.ndarray) -> None:
+    """At the first value, the last and two between, where powers of ten would be too few or too many."""
+    shown = values if values.size <= 5 else values[:: (values.size - 1) // 3]
+    ax.set_xticks(shown, [f"{value:.0e}".replace("e+0", "e") if value >= 1e5 else f"{value:g}" for value in shown])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def memory(ax: Axes, sweeps: list[dict[str, Any]]) -> None:
+    """Of the sweeps in which it grows."""
     for sweep in sweeps:
-        values = np.array(sweep["values"])
-        ax.loglog(values / values[0], np.maximum(sweep["memory_MB"], 1), ".-", label=sweep["title"])
+        values, needed = np.array(sweep["values"]), np.array(sweep["memory_MB"])
+        if needed[-1] > 1.5 * needed[0]:
+            ax.loglog(values / values[0], needed, ".-", label=sweep["title"])
     ax.set(title="memory beyond the libraries", xlabel="value over the smallest", ylabel="MB")
-    ax.legend(fontsize=5.5, loc="upper left")
+    ax.set_ylim(top=30 * ax.get_ylim()[1])
+    ax.legend(fontsize=6.5, loc="upper left", borderpad=0)
 
 
 def limits() -> Figure:
