@@ -38,11 +38,13 @@ def triad(a, b, c):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(fastmath=True, nogil=True, cache=True)
-def gather(table, index, out):  # type: ignore[no-untyped-def]
+def gather(table, index):  # type: ignore[no-untyped-def]
+    total = 0.0
     for e in range(index.size):
         row = table[index[e]]
         for j in range(row.size):
-            out[j] += row[j]
+            total += row[j]
+    return total
 
 
 def together(threads: int, call: Callable[[int], Any]) -> Callable[[], Any]:
@@ -57,9 +59,9 @@ def limits(threads: int) -> dict[str, float]:
     size = 20_000_000
     arrays = [np.ones((threads, size // threads)) for _ in range(3)]
     stream = median_time(together(threads, lambda t: triad(*(array[t] for array in arrays))))
-    table, sums = rng.standard_normal((SHAPE[1], 2 * RANK)), np.zeros((threads, 2 * RANK))
+    table = rng.standard_normal((SHAPE[1], 2 * RANK))
     index = rng.integers(0, SHAPE[1], (threads, 2_000_000 // threads)).astype(np.int32)
-    read = median_time(together(threads, lambda t: gather(table, index[t], sums[t])))
+    read = median_time(together(threads, lambda t: gather(table, index[t])))
     square = rng.standard_normal((2000, 2000))
     product = median_time(lambda: square @ square)
     return {"streamed": 3 * 8 * size / stream, "gathered": index.size * 16 * RANK / read, "operations": 2 * 2000**3 / product}

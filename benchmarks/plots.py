@@ -10,7 +10,7 @@ import numpy as np
 from harness import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from balancedfact.plots import PALETTE, style
@@ -49,7 +49,9 @@ def ticks(ax: Axes, values: np.ndarray) -> None:
     shown = values if values.size <= 5 else values[:: (values.size - 1) // 3]
     ax.set_xticks(shown, [f"{value:.0e}".replace("e+0", "e") if value >= 1e5 else f"{value:g}" for value in shown])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    narrow = np.diff(np.log10(ax.get_ylim()))[0] < 3
+    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if narrow and f"{value:e}"[0] in "25" else "")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def memory(ax: Axes, sweeps: list[dict[str, Any]]) -> None:
@@ -112,7 +114,7 @@ def save(figure: Figure, name: str) -> None:
     """Few colours, so that the file stays small."""
     path = IMAGES / f"benchmark-{name}.png"
     figure.savefig(path, dpi=120)
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
