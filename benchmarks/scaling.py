@@ -8,11 +8,13 @@ The passes of entry sampling are measured on one thread, in a matrix that stays 
 then the factors stay in the same cache, and theory says linear. In a matrix that grows with the entries they would leave one
 cache after the other, and the time per entry would grow with it.
 
-``python benchmarks/scaling.py [TITLE ...]`` measures all or the sweeps that are named; ``quick`` stops at the third value.
+``python benchmarks/scaling.py [TITLE ...]`` measures all or the sweeps that are named, and keeps the last
+results of the others; ``quick`` stops at the third value.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from harness import Solver, measured, peak, write
+from harness import RESULTS, Solver, measured, peak, write
 
 import balancedfact as bf
 
@@ -223,6 +225,10 @@ def table(found: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     titles = set(sys.argv[1:]) - {"quick"}
-    chosen = [each for each in sweeps() if not titles or each.title in titles]
-    found = [sweep(each, quick="quick" in sys.argv) for each in chosen]
+    path = RESULTS / "scaling.json"
+    known = {each["title"]: each for each in json.loads(path.read_text())["sweeps"]} if path.exists() else {}
+    for each in sweeps():
+        if not titles or each.title in titles:
+            known[each.title] = sweep(each, quick="quick" in sys.argv)
+    found = [known[each.title] for each in sweeps() if each.title in known]
     write("scaling", {"sweeps": found}, table(found))
