@@ -15,7 +15,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,66 +26,105 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     *("balancedfact", "numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "pymanopt"),
     *("torch", "pyhessian", "curvlinops-for-pytorch", "jax", "distributed"),
+    *("fancyimpute", "cmfrec"),
 )
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Solver = Callable[[], dict[str, float]]
 
 
 def run(task: str, contenders: dict[str, tuple[Callable[[], Solver], int, bool]]) -> None:
-    """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``."""
-    chosen = [name for name in sys.argv[1:] or contenders if name in contenders]
-    if not chosen:  # the contenders named belong to another task of the script
+    """Measure ``{name: (build, repeats, warm up)}`` and write ``results/TASK.json`` and ``results/TASK.md``.
+
+    The arguments of the script choose: names of tasks, for all their contenders, or names of contenders.
+    """
+    named = sys.argv[1:]
+    chosen = [name for name in contenders if not named or task in named or name in named]
+    if not chosen:  # what is named belongs to another task of the script
         return
     rows = []
     for name in chosen:
-        build, repeats, warm = contenders[name]
         print(f"{task}: {name} ...", file=sys.stderr, flush=True)
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
-        process.start()
-        theirs.close()
-        try:
-            rows.append({"name": name} | ours.recv())
-        except EOFError:
-            rows.append({"name": name, "failed": "the process died"})
-        process.join()
+        rows.append({"name": name} | measured(*contenders[name]))
+    write(task, {"rows": rows}, _table(rows))
+
+
+def write(task: str, content: dict[str, Any], table: str) -> None:
+    """``results/TASK.json``, with the environment, and ``results/TASK.md``."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"task": task, "environment": environment(), "rows": rows}
-    (RESULTS / f"{task}.json").write_text(json.dumps(content, indent=2) + "\n")
-    table = _table(rows)
+    whole = {"task": task, "environment": environment()} | content
+    (RESULTS / f"{task}.json").write_text(json.dumps(whole, indent=2) + "\n")
     (RESULTS / f"{task}.md").write_text(table)
     print(table)
+
+
+def measured(build: Callable[[], Solver], repeats: int, warm: bool, *, threads: int | None = None) -> dict[str, Any]:
+    """One row: what `build` makes, measured in a process of its own, with so many threads or as many as it takes by itself."""
+    with _threads(threads):
+        return _measured(build, repeats, warm)
+
+
+def _measured(build: Callable[[], Solver], repeats: int, warm: bool) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(build, repeats, warm, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        return {"failed": "the process died"}
+    finally:
+        process.join()
+
+
+def apart(function: Callable[..., Any], *arguments: Any, threads: int | None = None) -> Any:
+    """The value of a function called in a process of its own, which leaves no trace in the memory of this one."""
+    with _threads(threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Processes started inside have so many threads: the libraries look when they are loaded."""
+    before = dict(os.environ)
+    if count is not None:
+        os.environ.update(dict.fromkeys(THREADS, str(count)))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _measure(build: Callable[[], Solver], repeats: int, warm: bool, pipe: Any) -> None:
     solve = build()
     if warm:
         solve()
-    before = _peak()
+    before = peak()
     seconds, accuracy = [], {}
     for _ in range(repeats):
         start = time.perf_counter()
         accuracy = solve()
         seconds.append(time.perf_counter() - start)
     row = {"seconds": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds), "runs": repeats}
-    row |= {"peak_MB": _peak(), "peak_before_MB": before}
+    row |= {"peak_MB": peak(), "peak_before_MB": before}
     pipe.send(row | {name: float(value) for name, value in accuracy.items()})
     pipe.close()
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The largest memory that this process has had so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def environment() -> dict[str, Any]:
     """Versions, processor and thread settings of this run."""
-    threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name, "default") for name in threads},
+        "threads": {name: os.environ.get(name, "default") for name in THREADS},
         "versions": {name: _version(name) for name in PACKAGES},
     }
 

@@ -1,9 +1,9 @@
 """Riemannian searches from random starts: who arrives, how fast, and how hard depth makes it.
 
 ``python benchmarks/manifolds.py [NAME ...]`` runs the rows of the table of balanced approximations that are named (all by
-default); ``depth`` among the names adds the table of deep factorizations. The scale of the runs is set by ``STARTS_SMALL``
-(100) and ``STARTS_LARGE`` (20) in the environment, which count the starts of this package; peers get fewer, as they take
-longer.
+default); ``depth`` among the names adds the table of deep factorizations, ``manifolds_closed`` that of the closed form. The
+scale of the runs is set by ``STARTS_SMALL`` (100) and ``STARTS_LARGE`` (20) in the environment, which count the starts of this
+package; peers get fewer, as they take longer.
 
 The task of the first table: the balanced pair nearest to a matrix, at 200 x 150 and rank 5, and at 2000 x 1500 and rank 10,
 both with noise. A start has arrived if its value is within a relative 1e-9 of the truncated singular value decomposition;
@@ -68,11 +68,11 @@ def unbalanced(L: np.ndarray, R: np.ndarray) -> float:
     return float(np.linalg.norm(L.T @ L - R.T @ R) / (np.vdot(L, L) + np.vdot(R, R)))
 
 
-def balancedfact(task: tuple[int, int, int], count: int) -> Solver:
+def balancedfact(task: tuple[int, int, int], count: int, method: str = "riemannian") -> Solver:
     M, least = matrix(task)
 
     def search(seed: int) -> tuple[float, bool, float]:
-        found = bf.balanced_approximation(M, task[2], method="riemannian", rng=seed, progress=False)
+        found = bf.balanced_approximation(M, task[2], method=method, rng=seed, progress=False)
         return found.value, found.status.ok, unbalanced(*found.pair)
 
     return lambda: starts(count, search, least)
@@ -292,6 +292,17 @@ if __name__ == "__main__":
     if chosen != ["depth"]:
         sys.argv = [sys.argv[0], *(name for name in chosen if name != "depth")]
         run("manifolds", rows)
+        closed = {
+            f"{task[0]} x {task[1]}, {name}": (partial(build, task, *arguments), 1, True)
+            for task in (SMALL, LARGE)
+            for name, build, arguments in [
+                ("balancedfact", balancedfact, (3, "svd")),
+                ("numpy svd", svd, (False,)),
+                ("scipy svds", svd, (True,)),
+            ]
+        }
+        if not chosen or "manifolds_closed" in chosen:
+            run("manifolds_closed", closed)
     if "depth" in chosen or not chosen:
         table = depth_table()
         RESULTS.mkdir(exist_ok=True)

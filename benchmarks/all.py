@@ -1,0 +1,34 @@
+"""Run every benchmark in order and write all tables and pictures: ``python benchmarks/all.py``.
+
+Needs ``pip install '.[benchmarks]'``, 4 GB of memory and, on two idle cores, about 25 minutes without the three that are slow
+and seldom change; ``slow`` adds those. Names of scripts run only these: ``python benchmarks/all.py limits start peers plots``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = [
+    *("start", "limits", "scaling", "completion", "soft_impute"),
+    *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
+]
+SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together
+LAST = ["peers", "plots"]
+
+if __name__ == "__main__":
+    named = sys.argv[1:]
+    chosen = [*SCRIPTS, *(SLOW if "slow" in named else []), *LAST]
+    if set(named) - {"slow"}:
+        chosen = [script for script in [*SCRIPTS, *SLOW, *LAST] if script.split()[0] in named]
+    for script in chosen:
+        start, (name, *arguments) = time.perf_counter(), script.split()
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
+        state = "" if done.returncode == 0 else f", FAILED with status {done.returncode}"
+        print(f"##### {script}: {time.perf_counter() - start:.0f} s{state}", flush=True)
