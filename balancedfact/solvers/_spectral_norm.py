@@ -89,7 +89,7 @@ def _complement_norm(
         return x - basis @ (basis.T @ x)
 
     v = outside(rng.standard_normal(S.shape[1]), V)
-    basis = np.empty((steps, S.shape[1]))
+    basis = np.empty((min(steps, 50), S.shape[1]))  # most bounds take no more
     basis[0] = v / np.linalg.norm(v)
     diagonal: list[float] = []
     off: list[float] = []
@@ -115,6 +115,8 @@ def _complement_norm(
             if finished or best <= 0.99 or (best < np.inf and np.sqrt(ritz) > level):
                 break
         if k < steps:
+            if k == len(basis):
+                basis = np.vstack([basis, np.empty_like(basis)])
             off.append(beta)
             basis[k] = w / beta
     return best
