@@ -114,6 +114,8 @@ class Facts(NamedTuple):
 
 
 def hold(A: MeasurementMap) -> Held:
+    """A map in the memory layout that it has after being pickled, so that nothing changes if it is ever moved."""
+    A = pickle.loads(_dumps(A))
     return Held(A, _nbytes(A))
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ distributed = pytest.importorskip("distributed")
 import balancedfact as bf  # noqa: E402
 from balancedfact.curvature import scaled_trace, trace  # noqa: E402
 from balancedfact.measurements import Dense, Entries, Sharded, check_measurements  # noqa: E402
+from balancedfact.measurements._shards import Shards, hold  # noqa: E402
 from balancedfact.solution import Status  # noqa: E402
 from tests import bad_input, maps, oracles  # noqa: E402
 
@@ -200,6 +200,22 @@ def test_maps_are_pickled_without_what_they_have_computed(kind, rng):
     again = pickle.dumps(A)
     assert len(again) == before
     oracles.assert_agrees(pickle.loads(again), matrices, rng)
+
+
+@pytest.mark.parametrize("kind", maps.BUILT_IN)
+def test_a_shard_that_moves_to_another_worker_rounds_as_before(kind, rng):
+    A, _ = maps.BUILT_IN[kind](rng, 30, 40, 50, "none")
+    held = hold(A.select(np.arange(5, 45), rng.standard_normal(40)))
+    moved = pickle.loads(pickle.dumps(held))
+    X, y = rng.standard_normal((30, 40)), rng.standard_normal(40)
+    L, R = np.asfortranarray(rng.standard_normal((30, 6))), rng.standard_normal((40, 6))
+    results = [
+        [B(X), B.adjoint(y), B.forward_factored(L, R), B.rotated(L, R), *B.pair_hessian(L, R, y)(L, R)]
+        for B in (held.value, moved.value)
+    ]
+    for before, after in zip(*results, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert sys.getsizeof(held) >= sys.getsizeof(moved) >= 3 * 40 * 8
 
 
 def test_dask_is_imported_only_where_it_is_used():
@@ -392,15 +408,21 @@ def test_a_worker_that_dies_at_a_callback_changes_no_bit(problem, two_processes)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", [exact_completion, gaussian_sensing], ids=lambda each: each.__name__)
-def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_processes):
+def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_processes, monkeypatch):
     A, b, penalty = problem(np.random.default_rng(0))
-    start = time.perf_counter()
     expected = bf.flat_minimum(Sharded.from_map(A, two_processes), b, penalty=penalty, rng=0)
-    seconds = time.perf_counter() - start
     pids = list(two_processes.run(os.getpid).values())
-    for fraction, pid in zip((0.3, 0.6), pids, strict=True):
-        timer = threading.Timer(fraction * seconds, os.kill, (pid, signal.SIGKILL))
-        timer.start()
+    submit, submitted = Shards._submit, []
+    for call, pid in zip((100, 200), pids, strict=True):
+        submitted.clear()
+
+        def counting(self, *arguments, call=call, pid=pid):
+            submitted.append(0)
+            if len(submitted) == call:  # while this thread waits for what it is about to submit
+                threading.Timer(0.005, os.kill, (pid, signal.SIGKILL)).start()
+            return submit(self, *arguments)
+
+        monkeypatch.setattr(Shards, "_submit", counting)
         assert_same_bits(bf.flat_minimum(Sharded.from_map(A, two_processes), b, penalty=penalty, rng=0), expected)
-        assert timer.finished.is_set()
+        assert len(submitted) > call
         assert pid not in two_processes.run(os.getpid).values()
