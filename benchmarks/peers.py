@@ -34,8 +34,8 @@ class Task(NamedTuple):
 SENSING = ["cvxpy CLARABEL", "cvxpy SCS", "cvxpy SCS eps 1e-9"]
 SOFT = ["SciPy, soft-impute ALS", "cmfrec, ALS", "fancyimpute SoftImpute"]
 ALS = (
-    "The peers return no bound. Most of the time here goes into bounds on the norm of the dual matrix; a looser bound where "
-    "the gap is still wide, and quicker products of a sparse matrix with one vector, would save most of it."
+    "The peers are given a rank and return no bound. The time here is for finding the rank, which takes singular vectors of the "
+    "dual matrix at every penalty of the path, and for the certificate; a path that starts nearer to its end would save part."
 )
 CLOSED = (
     "The rows on random starts measure a search. For this task a closed form exists, and `balanced_approximation` uses it "
@@ -45,8 +45,7 @@ CLOSED = (
 TASKS = [
     Task("sensing", "flat minimum of Gaussian sensing, 60 x 60, m = 600", "balancedfact", SENSING, "feasibility", 1e-8),
     Task("soft_impute_200", "noisy completion, 200 x 150", "balancedfact, norm_minimum", SOFT, "excess", 1e-4,
-         remedy="At this size the dense splitting method is chosen, whose steps are singular value decompositions; the "
-         "factored method would be about ten times as fast. The peers return no bound."),
+         remedy=ALS),
     Task("soft_impute_2000", "noisy completion, 2000 x 1500", "balancedfact, norm_minimum", SOFT, "excess", 1e-4, remedy=ALS),
     Task("soft_impute_20000", "noisy completion, 20000 x 10000, five million entries", "balancedfact, norm_minimum", SOFT[:2],
          "excess", 1e-3, remedy=ALS),
