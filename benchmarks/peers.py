@@ -34,8 +34,9 @@ class Task(NamedTuple):
 SENSING = ["cvxpy CLARABEL", "cvxpy SCS", "cvxpy SCS eps 1e-9"]
 SOFT = ["SciPy, soft-impute ALS", "cmfrec, ALS", "fancyimpute SoftImpute"]
 ALS = (
-    "The peers are given a rank and return no bound. The time here is for finding the rank, which takes singular vectors of the "
-    "dual matrix at every penalty of the path, and for the certificate; a path that starts nearer to its end would save part."
+    "The peers are given a rank and return no bound. The time here is for finding the rank, which takes singular vectors of "
+    "the dual matrix at every penalty of the path, and for the certificate; a path that starts nearer to its end would save "
+    "part of it."
 )
 CLOSED = (
     "The rows on random starts measure a search. For this task a closed form exists, and `balanced_approximation` uses it "
@@ -55,6 +56,8 @@ TASKS = [
              "package in place of its own. Stopping at 1e-6 without a certificate would make up for it.")
         for file, shape in [("completion", "2000 x 1500, rank 5"), ("completion_large", "5000 x 5000, rank 10")]
     ],
+    Task("rank_one", "rank-one sensing, 1000 x 1000, rank 5, m = 100,000", "balancedfact", ["pymanopt fixed rank"],
+         "error", 1e-6, remedy="The peer is told the rank, stops at 1e-6 and proves nothing."),
     *[
         Task("manifolds", f"balanced approximation from random starts, {shape}", f"{shape}, balancedfact",
              [f"{shape}, {name}" for name in (

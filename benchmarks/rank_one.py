@@ -92,5 +92,5 @@ def fixed_rank() -> Solver:
 
 
 if __name__ == "__main__":
-    contenders = {"balancedfact, exact data": exact, "pymanopt fixed rank, exact data": fixed_rank, "balancedfact, noise": noisy}
+    contenders = {"balancedfact": exact, "pymanopt fixed rank": fixed_rank, "balancedfact, noise": noisy}
     run("rank_one", {name: (build, 1, False) for name, build in contenders.items()})

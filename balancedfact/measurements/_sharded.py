@@ -158,9 +158,9 @@ class Sharded(MeasurementMap):
         return ShardedOperator(self._shards.derive(_shards.derive, "adjoint_operator", each=self._slices(y)), self.matrix_shape)
 
     def adjoint_for_many(self, y: np.ndarray) -> Any:
-        d1, d2 = self.matrix_shape
-        # Hundreds of products would be as many round trips.
-        return self.adjoint_operator(y) if self.of_entries or d1 * d2 > MOST_ENTRIES else self._adjoint(y)
+        # Hundreds of products would be as many round trips. Where entries are few among many, the sum is larger than they are.
+        most = min(MOST_ENTRIES, 10 * self.m) if self.of_entries else MOST_ENTRIES
+        return self._adjoint(y) if self.matrix_shape[0] * self.matrix_shape[1] <= most else self.adjoint_operator(y)
 
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
