@@ -25,6 +25,7 @@ from balancedfact.solvers._problem import NuclearProblem, Point, balanced
 _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
+_ROUNDS = 30  # of columns added and pressed out again, where rounding errors do not let the rank settle
 _COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
@@ -59,23 +60,27 @@ def factored(
     accuracy = _accuracy(penalty, problem.q, largest)
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
-        while True:
+        for _ in range(_ROUNDS):
             L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
-            before = L.shape[1]
-            room = min(limit - before, max(8, before))
-            L, R = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
-            if L.shape[1] == before:
+            rank = L.shape[1]
+            room = min(limit - rank, max(8, rank))
+            wider = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
+            if wider[0].shape[1] == rank:
                 break
-            if give_up is not None and L.shape[1] > give_up:
+            if give_up is not None and wider[0].shape[1] > give_up:
                 return
-        if problem.q > 0 and (before > 0 or offsets is not None):
+            L, R = wider
+        else:
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
+            rank = L.shape[1]
+        if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
         if penalty == problem.q:
             if accuracy <= _FINEST:
                 return
             accuracy = max(1e-3 * accuracy, _FINEST)
             continue
-        if problem.q == 0 and before > 0:
+        if problem.q == 0 and rank > 0:
             yield from _interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
