@@ -18,6 +18,8 @@ import numpy as np
 
 # Below this many multiplications one core is done before a second could be woken, which competes with the BLAS for it.
 _WORTH_TWO_CORES = 1_000_000
+# Multiplications that take as long as reading the row that an entry points to.
+_READING = 4
 # More pieces than threads, so that one that is held up does not keep the others waiting.
 _PIECES_PER_THREAD = 4
 
@@ -135,7 +137,8 @@ class Layout:
         out = np.empty((self.pointers.size - 1, *V.shape[1:]))
         V = np.ascontiguousarray(V, dtype=float)
         kernel = _sparse_times_vector if V.ndim == 1 else _sparse_times
-        self._by_rows(lambda lo, hi: kernel(lo, hi, self.pointers, self.indices, data, V, out), V.size // len(V))
+        work = max(_READING, V.size // len(V))
+        self._by_rows(lambda lo, hi: kernel(lo, hi, self.pointers, self.indices, data, V, out), work)
         return out
 
     def half_hessian(

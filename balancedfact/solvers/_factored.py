@@ -25,6 +25,7 @@ from balancedfact.solvers._problem import NuclearProblem, Point, balanced
 _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
+_COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
@@ -162,8 +163,11 @@ def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no
     norms = np.linalg.norm(L, axis=0)
     S, U, V = A.adjoint_for_many(y), L / norms, R / norms
     tol = min(0.1 * slack, 1e-2)
-    left, sigma, right = _leading(S, 1, U, V, rng, tol=tol)
-    if room > 1 and sigma[0] - 1 > slack:
+    if slack >= _COARSE:
+        left, sigma, right = _many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
+    else:
+        left, sigma, right = _leading(S, 1, U, V, rng, tol=tol)
+    if room > sigma.size and sigma[-1] - 1 > slack:
         left, sigma, right = _many(S, room, U, V, right, rng)
     rise = sigma - 1
     chosen = rise > slack

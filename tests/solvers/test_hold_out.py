@@ -179,7 +179,8 @@ def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
     noise = 0.3 * rng.standard_normal(A.m)
     path = select_penalty(A, A(truth) + noise, rng=rng)
     edge = largest_penalty(A, noise, rng)
-    assert edge < path.penalties[-1] < 1.25 * edge  # what is left of the structure counts as noise, and nine tenths of the data
+    # Above it by what is left of the structure, by the root of ten ninths for the data held out, and by a twentieth.
+    assert edge < path.penalties[-1] < 1.4 * edge
     assert path.penalty == path.penalties[-1]  # where the error is least
     assert (np.diff(path.errors) < 0).all()
     assert path.errors[-1] < 0.4
