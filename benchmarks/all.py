@@ -1,6 +1,6 @@
 """Run every benchmark in order and write all tables and pictures: ``python benchmarks/all.py``.
 
-Needs ``pip install '.[benchmarks]'``, 4 GB of memory and, on two idle cores, about 25 minutes without the three that are slow
+Needs ``pip install '.[benchmarks]'``, 6 GB of memory and, on two idle cores, about 20 minutes without the three that are slow
 and seldom change; ``slow`` adds those. Names of scripts run only these: ``python benchmarks/all.py limits start peers plots``.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SCRIPTS = [
-    *("start", "limits", "scaling", "completion", "soft_impute"),
+    *("start", "limits", "scaling", "completion", "rank_one", "soft_impute", "hold_out", "cluster"),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
 SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together

@@ -101,7 +101,7 @@ class NuclearProblem:
             scale = min(1 / norm if norm > 0 else np.inf, along / (self.q * square))
         elif along > 0 and norm > 0:
             scale = 1 / norm
-        lower = scale * along - 0.5 * self.q * scale**2 * square
+        lower = float(scale * along - 0.5 * self.q * scale**2 * square)
         size = float(np.linalg.norm(residual) / np.linalg.norm(self.b))
         return Verdict(value, lower, size, scale * point.y, proof)
 
