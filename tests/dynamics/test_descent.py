@@ -88,7 +88,10 @@ def test_regression_broadcasts_over_scales_seeds_and_steps(rng):
     one = descend_regression(
         [layer[3, 2, 1] for layer in start], np.eye(2), [1.0, 0.0], readout=p[2, 0], step=0.02, iterations=50
     )
-    assert found.loss[3, 2, 1, -1] == one.loss[-1]
+    for many, single in zip(found.layers, one.layers, strict=True):  # the steps are the same, whatever runs beside them
+        np.testing.assert_array_equal(many[3, 2, 1], single)
+    # The loss is a sum that NumPy may add up in another order, from errors that have become small beside the weights.
+    np.testing.assert_allclose(found.loss[3, 2, 1], one.loss, rtol=1e-9)
     np.testing.assert_allclose(found.times[3, 2, 1], one.times)
     A = bf.measurements.regression(np.sqrt(2) * np.eye(2), p[2, 0])
     assert found["trace"][3, 2, 1, -1] == pytest.approx(bf.curvature.trace(one.layers, A))
