@@ -413,7 +413,7 @@ def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_p
     expected = bf.flat_minimum(Sharded.from_map(A, two_processes), b, penalty=penalty, rng=0)
     pids = list(two_processes.run(os.getpid).values())
     submit, submitted = Shards._submit, []
-    for call, pid in zip((100, 200), pids, strict=True):
+    for call, pid in zip((60, 110), pids, strict=True):
         submitted.clear()
 
         def counting(self, *arguments, call=call, pid=pid):
