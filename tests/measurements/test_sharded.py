@@ -21,6 +21,8 @@ from balancedfact.curvature import scaled_trace, trace  # noqa: E402
 from balancedfact.measurements import Dense, Entries, Sharded, check_measurements  # noqa: E402
 from balancedfact.measurements._shards import Shards, hold  # noqa: E402
 from balancedfact.solution import Status  # noqa: E402
+from balancedfact.solvers._frame import Frame  # noqa: E402
+from balancedfact.solvers._problem import Point, balanced  # noqa: E402
 from tests import bad_input, maps, oracles  # noqa: E402
 
 BUILDERS = maps.BUILT_IN | {"minimal": maps.minimal}
@@ -428,12 +430,12 @@ def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_p
         assert pid not in two_processes.run(os.getpid).values()
 
 
-def test_offsets_are_fitted_to_sharded_entries(client, rng):
+def test_offsets_are_judged_alike_on_sharded_entries(client, rng):
     A = bf.measurements.bernoulli_mask((30, 20), 0.5, rng)
-    b = A(3 + rng.standard_normal(30)[:, None] + rng.standard_normal(20)) + 0.1 * rng.standard_normal(A.m)
-    options = {"penalty": 50.0, "offset_penalty": 1.0, "tol": 1e-3, "rng": 0}
-    one, other = (bf.flat_minimum(each, b, **options) for each in (A, Sharded.from_map(A, client, 3)))
-    assert other.value == pytest.approx(one.value, rel=1e-10)
-    assert other.certificate.lower_bound == pytest.approx(one.certificate.lower_bound, rel=1e-8)
-    for found, expected in zip(other.offsets, one.offsets, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    b = A(3 + rng.standard_normal(30)[:, None] + rng.standard_normal(20))
+    maps_ = A, Sharded.from_map(A, client, 3)
+    one, other = (Frame(each, b, 50.0, flat=True, offset_penalty=1.0).problem for each in maps_)
+    L, R, s = balanced(rng.standard_normal((30, 2)), rng.standard_normal((20, 2)))
+    point = Point(L, R, s, rng.standard_normal(A.m), (rng.standard_normal(30), rng.standard_normal(20)))
+    for found, expected in zip(other.judge(point, rng)[:3], one.judge(point, rng)[:3], strict=True):
+        assert found == pytest.approx(expected, rel=1e-12)
