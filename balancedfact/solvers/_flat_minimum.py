@@ -105,8 +105,9 @@ def flat_minimum(
     and column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`, and the data are taken off their mean.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
-    primal-dual interior-point method; for matrices whose singular value decomposition is affordable, accelerated
-    Douglas-Rachford splitting; for large problems and for rank limits a factored second-order method with increasing rank.
+    primal-dual interior-point method; otherwise, and for rank limits, a factored second-order method with increasing rank,
+    which gives up where the rank becomes high and singular value decompositions are affordable: then accelerated
+    Douglas-Rachford splitting.
 
     With "riemannian", an augmented Lagrangian on `balancedfact.manifolds.RescaledBalancedPairs`, minimised by trust regions
     from a random pair; its multipliers are the dual vector. The width of the pair doubles until the certificate closes.
