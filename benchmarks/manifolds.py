@@ -163,7 +163,7 @@ def svd(task: tuple[int, int, int], iterative: bool) -> Solver:
 def shares(task: tuple[int, int, int]) -> Solver:
     """What part of a search goes into the cost, the manifold, the bound, and pymanopt with the layer over it."""
     from balancedfact.manifolds import BalancedPairs
-    from balancedfact.solvers._balanced_approximation import _Target
+    from balancedfact.solvers.riemannian._balanced_approximation import _Target
 
     M, _ = matrix(task)
     spent = {"cost": 0.0, "manifold": 0.0, "certificate": 0.0}
@@ -241,7 +241,7 @@ def condition(M: np.ndarray, depth: int) -> float:
     """Largest over smallest nonzero eigenvalue of the Riemannian Hessian of R(W) at the minimum, at the width of the rank."""
     import pymanopt
 
-    from balancedfact.solvers._flattest_factorization import _Orbit
+    from balancedfact.solvers.riemannian._flattest_factorization import _Orbit
 
     U, s, Vt = np.linalg.svd(M)
     r = int(np.linalg.matrix_rank(M))

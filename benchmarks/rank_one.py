@@ -13,7 +13,7 @@ import numpy as np
 from harness import Solver, run
 
 import balancedfact as bf
-from balancedfact.solvers._hold_out import largest_penalty
+from balancedfact.solvers.nuclear._hold_out import largest_penalty
 
 M, SIZE, RANK, NOISE, SEED, ERROR = 100_000, 1000, 5, 0.1, 0, 1e-6
 

@@ -23,7 +23,7 @@ from harness import Solver, apart, run
 from scipy.sparse.linalg import svds
 
 import balancedfact as bf
-from balancedfact.solvers._hold_out import largest_penalty
+from balancedfact.solvers.nuclear._hold_out import largest_penalty
 
 NOISE, SEED = 0.1, 0
 LONGEST = 60.0  # seconds after which the peer in SciPy stops where it is

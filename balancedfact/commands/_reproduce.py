@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reproduce the figures; the exit status."""
-    from balancedfact.experiments._executors import dask_cluster, process_pool
+    from balancedfact._executors import dask_cluster, process_pool
     from balancedfact.experiments._runner import reproduce
     from balancedfact.experiments.figures import FIGURES
 

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from balancedfact._executors import process_pool
     from balancedfact._files import write_json
-    from balancedfact.experiments._executors import process_pool
     from balancedfact.theorems import ledger
 
     keys = [claim.key for claim in ledger()]

@@ -1,12 +1,12 @@
 """Solvers: flat, balanced and norm-minimal factorizations, each with its certificate."""
 
-from balancedfact.solvers._balanced_approximation import balanced_approximation
 from balancedfact.solvers._flat_minimum import flat_minimum
-from balancedfact.solvers._flattest_factorization import flattest_factorization
-from balancedfact.solvers._hold_out import PenaltyPath, select_penalty
-from balancedfact.solvers._induced_regularizer import induced_regularizer, induced_regularizer_gradient
 from balancedfact.solvers._norm_minimum import norm_minimum
-from balancedfact.solvers._riemannian import riemannian_minimum
+from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer, induced_regularizer_gradient
+from balancedfact.solvers.nuclear._hold_out import PenaltyPath, select_penalty
+from balancedfact.solvers.riemannian._balanced_approximation import balanced_approximation
+from balancedfact.solvers.riemannian._flattest_factorization import flattest_factorization
+from balancedfact.solvers.riemannian._search import riemannian_minimum
 
 __all__ = [
     "PenaltyPath",

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_count, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
-from balancedfact.solvers._certified import certified_minimum
-from balancedfact.solvers._deep_flat_minimum import deep_flat_minimum
+from balancedfact.solvers.deep._flat_network import deep_flat_minimum
+from balancedfact.solvers.nuclear._certified import certified_minimum
 
 
 def flat_minimum(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
-from balancedfact.solvers._certified import certified_minimum
+from balancedfact.solvers.nuclear._certified import certified_minimum
 
 
 def norm_minimum(

@@ -7,7 +7,7 @@ import scipy.linalg
 
 import balancedfact as bf
 from balancedfact import closed_forms, curvature, measurements
-from balancedfact.solvers import _deep_bounds
+from balancedfact.solvers.deep import _bounds as deep_bounds
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
 from balancedfact.theorems._new_induced import instance, orbit
@@ -114,7 +114,7 @@ def multiplier_bound(rng: np.random.Generator) -> Outcome:
         any_vector=at_most(max(bound(y) for y in vectors), min(solved.value, *fitting), depth=depth, m=m),
         solver=at_most(solved.certificate.lower_bound, min(naive.trace(solved.layers, matrices), *fitting)),
         dual=at_least(solved.certificate.lower_bound, bound(solved.certificate.dual), rtol=1e-6),
-        formula=equal([_deep_bounds.multiplier_bound(A, b, y, depth) for y in vectors], [bound(y) for y in vectors], rtol=1e-6),
+        formula=equal([deep_bounds.multiplier_bound(A, b, y, depth) for y in vectors], [bound(y) for y in vectors], rtol=1e-6),
     )
 
 

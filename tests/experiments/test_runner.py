@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balancedfact.experiments._executors import dask_cluster, process_pool
+from balancedfact._executors import dask_cluster, process_pool
 from balancedfact.experiments._runner import reproduce
 from tests.experiments import toy
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from balancedfact.experiments._executors import dask_cluster, process_pool
+from balancedfact._executors import dask_cluster, process_pool
 from balancedfact.experiments._experiment import Experiment
 from balancedfact.experiments._runner import reproduce
 

@@ -21,8 +21,8 @@ from balancedfact.curvature import scaled_trace, trace  # noqa: E402
 from balancedfact.measurements import Dense, Entries, Sharded, check_measurements  # noqa: E402
 from balancedfact.measurements._shards import Shards, hold  # noqa: E402
 from balancedfact.solution import Status  # noqa: E402
-from balancedfact.solvers._frame import Frame  # noqa: E402
-from balancedfact.solvers._problem import Point, balanced  # noqa: E402
+from balancedfact.solvers.nuclear._frame import Frame  # noqa: E402
+from balancedfact.solvers.nuclear._problem import Point, balanced  # noqa: E402
 from tests import bad_input, maps, oracles  # noqa: E402
 
 BUILDERS = maps.BUILT_IN | {"minimal": maps.minimal}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from balancedfact.solvers._frame import Frame
-from balancedfact.solvers._problem import Point, balanced_from_matrix
+from balancedfact.solvers.nuclear._frame import Frame
+from balancedfact.solvers.nuclear._problem import Point, balanced_from_matrix
 from tests.solvers.conic import example, reference
 
 

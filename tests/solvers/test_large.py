@@ -7,7 +7,7 @@ import pytest
 
 import balancedfact as bf
 from balancedfact.measurements import Entries, RankOne
-from balancedfact.solvers._hold_out import largest_penalty
+from balancedfact.solvers.nuclear._hold_out import largest_penalty
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import balancedfact as bf
 from balancedfact.measurements import Entries, bernoulli_mask, gaussian
-from balancedfact.solvers._descent import _Objective
-from balancedfact.solvers._frame import Frame
+from balancedfact.solvers.nuclear._descent import _Objective
+from balancedfact.solvers.nuclear._frame import Frame
 from tests import maps
 
 pytestmark = pytest.mark.filterwarnings("error")

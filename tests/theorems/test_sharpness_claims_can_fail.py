@@ -9,7 +9,7 @@ import pytest
 import balancedfact as bf
 from balancedfact import closed_forms, curvature, dynamics, manifolds
 from balancedfact.dynamics import _flow
-from balancedfact.solvers import _deep_bounds
+from balancedfact.solvers.deep import _bounds as deep_bounds
 from balancedfact.theorems import ledger
 
 CLAIMS = {claim.key: claim for claim in ledger()}
@@ -122,7 +122,7 @@ MUTATIONS = [
     ("new-two-layers", closed_forms, "two_layer_minimum", times(0.5)),
     ("new-one-measurement", closed_forms, "single_measurement_minimum", times(0.5)),
     ("new-separated-sides-of-any-shape", closed_forms, "kronecker_layers", unevenly_scaled),
-    ("new-flattest-deep-network-lower-bound", _deep_bounds, "multiplier_bound", times(1.01)),
+    ("new-flattest-deep-network-lower-bound", deep_bounds, "multiplier_bound", times(1.01)),
     ("new-geodesic-convexity", curvature, "trace", lambda routine: lambda *args: 1 / routine(*args)),
     ("new-width-independence-search", bf, "induced_regularizer", solution_times(1.0001)),
     ("new-stationary-factorizations-are-global-minima", bf, "induced_regularizer", solution_times(0.9999)),

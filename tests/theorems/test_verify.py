@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from balancedfact import _executors
 from balancedfact.cli import main
 from balancedfact.commands import _verify
-from balancedfact.experiments import _executors
 from balancedfact.theorems import Claim, Outcome, ledger
 from balancedfact.theorems._claim import LEDGER, at_most, equal
 

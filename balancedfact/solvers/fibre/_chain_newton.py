@@ -1,0 +1,186 @@
+r"""Newton's method on the chain of positive-definite matrices.
+
+In the frame of the current point the Riemannian Hessian of `f` is block tridiagonal,
+
+.. math:: (\nabla^2 f\,[H])_j = \tfrac12(D_j H_j + H_j D_j) - \Phi_{j+1}(H_{j+1}) - \Phi_j^*(H_{j-1}),
+          \qquad \Phi_j(H) = \sum_i K_i^{(j)} H K_i^{(j)\top},
+
+with diagonal `D_j`. Small ranks take one block elimination along the chain. Larger ones take conjugate gradients,
+preconditioned by the diagonal blocks alone; the multiples of the identity, along which the chain couples most, are minimised
+over exactly, and on what remains the preconditioner is exact for isotropic measurements whatever the depth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FramedMatrices, Symmetric
+
+# Largest eigenvalue of a step that is tried: longer ones multiply the P_j by more than floating point resolves, or overflow.
+_LONGEST = 30.0
+# Two steps of a larger eigenvalue than this before the gap closes are no Newton steps towards a minimum.
+_LONG = 0.2
+# Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
+# rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
+MODERATE, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
+_MOST_STEPS = 300
+
+
+class Verdict(Enum):
+    """How an iteration ended."""
+
+    MINIMUM = "the gap closed"
+    UNATTAINED = "the iterates go to infinity"
+    STALLED = "rounding errors stop the descent"
+    INTERRUPTED = "the user stopped it"
+
+
+@dataclass
+class Run:
+    """How the iteration ended, the point of smallest gap, the last one that is well conditioned, and the record of all."""
+
+    verdict: Verdict
+    point: ChainPoint
+    moderate: ChainPoint
+    history: dict[str, np.ndarray]
+
+
+def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None]) -> Run:
+    """Descend from the identity until the relative gap is at most `tol`."""
+    started = time.perf_counter()
+    records: list[dict[str, float]] = []
+    point = best = moderate = chain.start()
+    lengths, inner, verdict = [0.0], 0, Verdict.STALLED
+    try:
+        for iteration in range(_MOST_STEPS):
+            record = {
+                "iteration": float(iteration),
+                "seconds": time.perf_counter() - started,
+                "value": point.value,
+                "lower_bound": point.lower,
+                "gap": point.gap,
+                "stationarity": point.stationarity,
+                "inner": float(inner),
+            }
+            records.append(record)
+            report(record)
+            best = point if point.gap <= best.gap else best
+            moderate = point if point.spread <= MODERATE else moderate
+            if point.gap <= tol:
+                verdict = Verdict.MINIMUM
+                break
+            if point.spread > _LARGEST:
+                verdict = Verdict.UNATTAINED
+                break
+            step, inner = newton_step(point)
+            following = _searched(point, step)
+            if following is None:
+                break
+            point, taken = following
+            lengths.append(taken * float(np.abs(np.linalg.eigvalsh(step)).max()))
+    except KeyboardInterrupt:
+        verdict = Verdict.INTERRUPTED
+    history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
+    # Steps that do not shrink while the gap closes have no end to reach.
+    endless = min(lengths[-2:]) > _LONG or best.spread > _UNRESOLVED
+    if endless and verdict is not Verdict.INTERRUPTED:
+        verdict = Verdict.UNATTAINED
+    return Run(verdict, best, moderate, history)
+
+
+def newton_step(point: ChainPoint) -> tuple[np.ndarray, int]:
+    """A descent direction that solves, or nearly solves, Newton's equation, and the number of inner iterations."""
+    if isinstance(point.near, FramedMatrices):
+        return eliminated(point, point.near), 1
+    return conjugated(point)
+
+
+def eliminated(point: ChainPoint, near: FramedMatrices) -> np.ndarray:
+    """Newton's direction by block elimination along the chain."""
+    space = Symmetric(point.chain.size)
+    N = len(point.G)
+    couple = near.operators(space)
+    diagonal = (point.curvature[:, space.row] + point.curvature[:, space.col]) / 2
+    ridge = 1e-14 * diagonal.max()
+    slope = space.coordinates(point.gradient)
+    for _ in range(8):
+        pivots = np.empty((N, space.row.size, space.row.size))
+        right = np.empty_like(slope)
+        pivots[0], right[0] = np.diag(diagonal[0] + ridge), -slope[0]
+        for j in range(1, N):
+            solved = np.linalg.solve(pivots[j - 1], np.column_stack([couple[j - 1], right[j - 1]]))
+            pivots[j] = np.diag(diagonal[j] + ridge) - couple[j - 1].T @ solved[:, :-1]
+            right[j] = -slope[j] + couple[j - 1].T @ solved[:, -1]
+        step = np.empty_like(slope)
+        step[-1] = np.linalg.solve(pivots[-1], right[-1])
+        for j in range(N - 2, -1, -1):
+            step[j] = np.linalg.solve(pivots[j], right[j] + couple[j] @ step[j + 1])
+        if np.vdot(slope, step) < 0:
+            break
+        ridge *= 100.0  # rounding errors made a pivot indefinite
+    return space.matrices(step)
+
+
+def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
+    """Newton's direction by preconditioned conjugate gradients, among matrices of trace zero."""
+    depth, g = point.chain.depth, point.value / point.chain.depth
+    curvature = np.maximum(point.curvature, 1e-14 * point.curvature.max())
+    diagonal = (curvature[:, :, None] + curvature[:, None, :]) / 2
+
+    def hessian(H: np.ndarray) -> np.ndarray:
+        out = diagonal * H
+        out[:-1] -= point.near.forward(H[1:])
+        out[1:] -= point.near.backward(H[:-1])
+        # What is gained by scaling the P_j anew: the squares of the derivatives of the L terms.
+        ahead = np.einsum("jab,jab->j", point.ahead, H)
+        behind = np.einsum("jab,jab->j", point.behind, H)
+        slope = np.append(0.0, ahead) - np.append(behind, 0.0)
+        out -= (slope[1:, None, None] * point.ahead - slope[:-1, None, None] * point.behind) / g
+        return _traceless(out)
+
+    target = -_traceless(point.gradient)
+    x, residual = np.zeros_like(target), target
+    z = _traceless(residual / diagonal)
+    p, rho = z, np.vdot(residual, z)
+    first = rho
+    # Superlinear in the end, and no more work at the beginning than its model is worth.
+    reach = min(0.1, np.sqrt(point.stationarity)) ** 2
+    for count in range(1, 20 * depth + 200):
+        image = hessian(p)
+        bend = np.vdot(p, image)
+        if not bend > 1e-14 * rho:  # flat to rounding error
+            return (x if count > 1 else p), count
+        alpha = rho / bend
+        x = x + alpha * p
+        residual = residual - alpha * image
+        z = _traceless(residual / diagonal)
+        previous, rho = rho, np.vdot(residual, z)
+        if rho <= reach * first:
+            break
+        p = z + rho / previous * p
+    return x, count
+
+
+def _searched(point: ChainPoint, step: np.ndarray) -> tuple[ChainPoint, float] | None:
+    """The first point along the geodesic, halving the step, with enough descent; at rounding level, with a smaller gap."""
+    slope = float(np.vdot(point.gradient, step))
+    taken = min(1.0, _LONGEST / float(np.abs(np.linalg.eigvalsh(step)).max()))
+    shortest = 1e-6 * taken
+    while taken > shortest:
+        trial = point.moved(taken * step)
+        if trial.value <= point.value + 1e-4 * taken * slope:
+            return trial, taken
+        if trial.value <= point.value * (1 + 1e-13) and trial.gap < 0.9 * point.gap:
+            return trial, taken
+        taken /= 2
+    return None
+
+
+def _traceless(H: np.ndarray) -> np.ndarray:
+    size = H.shape[-1]
+    return H - (np.trace(H, axis1=1, axis2=2) / size)[:, None, None] * np.eye(size)

@@ -1,0 +1,222 @@
+"""From a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.nuclear._descent import descend
+from balancedfact.solvers.nuclear._factored import factored, least_norm_certificate
+from balancedfact.solvers.nuclear._frame import FEASIBLE, MOST_DEPENDENT, Contradiction, Frame
+from balancedfact.solvers.nuclear._interior_point import interior_point
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, balanced, balanced_from_matrix
+from balancedfact.solvers.nuclear._spectral_norm import norm_bound
+from balancedfact.solvers.nuclear._splitting import splitting
+from balancedfact.solvers.nuclear._watch import Watch
+from balancedfact.solvers.riemannian._augmented_lagrangian import augmented_lagrangian
+
+# Numbers of matrix entries up to which an interior-point method stands alone, and singular value decompositions at every
+# iteration are affordable.
+_SMALL, MODERATE = 300_000, 4_000_000
+# Random starts tried when no matrix within a rank limit fits from the first.
+_RESTARTS = 5
+
+
+def certified_minimum(
+    A: MeasurementMap,
+    b: ArrayLike,
+    *,
+    flat: bool,
+    penalty: float,
+    max_rank: int | None,
+    tol: float,
+    rng: int | np.random.Generator | None,
+    initial: tuple[ArrayLike, ArrayLike] | None,
+    callback: Callable[[dict[str, float]], None] | None,
+    progress: bool | None,
+    method: str | None = None,
+    offset_penalty: float | None = None,
+) -> Solution:
+    """Check the arguments that `flat_minimum` (`flat`) and `norm_minimum` share, solve, and judge."""
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    data = as_array(b, "b", shape=(A.m,))
+    penalty = as_number(penalty, "penalty", least=0.0)
+    limit = None if max_rank is None else as_count(max_rank, "max_rank")
+    tol = as_number(tol, "tol", above=0.0)
+    if method not in (None, "riemannian"):
+        raise ValueError(f"method is {method!r}; expected None or 'riemannian'")
+    generator = as_rng(rng)
+    try:
+        start = None if initial is None else tuple(initial)
+    except TypeError:
+        start = ()
+    if start is not None and len(start) != 2:
+        raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)")
+    start = None if start is None else as_pair(*start, A.matrix_shape)
+    if offset_penalty is not None:
+        offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
+        _check_offsets(A, penalty, method)
+    try:
+        frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
+    except Contradiction as found:
+        return _contradictory(A, found.y)
+    if _zero_is_optimal(frame, generator):
+        y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
+        layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
+        message = f"The zero matrix is optimal.{frame.unseen}"
+        return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form", frame.offsets(None))
+    with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
+        interrupted = False
+        try:
+            normalised = None if start is None else frame.normalised(*start)
+            if method == "riemannian":
+                watch.method = method
+                watch.follow(augmented_lagrangian(frame.problem, generator, max_rank=limit, initial=normalised))
+            else:
+                _run(watch, limit, normalised)
+        except KeyboardInterrupt:
+            interrupted = True
+    point = watch.point
+    if limit is not None and point is not None:  # a dense algorithm that was interrupted leaves a point of any rank
+        point = point._replace(L=point.L[:, :limit], R=point.R[:, :limit], s=point.s[:limit])
+    layers, value, certificate = frame.certified(point, watch.y, watch.proof)
+    if interrupted:
+        status, message = Status.INTERRUPTED, "Interrupted; this is the best point so far."
+    else:
+        status, message = _outcome(certificate, penalty, limit, tol)
+    offsets = frame.offsets(point)
+    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets)
+
+
+def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
+    if not A.of_entries:
+        raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, which have rows and columns")
+    if penalty == 0:
+        raise ValueError("offset_penalty is given and penalty is 0; expected a penalty > 0: offsets are for noisy data")
+    if method is not None:
+        raise ValueError(f"offset_penalty is given and method is {method!r}; expected None")
+
+
+def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> None:
+    """Run the algorithms that suit the problem until one closes the gap, then search within the rank limit if need be."""
+    problem = watch.problem
+    methods = _suitable(problem)
+    alone = methods == ["factored"]  # then a rank limit is also a limit on memory, and is kept from the start
+    for method in methods:
+        watch.method = method
+        if method == "factored":
+            give_up = None if alone else min(problem.map.matrix_shape) // 5
+            cap = limit if alone else None
+            watch.follow(factored(problem, watch.rng, max_rank=cap, give_up=give_up, initial=start))
+        else:
+            dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
+            with suppress(np.linalg.LinAlgError):  # a penalty so small that it is lost in the rounding of the Gram matrix
+                watch.follow(Point(*balanced_from_matrix(Z), y) for Z, y in dense)
+            _polish(watch)
+        if watch.closed:
+            break
+    if watch.point is None:
+        watch.method = "factored"
+        watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
+    if limit is not None and watch.point is not None and watch.point.s.size > limit:
+        # The solution of the convex problem is of higher rank: search within the limit, against the bound just found.
+        watch.method = "factored" if watch.method == "factored" else f"{watch.method}, then factored"
+        watch.forget_pair()
+        watch.follow(factored(problem, watch.rng, max_rank=limit))
+    if limit is not None and not watch.feasible:
+        _fit_from_random_starts(watch, limit)
+
+
+def _fit_from_random_starts(watch: Watch, rank: int) -> None:
+    """Fitting within a rank limit is not convex: a few other starts before the limit is called too low."""
+    problem = watch.problem
+    size = float(np.linalg.norm(problem.b))
+    for _ in range(_RESTARTS):
+        L, R = (watch.rng.standard_normal((d, rank)) for d in problem.map.matrix_shape)
+        L *= size / np.linalg.norm(problem.map.forward_factored(L, R))
+        end = descend(problem.map, problem.b, 0.0, L, R, density=problem.density, residual_tol=1e-14 * size, max_products=500)
+        watch.judge(Point(*balanced(end.L, end.R), watch.y))
+        if watch.feasible:
+            return
+
+
+def _suitable(problem: NuclearProblem) -> list[str]:
+    """The algorithms to try in turn, by size and structure."""
+    if problem.offsets is not None:
+        return ["factored"]
+    A = problem.map
+    d1, d2 = A.matrix_shape
+    stacked = A.m * d1 * d2 if A.forms_stack else 0
+    methods = []
+    if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
+        methods.append("interior-point")
+    if d1 * d2 > _SMALL or not methods:
+        methods.append("factored")  # which wins where the rank is low, and soon gives up where it is not
+    if d1 * d2 <= MODERATE and (A.of_entries or A.m <= MOST_DEPENDENT):
+        methods.append("splitting")
+    return methods or ["factored"]
+
+
+def _polish(watch: Watch) -> None:
+    """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
+    problem, near = watch.problem, watch.point
+    if near is None or near.s.size == 0:
+        return
+    A = problem.map
+    # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank.
+    t = near.s[0]
+    k = min(balanced_from_matrix(near.L @ near.R.T + t * A._adjoint(watch.y), t)[2].size, near.s.size)
+    k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
+    end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=problem.density, max_products=500)
+    L, R, s = balanced(end.L, end.R)
+    y = watch.y
+    if problem.q > 0:
+        y = end.residual / problem.q
+    elif k * (sum(A.matrix_shape) - k) <= A.m:
+        y = least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s))
+    watch.prefer(Point(L, R, s, y))
+
+
+def _outcome(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
+    """The verdict as a status and a sentence, from the numbers that are returned."""
+    gap = f"a relative {certificate.gap:.1e}"
+    if penalty == 0 and certificate.feasibility > 10 * FEASIBLE:
+        if limit is not None:
+            found = f"No matrix of rank {limit} or less was found to fit the data"
+            return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
+        return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
+    if certificate.gap <= tol:
+        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {gap}."
+    if limit is not None:
+        found = f"The best found of rank {limit} or less"
+        return Status.RANK_LIMITED, f"{found}; without the limit a factorization may be better by up to {gap}."
+    return Status.GAP_OPEN, f"Stopped where a factorization may still be better by up to {gap}."
+
+
+def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
+    problem = frame.problem
+    if not np.any(problem.b) or min(problem.map.matrix_shape) == 0:
+        return True
+    if problem.q == 0 or problem.offsets is not None:  # with offsets it depends on them, and the solver starts there
+        return False
+    d1, d2 = problem.map.matrix_shape
+    back = problem.map.adjoint_for_many(problem.b)
+    return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
+
+
+def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
+    d1, d2 = A.matrix_shape
+    proof = "the dual vector y combines the measurements to zero, A*(y) = 0, and the data to b.y > 0"
+    message = (
+        "The data contradict one another: no matrix of any rank fits them, and the zero matrix is returned. "
+        "With a penalty > 0 they need not be fitted exactly."
+    )
+    certificate = Certificate(1.0, np.inf, np.nan, y, np.nan, np.nan, proof=proof)
+    return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form")

@@ -1,0 +1,232 @@
+r"""Second-order descent on the two factors, for any measurement map and without forming a ``d1 x d2`` matrix.
+
+Minimises ``f(L, R) = |A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` by a trust-region Newton method whose steps come from
+conjugate gradients (Steihaug 1983). One Hessian product is one `MeasurementMap.pair_hessian`: ``O(m k)`` for entry sampling.
+
+The preconditioner is the inverse of what the Hessian would be if ``A*A`` were `density` times the identity and the pair
+stationary. Its form is closed: for a balanced pair ``L = U s^(1/2)``, ``R = V s^(1/2)`` a step ``(U B + L', V C + R')``, with
+``L'`` orthogonal to `U` and ``R'`` to `V`, decouples into the columns of ``L'`` and ``R'`` and, for ``B + C`` and ``B - C``,
+into the pairs of entries ``(i, j)``, ``(j, i)``. So the soft directions, those that unbalance the pair, cost no iterations.
+Preconditioning by ``density R.T R + q I`` alone (Mishra and Sepulchre, "Riemannian preconditioning", 2016) leaves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.nuclear._problem import OffsetTerms, balanced
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+# What is added to curvatures that vanish, relative to the largest.
+_REGULAR = 1e-8
+
+
+class Descent(NamedTuple):
+    """Where a descent ended: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
+
+    L: np.ndarray
+    R: np.ndarray
+    residual: np.ndarray
+    gradient_norm: float
+    offsets: Pair | None = None
+
+
+def descend(
+    A: MeasurementMap,
+    b: np.ndarray,
+    q: float,
+    L: np.ndarray,
+    R: np.ndarray,
+    *,
+    density: float,
+    gradient_tol: float = 0.0,
+    residual_tol: float = 0.0,
+    max_products: int = 2000,
+    terms: OffsetTerms | None = None,
+    offsets: Pair | None = None,
+    watch: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda L, R, residual: None,
+) -> Descent:
+    """Descend from ``(L, R)`` until the gradient or the residual is below its tolerance, or rounding errors stop it.
+
+    `density` is the mean squared weight with which a matrix entry is measured; it scales the preconditioner. `watch` is called
+    with ``(L, R, residual)`` at every accepted point. The pair is balanced at every step, which leaves its product as it is.
+    With `terms`, offsets move along with the factors, from `offsets`.
+    """
+    objective = _Objective(A, b, q, density, terms)
+    x, s = objective.balanced(objective.joined(L, R, offsets))
+    residual, value = objective.evaluate(x)
+    slope = objective.slope(x, residual)
+    radius, budget = np.inf, max_products
+    while True:
+        watch(*objective.factors(x), residual)
+        norm = _norm(slope)
+        if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
+            break
+        step, model, products, length = _steihaug(
+            objective.hessian(x, residual), objective.preconditioner(x, s), slope, radius, norm, budget
+        )
+        budget -= products
+        trial, trial_s = objective.balanced((x[0] + step[0], x[1] + step[1]))
+        trial_residual, trial_value = objective.evaluate(trial)
+        trial_slope = objective.slope(trial, trial_residual)
+        gain = value - trial_value
+        if model <= 1e-13 * value:
+            # The decrease is lost in the rounding of the objective: the gradient alone can tell whether the step is good.
+            accept = _norm(trial_slope) <= 0.5 * norm
+            if not accept:
+                break
+        else:
+            ratio = gain / model
+            accept = ratio > 0.1
+            if ratio < 0.25:
+                radius = 0.25 * length
+            elif ratio > 0.75 and length >= 0.9 * radius:
+                radius *= 3.0
+            if length <= 1e-15 * _norm(x):
+                break
+        if accept:
+            x, s, residual, value, slope = trial, trial_s, trial_residual, trial_value, trial_slope
+    return Descent(*objective.factors(x), residual, norm, objective.offsets(x))
+
+
+class _Objective:
+    """The objective and its derivatives at ``x = (L, R)``, or ``([L, a], [R, c])`` with offsets in the last columns."""
+
+    def __init__(self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None) -> None:
+        self.A, self.b, self.q, self.density, self.terms = A, b, q, density, terms
+
+    def joined(self, L: np.ndarray, R: np.ndarray, offsets: Pair | None) -> Pair:
+        if self.terms is None:
+            return L, R
+        a, c = (np.zeros(len(L)), np.zeros(len(R))) if offsets is None else offsets
+        return np.column_stack([L, a]), np.column_stack([R, c])
+
+    def factors(self, x: Pair) -> Pair:
+        return x if self.terms is None else (x[0][:, :-1], x[1][:, :-1])
+
+    def offsets(self, x: Pair) -> Pair | None:
+        return None if self.terms is None else (x[0][:, -1], x[1][:, -1])
+
+    def balanced(self, x: Pair) -> tuple[Pair, np.ndarray]:
+        L, R, s = balanced(*self.factors(x))
+        return self.joined(L, R, self.offsets(x)), s
+
+    def partners(self, x: Pair) -> Pair:
+        """What the columns of `x` are multiplied by on the other side."""
+        if self.terms is None:
+            return x
+        return np.column_stack([x[0][:, :-1], self.terms.f]), np.column_stack([x[1][:, :-1], self.terms.g])
+
+    def weighted(self, x: Pair) -> Pair:
+        """The gradient of the penalty, which is quadratic."""
+        G, H = self.q * x[0], self.q * x[1]
+        if self.terms is not None:
+            G[:, -1], H[:, -1] = self.terms.left * x[0][:, -1], self.terms.right * x[1][:, -1]
+        return G, H
+
+    def evaluate(self, x: Pair) -> tuple[np.ndarray, float]:
+        left, right = x
+        if self.terms is not None:
+            left, right = np.column_stack([left, self.terms.f]), np.insert(right, -1, self.terms.g, axis=1)
+        residual = self.b - self.A.forward_factored(left, right)
+        return residual, 0.5 * float(residual @ residual) + 0.5 * _inner(x, self.weighted(x))
+
+    def slope(self, x: Pair, residual: np.ndarray) -> Pair:
+        back, (left, right), (G, H) = self.A.adjoint_operator(residual), self.partners(x), self.weighted(x)
+        return G - back @ right, H - back.T @ left
+
+    def hessian(self, x: Pair, residual: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Pair]:
+        # Gauss-Newton where the residual is to vanish, and its part of the Hessian with it.
+        coupled = self.factors(x)[0].shape[1]
+        curved = self.A.pair_hessian(*self.partners(x), residual if self.q > 0 else None, coupled=coupled)
+
+        def product(dL: np.ndarray, dR: np.ndarray) -> Pair:
+            (G, H), (penalty, other) = curved(dL, dR), self.weighted((dL, dR))
+            return G + penalty, H + other
+
+        return product
+
+    def preconditioner(self, x: Pair, s: np.ndarray) -> Callable[[Pair], Pair]:
+        inner = _preconditioner(*self.factors(x), s, self.density, self.q)
+        if self.terms is None:
+            return inner
+        f, g, left, right = self.terms
+        a, c = 1 / (self.density * float(g @ g) + left), 1 / (self.density * float(f @ f) + right)
+        return lambda v: self.joined(*inner(self.factors(v)), (a * v[0][:, -1], c * v[1][:, -1]))
+
+
+def _norm(x: Pair) -> float:
+    return float(np.sqrt(_inner(x, x)))
+
+
+def _inner(a: Pair, c: Pair) -> float:
+    return float(np.vdot(a[0], c[0]) + np.vdot(a[1], c[1]))
+
+
+def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float, q: float) -> Callable[[Pair], Pair]:
+    """The inverse Hessian at a balanced pair for a map with ``A*A = density``, where ``A*(residual)`` is `q` on the pair."""
+    if s.size == 0:
+        return lambda g: g
+    curvature = density * s
+    least = _REGULAR * max(float(curvature[0]), q, np.finfo(float).tiny)
+    root = np.sqrt(np.where(s > 0, s, 1.0))  # a column that vanishes has no direction, and all of it is outside
+    U, V = L / root, R / root
+    outside = 1 / (curvature + q + least)
+    along = np.sqrt(curvature + least)
+    total = np.add.outer(along**2, along**2)
+
+    def solve(G: np.ndarray, sign: float, stiff: np.ndarray, soft: np.ndarray | float) -> np.ndarray:
+        """`X` with ``s_j X_ij + sign sqrt(s_i s_j) X_ji = G_ij / density``, with eigenvalues `stiff` and, for zero, `soft`."""
+        seen = (along * G + sign * along[:, None] * G.T) / total
+        unseen = (along[:, None] * G - sign * along * G.T) / total
+        return along * seen / stiff + along[:, None] * unseen / soft
+
+    def precondition(g: Pair) -> Pair:
+        B, C = U.T @ g[0], V.T @ g[1]
+        # Rotations of the pair, which change nothing, are the null directions of the sum, unbalancing those of the difference.
+        soft = 2 * q + least
+        both, difference = solve(B + C, 1.0, total, total), solve(B - C, -1.0, total + soft, soft)
+        dB, dC = (both + difference) / 2, (both - difference) / 2
+        return (g[0] - U @ B) * outside + U @ dB, (g[1] - V @ C) * outside + V @ dC
+
+    return precondition
+
+
+def _steihaug(hessian, precondition, slope: Pair, radius: float, norm: float, budget: int):  # type: ignore[no-untyped-def]
+    """Minimise the quadratic model in the preconditioner's norm ball; also its decrease, the products and the length used."""
+    x = (np.zeros_like(slope[0]), np.zeros_like(slope[1]))
+    r = (-slope[0], -slope[1])
+    z = precondition(r)
+    p, rz = z, _inner(r, z)
+    target = min(0.1, np.sqrt(norm)) * np.sqrt(rz)
+    # Squared lengths in the preconditioner's metric follow from recurrences (Conn, Gould and Toint 2000, section 7.5.1).
+    xx, xp, pp = 0.0, 0.0, rz
+    model, products = 0.0, 0
+    while products < max(budget, 1):
+        Hp = hessian(*p)
+        products += 1
+        curvature = _inner(p, Hp)
+        alpha = rz / curvature if curvature > 0 else np.inf
+        if not xx + 2 * alpha * xp + alpha**2 * pp < radius**2:
+            if np.isfinite(radius):
+                tau = (-xp + np.sqrt(xp**2 + pp * (radius**2 - xx))) / pp
+            else:  # negative curvature and no radius yet: go as far as the gradient is long
+                tau = 1.0
+            model += tau * rz - 0.5 * tau**2 * curvature
+            return (x[0] + tau * p[0], x[1] + tau * p[1]), model, products, float(np.sqrt(xx + 2 * tau * xp + tau**2 * pp))
+        x = (x[0] + alpha * p[0], x[1] + alpha * p[1])
+        xx += 2 * alpha * xp + alpha**2 * pp
+        model += 0.5 * alpha * rz
+        r = (r[0] - alpha * Hp[0], r[1] - alpha * Hp[1])
+        z = precondition(r)
+        new = _inner(r, z)
+        if np.sqrt(new) <= target:
+            break
+        p = (z[0] + new / rz * p[0], z[1] + new / rz * p[1])
+        xp, pp, rz = new / rz * (xp + alpha * pp), new + (new / rz) ** 2 * pp, new
+    return x, model, products, float(np.sqrt(xx))

@@ -1,0 +1,115 @@
+r"""Primal-dual interior-point method for nuclear-norm problems with up to a few thousand measurements.
+
+Solves ``min nuclear(Z) + |r|^2 / (2 q)`` subject to ``A(Z) + r = b`` (``q = 0``: ``r = 0``) and its dual
+``max b.y - q |y|^2 / 2`` subject to ``|S| <= 1``, ``S = A*(y)``, as the semidefinite pair
+
+    P = [[W1, Z], [Z.T, W2]] >= 0,    D = [[I, -S], [-S.T, I]] >= 0,    P D = mu I,
+
+with Nesterov-Todd scaling and Mehrotra's predictor and corrector. In the scaling ``W`` the Newton matrix is
+``<A_i, W11 A_j W22 + W12 A_j.T W12>`` (`MeasurementMap.scaled_gram`), which is one symmetric product of the measurements in
+rotated coordinates; the blocks `W1`, `W2` of the primal variable never enter it. The same elimination, for the norm of an
+affine matrix function, is in Liu and Vandenberghe, "Interior-point method for nuclear norm approximation with application to
+system identification", 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.linalg
+
+from balancedfact.solvers.nuclear._problem import NuclearProblem
+
+# Fraction of the way to the boundary of the cone that a step may go.
+_TO_BOUNDARY = 0.98
+
+
+def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the iterates ``(Z, y)`` along the central path, from a start that fits the data.
+
+    Every `y` is strictly feasible for the dual. The caller stops when the certificate of the pair is good enough; the sequence
+    ends by itself when rounding errors leave no further step. The Gram matrix of the measurements must be invertible.
+    """
+    A, b, q = problem.map, problem.b, problem.q
+    d1, d2 = A.matrix_shape
+    n = d1 + d2
+    least = A._adjoint(A.gram_solver(q)(b))
+    radius = 2 * np.linalg.norm(least, 2)
+    P = np.block([[radius * np.eye(d1), least], [least.T, radius * np.eye(d2)]])
+    y, S = np.zeros(A.m), np.zeros((d1, d2))
+    for _ in range(max_iterations):
+        Z = P[:d1, d1:]
+        yield Z, y
+        residual = b - A._forward(Z) - q * y
+        D = np.block([[np.eye(d1), -S], [-S.T, np.eye(d2)]])
+        mu = float(np.vdot(P, D)) / n
+        # Nesterov-Todd: G.T @ D @ G = diag(lam) = inv(G) @ P @ inv(G).T.
+        try:
+            LP, LD = np.linalg.cholesky(P), np.linalg.cholesky(D)
+        except np.linalg.LinAlgError:
+            return  # P or D is singular to working precision: the path has been followed to its end
+        U, lam, Vt = np.linalg.svd(LD.T @ LP)
+        G = LP @ (Vt.T / np.sqrt(lam))
+        W = G @ G.T
+        M = A.scaled_gram(W[:d1, :d1], W[:d1, d1:], W[d1:, d1:])
+        M[np.diag_indices_from(M)] += q
+        solve = _refined_solver(M)
+        if solve is None:
+            return
+
+        def direction(target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+            """Newton step for the scaled complementarity `target`: scaled dP, scaled dD, dy, dS."""
+            goal = 2 * target / np.add.outer(lam, lam)
+            full = G[:d1] @ goal @ G[d1:].T
+            dy = solve(residual - A._forward(full))
+            dS = A._adjoint(dy)
+            cross = G[:d1].T @ dS @ G[d1:]
+            scaled_D = -(cross + cross.T)
+            return goal - scaled_D, scaled_D, dy, dS
+
+        def longest(scaled: np.ndarray) -> float:
+            """The step, at most 1, that keeps a fraction of the distance to the boundary of the cone."""
+            root = np.sqrt(lam)
+            low = np.linalg.eigvalsh(scaled / np.multiply.outer(root, root))[0]
+            return 1.0 if low >= -_TO_BOUNDARY else -_TO_BOUNDARY / low
+
+        square = np.diag(lam**2)
+        affine_P, affine_D, _, _ = direction(-square)
+        alpha, beta = longest(affine_P), longest(affine_D)
+        after = float(np.vdot(np.diag(lam) + alpha * affine_P, np.diag(lam) + beta * affine_D)) / n
+        sigma = min(1.0, max(after / mu, 0.0)) ** 3
+        corrector = affine_P @ affine_D
+        corrector = (corrector + corrector.T) / 2
+        scaled_P, scaled_D, dy, dS = direction(sigma * mu * np.eye(n) - square - corrector)
+        alpha, beta = longest(scaled_P), longest(scaled_D)
+        if q > 0:  # the primal residual involves y: both variables must move by the same step for it to shrink
+            alpha = beta = min(alpha, beta)
+        P = P + alpha * (G @ scaled_P @ G.T)
+        P = (P + P.T) / 2
+        y, S = y + beta * dy, S + beta * dS
+
+
+def _refined_solver(M: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Solve with a symmetric positive-semidefinite `M` that may be singular to working precision.
+
+    Where the truth is recovered exactly the dual solution is not unique and `M` becomes singular along the path: it is then
+    factored with the least diagonal shift that allows it, and two steps of refinement remove the effect of the shift.
+    """
+    level = np.trace(M) / len(M)
+    for shift in (0.0, 1e-15, 1e-13, 1e-11):
+        shifted = M.copy()
+        shifted[np.diag_indices_from(M)] += shift * level
+        try:
+            factor = np.linalg.cholesky(shifted), True
+        except np.linalg.LinAlgError:
+            continue
+
+        def solve(rhs: np.ndarray) -> np.ndarray:
+            x = scipy.linalg.cho_solve(factor, rhs, check_finite=False)
+            for _ in range(2):
+                x = x + scipy.linalg.cho_solve(factor, rhs - M @ x, check_finite=False)
+            return x
+
+        return solve
+    return None

@@ -1,0 +1,127 @@
+r"""The convex problem behind every flat pair, in coordinates where nothing but the nuclear norm is left.
+
+``min nuclear(Z) + |A(Z) - b|^2 / (2 q)``, or with ``q = 0`` subject to ``A(Z) = b``; dual ``max b.y - q |y|^2 / 2`` subject
+to ``|A*(y)| <= 1``. Algorithms see only this problem and propose factors of `Z` and a vector `y`; what they propose is
+judged here.
+
+With offsets, ``A(Z + a g.T + f c.T)`` stands for ``A(Z)`` and ``sum(left a^2) / (2 q) + sum(right c^2) / (2 q)`` is added, for
+weights `left` and `right`. The dual objective loses ``q sum((A*(y) g)^2 / left) / 2 + q sum((A*(y).T f)^2 / right) / 2``: it
+stays a lower bound for every `y`, and no constraint is added to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.nuclear._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
+
+
+class Point(NamedTuple):
+    """A balanced pair ``Z = L @ R.T`` with its singular values `s` (``L.T @ L = R.T @ R = diag(s)``) and a dual vector.
+
+    Where the problem has offsets, also their values `a` and `c`.
+    """
+
+    L: np.ndarray
+    R: np.ndarray
+    s: np.ndarray
+    y: np.ndarray
+    offsets: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class OffsetTerms(NamedTuple):
+    """The vectors `f`, `g` that offsets multiply, ``a g.T + f c.T``, and the weights of the squares of `a` and of `c`."""
+
+    f: np.ndarray
+    g: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """What a point is worth: objective, lower bound, relative residual, and the dual vector made feasible."""
+
+    value: float
+    lower: float
+    residual: float
+    y: np.ndarray
+    proof: str
+
+
+@dataclass(frozen=True)
+class NuclearProblem:
+    """A map, its data and the penalty `q` (0: interpolate)."""
+
+    map: MeasurementMap
+    b: np.ndarray
+    q: float
+    offsets: OffsetTerms | None = None
+
+    @property
+    def density(self) -> float:
+        """The mean squared weight with which a matrix entry is measured."""
+        norms = self.map.row_norms
+        return float(norms @ norms) / (self.map.matrix_shape[0] * self.map.matrix_shape[1])
+
+    def residual(self, point: Point) -> np.ndarray:
+        """What a point leaves of the data."""
+        if self.offsets is None or point.offsets is None:
+            return self.b - self.map.forward_factored(point.L, point.R)
+        (f, g, _, _), (a, c) = self.offsets, point.offsets
+        return self.b - self.map.forward_factored(np.column_stack([point.L, a, f]), np.column_stack([point.R, g, c]))
+
+    def judge(self, point: Point, rng: np.random.Generator, accuracy: float = 1e-3) -> Verdict:
+        """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is.
+
+        It is worth up to a relative `accuracy` more than is claimed, where the size of the problem allows to spend that much.
+        """
+        S = self.map.adjoint_for_many(point.y)
+        along, square = float(self.b @ point.y), float(point.y @ point.y)
+        ridge = 0.0
+        if self.offsets is not None:
+            f, g, left, right = self.offsets
+            square += float(np.sum((S @ g) ** 2 / left) + np.sum((S.T @ f) ** 2 / right))
+            if point.offsets is not None:
+                ridge = 0.5 * float(left @ point.offsets[0] ** 2 + right @ point.offsets[1] ** 2)
+        residual = self.residual(point)
+        misfit = (0.5 * float(residual @ residual) + ridge) / self.q if self.q > 0 else 0.0
+        value = float(point.s.sum()) + misfit
+        # Steps are for a norm that decides: where even a norm of 1 leaves the gap open, a rough bound will do.
+        decisive = value - along + 0.5 * self.q * square <= 4 * accuracy * value
+        root, steps = np.sqrt(point.s), lanczos_steps(accuracy, self.map.matrix_shape) if decisive else ROUGH_STEPS
+        norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
+        # What rounding may have taken from the sum of matrices, which is large where they cancel.
+        norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))
+        scale = 0.0
+        if along > 0 and self.q > 0:  # the best multiple of y; any will do where the measurements do not see it
+            scale = min(1 / norm if norm > 0 else np.inf, along / (self.q * square))
+        elif along > 0 and norm > 0:
+            scale = 1 / norm
+        lower = float(scale * along - 0.5 * self.q * scale**2 * square)
+        size = float(np.linalg.norm(residual) / np.linalg.norm(self.b))
+        return Verdict(value, lower, size, scale * point.y, proof)
+
+
+def balanced(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The balanced pair with the product of `L` and `R`, and its singular values, in ``O((d1 + d2) k^2)`` operations."""
+    if L.shape[1] == 0:
+        return L, R, np.zeros(0)
+    QL, TL = np.linalg.qr(L)
+    QR, TR = np.linalg.qr(R)
+    U, s, Vt = np.linalg.svd(TL @ TR.T)
+    k = min(U.shape[1], Vt.shape[0])
+    root = np.sqrt(s)
+    return QL @ (U[:, :k] * root), QR @ (Vt[:k].T * root), s
+
+
+def balanced_from_matrix(Z: np.ndarray, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The balanced pair of a matrix with its singular values lowered by `threshold`, those that vanish left out."""
+    U, s, Vt = np.linalg.svd(Z, full_matrices=False)
+    s = s - threshold
+    keep = s > 0
+    root = np.sqrt(s[keep])
+    return U[:, keep] * root, Vt[keep].T * root, s[keep]

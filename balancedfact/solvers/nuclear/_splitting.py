@@ -1,0 +1,106 @@
+r"""Douglas-Rachford splitting with Anderson acceleration, for matrices of moderate size and any number of measurements.
+
+Alternates the proximal map of the data, ``Z = V + t A*(y)`` with ``(t A A* + q I) y = b - A(V)``, and that of the nuclear
+norm. The first gives a point that fits and, without further work, the dual vector; the second the rank. The iteration is
+nearly linear close to the solution, so type-II Anderson mixing of a few iterates speeds it up. The step `t` follows the
+ratio of the two halves of the gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from balancedfact.solvers.nuclear._problem import NuclearProblem
+
+_MEMORY = 10
+_EVERY = 10
+
+
+def splitting(
+    problem: NuclearProblem, *, initial: tuple[np.ndarray, np.ndarray] | None = None, max_iterations: int = 5000
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ``(Z, y)`` every few iterations, from a pair `initial`. With ``q = 0`` every `Z` fits to rounding error."""
+    A, b, q = problem.map, problem.b, problem.q
+    V = A._adjoint(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
+    t = float(np.linalg.norm(V, 2)) / 50
+    solve = A.gram_solver(q / t)
+    mixer = _Anderson(_MEMORY)
+    for k in range(max_iterations):
+        y = solve(b - A._forward(V)) / t
+        Z = V + t * A._adjoint(y)
+        U, s, Wt = np.linalg.svd(2 * Z - V, full_matrices=False)
+        rank = int(np.count_nonzero(s > t))
+        X = (U[:, :rank] * (s[:rank] - t)) @ Wt[:rank]
+        if k % _EVERY == 0:
+            yield Z, y
+        if k % (3 * _EVERY) == 0 and 0 < k <= 300:
+            factor = _rebalance(problem, X, Z, y)
+            if factor != 1.0:
+                t *= factor
+                V = Z - t * A._adjoint(y)
+                solve = A.gram_solver(q / t)
+                mixer = _Anderson(_MEMORY)
+                continue
+        V = mixer.next(V, X - Z)
+
+
+def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:
+    """How to change the step: down where the fitting point lags behind, up where the dual vector does."""
+    excess = max(abs(float(np.linalg.norm(problem.map._adjoint(y), 2)) - 1), 1e-15)
+    misfit = max(float(np.linalg.norm(X - Z) / np.linalg.norm(Z)), 1e-15)
+    ratio = np.sqrt(0.2 * excess / misfit)
+    return float(np.clip(ratio, 0.25, 4.0)) if not 0.4 < ratio < 2.5 else 1.0
+
+
+class _Anderson:
+    """Type-II Anderson mixing of a fixed-point iteration ``V <- V + f(V)``, restarted when the residual grows.
+
+    Mixing can go round in circles, plain steps cannot: a stall is answered by ever longer rests from mixing.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.pause, self.rest = memory, 0
+        self.least, self.stalled = np.inf, 0
+        self.forget()
+
+    def forget(self) -> None:
+        self.points: list[np.ndarray] = []
+        self.steps: list[np.ndarray] = []
+        self.size = np.inf
+
+    def next(self, V: np.ndarray, f: np.ndarray) -> np.ndarray:
+        if self.rest > 0:
+            self.rest -= 1
+            return V + f
+        size = float(np.linalg.norm(f))
+        if size > 2 * self.size:
+            self.forget()
+        self.size = size
+        if size < 0.9 * self.least:
+            self.least, self.stalled = size, 0
+        else:
+            self.stalled += 1
+        if self.stalled > 5 * self.memory:
+            self.pause = self.rest = 2 * self.pause
+            self.least, self.stalled = np.inf, 0
+            self.forget()
+            return V + f
+        self.points = [*self.points, V][-self.memory - 1 :]
+        self.steps = [*self.steps, f][-self.memory - 1 :]
+        if len(self.steps) < 3:
+            return V + f
+        changes = np.diff([step.ravel() for step in self.steps], axis=0)
+        moves = np.diff([point.ravel() for point in self.points], axis=0)
+        gram = changes @ changes.T
+        if not gram.any():  # a fixed point to the last digit
+            return V + f
+        gram[np.diag_indices_from(gram)] += 1e-10 * np.trace(gram)
+        weights = np.linalg.solve(gram, changes @ f.ravel())
+        step = f - (weights @ (moves + changes)).reshape(V.shape)
+        if np.linalg.norm(step) > np.linalg.norm(V):  # far beyond where the steps that are mixed say anything
+            self.forget()
+            return V + f
+        return V + step

@@ -1,0 +1,125 @@
+"""What every iterative solver does besides solving: history, callback, progress, and the best point so far."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status as Spinner
+
+from balancedfact.solvers.nuclear._frame import FEASIBLE
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
+
+
+class Watch:
+    """Judges every point of a solve, keeps the best pair and the best dual vector, and tells when the gap is closed.
+
+    `units` converts the objective of the normalised problem to that of the user. The watch aims at half the tolerance, so that
+    rounding on the way back to the user's units cannot lift the gap above it.
+    """
+
+    def __init__(
+        self,
+        problem: NuclearProblem,
+        units: float,
+        tol: float,
+        rng: np.random.Generator,
+        callback: Callable[[dict[str, float]], None] | None,
+        progress: bool | None,
+    ) -> None:
+        self.problem, self.units, self.tol, self.rng, self.callback = problem, units, 0.5 * tol, rng, callback
+        self.started = time.perf_counter()
+        self.records: list[dict[str, float]] = []
+        self.method = ""
+        self.point: Point | None = None
+        self.value, self.residual = np.inf, np.inf
+        self.lower, self.y, self.proof = -np.inf, np.zeros(problem.map.m), "no bound was computed"
+        shown = sys.stderr.isatty() if progress is None else progress
+        self.spinner: Spinner | None = None
+        if shown:
+            self.spinner = Spinner("solving", console=Console(stderr=True))
+
+    def __enter__(self) -> Watch:
+        if self.spinner is not None:
+            self.spinner.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.spinner is not None:
+            self.spinner.stop()
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the best point fits the data as it must."""
+        return self.problem.q > 0 or self.residual <= FEASIBLE
+
+    @property
+    def gap(self) -> float:
+        """Relative gap between the best pair and the best dual vector; infinite until a pair fits."""
+        return abs(self.value - self.lower) / self.value if self.feasible and self.value > 0 else np.inf
+
+    @property
+    def closed(self) -> bool:
+        """Whether optimality is proved to the tolerance."""
+        return self.gap <= self.tol
+
+    def follow(self, points: Iterable[Point]) -> bool:
+        """Judge the points of an algorithm until the gap is closed; whether it was."""
+        for point in points:
+            self.judge(point)
+            if self.closed:
+                return True
+        return False
+
+    def judge(self, point: Point) -> Verdict:
+        """Judge one point, keep what is good of it, record it."""
+        verdict = self.problem.judge(point, self.rng, accuracy=0.8 * self.tol)
+        if self._better(verdict):
+            self.point, self.value, self.residual = point, verdict.value, verdict.residual
+        if verdict.lower > self.lower:
+            self.lower, self.y, self.proof = verdict.lower, verdict.y, verdict.proof
+        record = {
+            "iteration": float(len(self.records)),
+            "seconds": time.perf_counter() - self.started,
+            "value": self.units * verdict.value,
+            "lower_bound": self.units * self.lower,
+            "gap": abs(verdict.value - self.lower) / verdict.value if verdict.value > 0 else np.nan,
+            "feasibility": verdict.residual,
+            "rank": float(point.s.size),
+        }
+        self.records.append(record)
+        if self.spinner is not None:
+            self.spinner.update(
+                f"iteration {len(self.records)}  gap {record['gap']:.1e}  residual {verdict.residual:.1e}  rank {point.s.size}"
+            )
+        if self.callback is not None:
+            self.callback(dict(record))
+        return verdict
+
+    def prefer(self, point: Point) -> None:
+        """Take a point of lower rank or better fit in place of the best one, if that does not open the gap."""
+        allowed = max(self.tol, 2 * self.gap)
+        old = self.point, self.value, self.residual
+        verdict = self.judge(point)
+        self.point, self.value, self.residual = point, verdict.value, verdict.residual
+        if not self.gap <= allowed:
+            self.point, self.value, self.residual = old
+
+    def forget_pair(self) -> None:
+        """Drop the best pair and keep the best dual vector."""
+        self.point, self.value, self.residual = None, np.inf, np.inf
+
+    def _better(self, verdict: Verdict) -> bool:
+        if self.problem.q > 0:
+            return verdict.value < self.value
+        if verdict.residual <= FEASIBLE:
+            return not self.feasible or verdict.value < self.value
+        return verdict.residual < self.residual
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """The records as one array per column."""
+        return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}

@@ -1,0 +1,1 @@
+"""Searches on manifolds with pymanopt's optimizers: escapes from saddles, augmented Lagrangian."""

@@ -1,0 +1,333 @@
+"""The balanced pair whose product is nearest to a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse.linalg import svds
+
+from balancedfact._global_seed import global_seed
+from balancedfact._linalg import frobenius, magnitude
+from balancedfact._validate import as_array, as_count, as_pair, as_rng
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.nuclear._spectral_norm import norm_bound
+from balancedfact.solvers.riemannian._search import Search, spinner
+
+# Relative gap to the bound at which the result counts as proved.
+_CLOSED = 1e-9
+# Relative gradients at which the search stops: first, and where the gap is still open.
+_TOLERANCES = 1e-9, 1e-15
+_LIMIT = 2000  # points per search
+# A residual below this, relative to the matrix, is rounding error of the product of the factors.
+_ROUNDING = 1e-12
+# A singular value below this fraction of the largest, and of a tenth of the one before, may be zero at the minimum.
+_SMALL = 1e-2
+# Size of the product of a random starting pair, relative to the matrix.
+_START = 0.3
+# Numbers of entries above which a few singular vectors are found by an iterative method, and of entries of a block of rows.
+_LARGE, _BLOCK = 500_000, 2_000_000
+
+
+def balanced_approximation(
+    M: ArrayLike,
+    rank: int,
+    *,
+    method: str = "svd",
+    rng: int | np.random.Generator | None = None,
+    initial: tuple[ArrayLike, ArrayLike] | None = None,
+    callback: Callable[[dict[str, float]], None] | None = None,
+    progress: bool | None = None,
+) -> Solution:
+    r"""Find the balanced pair whose product is nearest to a matrix, and prove it.
+
+    .. math:: \min_{L^\top L = R^\top R} \|LR^\top - M\|_F^2 = \sum_{i>k}\sigma_i(M)^2,
+
+    with `k` columns: balance costs nothing, and the value is that of the truncated singular value decomposition.
+
+    Parameters
+    ----------
+    M : array_like, shape (d1, d2)
+        The matrix.
+    rank : int
+        Number `k` of columns of `L` and `R`, which may exceed the rank and the sizes of `M`.
+    method : {"svd", "riemannian"}
+        The first takes singular vectors. The second, which is here to be compared and to be built upon, minimises over the
+        manifold of balanced pairs by trust regions from a random point, and leaves saddles along their negative curvature.
+    rng : int or numpy.random.Generator, optional
+        The random point, and the start of iterative linear algebra.
+    initial : tuple of array_like, optional
+        A pair ``(L, R)`` for "riemannian" to start from, replaced by the balanced pair nearest to it.
+    callback : callable, optional
+        Called with the newest record of `Solution.history`, for "riemannian".
+    progress : bool, optional
+        Show value and gradient. By default on a terminal only.
+
+    Returns
+    -------
+    Solution
+        With ``layers = [R.T, L]`` and `value` the squared error. ``Status.OPTIMAL`` if the gap is at most 1e-9, else
+        ``Status.GAP_OPEN``: a saddle cannot pass, whatever its gradient. ``KeyboardInterrupt`` ends the search with the best
+        point so far and ``Status.INTERRUPTED``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed.
+
+    Notes
+    -----
+    **Certificate.** By Eckart and Young (1936) no matrix of rank `k` is nearer than :math:`\|M\|^2` less the sum `s` of the
+    `k` largest eigenvalues of :math:`M^\top M`. For an orthonormal basis `Z` of the columns of `R` and
+    :math:`N = M(I - ZZ^\top)`, every :math:`\varepsilon>0` gives
+    :math:`M^\top M \preceq (A + DD^\top\!/\varepsilon)\oplus(N^\top N + \varepsilon I)` with :math:`A = Z^\top M^\top MZ` and
+    :math:`D = Z^\top M^\top N`, and therefore, with :math:`t = \|N\|_{op}^2 + \varepsilon` and the eigenvalues :math:`a_i` of
+    `A` (zeros for columns missing from `Z`),
+
+    .. math:: \|M\|^2 - s \ge \|N\|_F^2 - \|D\|_F^2/\varepsilon - \sum_{i\le k}\max(t - a_i, 0).
+
+    That is the reported `lower_bound`, for the best of a few `ε`. At the optimum `D` vanishes and it is tight, ties among
+    singular values included; it needs no singular value decomposition, only a bound on the norm of `N`. Errors below ``1e-13
+    * norm(M)`` are rounding errors of the product, and count as zero in the gap.
+
+    **Search.** A random pair is scaled to a third of the size of `M`. Where `M` has lower rank than the pair, the minimum
+    lies where the pair loses rank, at the edge of the manifold, and convergence is slow: the search then continues with fewer
+    columns, and the result is examined again at full width.
+
+    References
+    ----------
+    Eckart, Young 1936; Liu, Shen, Zhou (CS282 report), problem (3).
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> M = np.random.default_rng(0).standard_normal((8, 6))
+    >>> one, other = (bf.balanced_approximation(M, 2, method=name, rng=0) for name in ("svd", "riemannian"))
+    >>> bool(np.isclose(one.value, other.value, rtol=1e-12)), one.status.ok, other.status.ok
+    (True, True, True)
+    >>> L, R = other.pair
+    >>> bool(np.allclose(L.T @ L, R.T @ R))
+    True
+    """
+    M, k = as_array(M, "M", ndim=2), as_count(rank, "rank")
+    if method not in ("svd", "riemannian"):
+        raise ValueError(f"method is {method!r}; expected 'svd' or 'riemannian'")
+    generator = as_rng(rng)
+    start = None if initial is None else _checked_pair(initial, M.shape, k)
+    if start is not None and method == "svd":
+        raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
+    target = _Target(M, k, generator)
+    q = min(k, *M.shape)
+    if not np.any(M):
+        return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), "closed form")
+    if method == "svd":
+        L, R = _truncated(target.M, q, generator)
+        return target.solution(L, R, method)
+    if start is not None:
+        L, R = (part / np.sqrt(target.size) for part in start)
+        Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
+        start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
+    with spinner(progress) as shown:
+        search = _search(target, q, start, generator, callback, shown)
+    L, R = search.point
+    return target.solution(L, R, method, search)
+
+
+def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        L, R = initial
+    except (TypeError, ValueError):
+        raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)") from None
+    L, R = as_pair(L, R, (shape[0], shape[1]))
+    if L.shape[1] != k:
+        raise ValueError(f"initial has {L.shape[1]} columns; expected {k}, the rank")
+    return L, R
+
+
+class _Target:
+    """A matrix scaled to Frobenius norm one (or zero), the squared distance from it, and the bound on that distance."""
+
+    def __init__(self, M: np.ndarray, k: int, rng: np.random.Generator) -> None:
+        self.k, self.rng = k, rng
+        self.size = magnitude(M)
+        self.size *= float(np.linalg.norm(M / self.size)) or 1.0
+        self.M = M / self.size
+        self.square = float(np.vdot(self.M, self.M))
+        self.rows = max(1, _BLOCK // M.shape[1])
+        self._at: tuple[np.ndarray, ...] = ()
+        self._bounded: tuple[np.ndarray, float] | None = None
+
+    # The cost. What a pair determines is kept for the Hessian, which is asked for many directions.
+
+    def _parts(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, ...]:
+        if not self._at or self._at[0] is not L or self._at[1] is not R:
+            self._at = L, R, self.M @ R, L.T @ L, R.T @ R
+        return self._at
+
+    def value(self, L: np.ndarray, R: np.ndarray) -> float:
+        _, _, MR, G, H = self._parts(L, R)
+        found = self.square - 2 * float(np.vdot(MR, L)) + float(np.vdot(G, H))
+        return found if found > 1e-2 * self.square else self.distance(L, R)
+
+    def distance(self, L: np.ndarray, R: np.ndarray) -> float:
+        """The squared distance from the residual itself, in blocks of rows: no cancellation."""
+        blocks = range(0, len(L), self.rows)
+        return sum(float(np.sum((L[i : i + self.rows] @ R.T - self.M[i : i + self.rows]) ** 2)) for i in blocks)
+
+    def gradient(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _, _, MR, G, H = self._parts(L, R)
+        return 2 * (L @ H - MR), 2 * (R @ G - self.M.T @ L)
+
+    def hessian(self, L: np.ndarray, R: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _, _, _, G, H = self._parts(L, R)
+        left, right = L.T @ U, R.T @ V
+        return 2 * (U @ H + L @ (right + right.T) - self.M @ V), 2 * (V @ G + R @ (left + left.T) - self.M.T @ U)
+
+    def problem(self, q: int) -> Any:
+        """The problem on balanced pairs with `q` columns, for pymanopt."""
+        from pymanopt import Problem
+        from pymanopt.function import numpy as function
+
+        from balancedfact.manifolds import BalancedPairs
+
+        d1, d2 = self.M.shape
+        manifold = BalancedPairs(d1, d2, q)
+        cost, gradient, hessian = (function(manifold)(one) for one in (self.value, self.gradient, self.hessian))
+        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian)
+
+    # The certificate.
+
+    def lower_bound(self, R: np.ndarray) -> float:
+        """A lower bound on the squared distance of every matrix of rank `k`, from the columns of `R`."""
+        if self._bounded is None or self._bounded[0] is not R:
+            self._bounded = R, self._lower_bound(R)
+        return self._bounded[1]
+
+    def _lower_bound(self, R: np.ndarray) -> float:
+        M = self.M
+        if self.k >= min(M.shape):
+            return 0.0
+        Z, s, _ = np.linalg.svd(R, full_matrices=False)
+        Z = Z[:, s > np.finfo(float).eps * s[0]]
+        W = M @ Z
+        a = np.zeros(self.k)
+        a[: Z.shape[1]] = np.linalg.eigvalsh(W.T @ W)
+        D = M.T @ W
+        D -= Z @ (Z.T @ D)
+        off, rest = float(np.sum(D**2)), self.distance(W, Z)
+        # Only how the norm compares with the smallest of the leading singular values matters: it is bounded in that unit.
+        unit = float(np.sqrt(max(a.min(), 0.0))) or 1.0
+        none = np.zeros((M.shape[0], 0)), np.zeros((M.shape[1], 0))
+        top = (unit * norm_bound(_Deflated(M, Z, unit), *none, self.rng)[0]) ** 2
+        losses = [off / e + float(np.maximum(top + e - a, 0).sum()) for e in [*np.logspace(-24, 0, 97), a.min() - top] if e > 0]
+        return max(0.0, rest - min(losses))
+
+    def gap(self, L: np.ndarray, R: np.ndarray) -> float:
+        """The relative gap between distance and bound, with rounding errors left out."""
+        value = self.distance(L, R)
+        return max(value - self.lower_bound(R) - _ROUNDING**2, 0.0) / value if value > 0 else 0.0
+
+    def solution(self, L: np.ndarray, R: np.ndarray, method: str, search: Search | None = None) -> Solution:
+        """The pair in the user's units, `size` times the matrix here, with its certificate."""
+        gap, units = self.gap(L, R), self.size**2
+        curvature = np.nan
+        if search is not None and search.curvature is not None and not search.interrupted:
+            curvature = search.curvature.ratio
+        norm = float(np.hypot(np.linalg.norm(L), np.linalg.norm(R))) or 1.0
+        balance = float(np.linalg.norm(L.T @ L - R.T @ R)) / norm**2
+        # The largest eigenvalue of the Hessian at the truncated singular value decomposition is 4 sigma_1.
+        scale = 4 * (float(np.linalg.norm(L.T @ L, 2)) or 1.0) * norm
+        stationarity = frobenius(np.concatenate(self.gradient(L, R))) / scale
+        status = Status.OPTIMAL if gap <= _CLOSED else Status.GAP_OPEN
+        message = f"No pair of {self.k} columns is nearer by more than a relative {gap:.1e}."
+        if search is not None and search.interrupted:
+            status, message = search.verdict()
+        proof = "Eckart and Young, with the leading eigenvalues of M.T @ M bounded from above by block elimination"
+        lower = self.lower_bound(R) * units
+        certificate = Certificate(
+            balance, lower, gap, stationarity=stationarity, balance=balance, curvature=curvature, proof=proof
+        )
+        pad, root = ((0, 0), (0, self.k - L.shape[1])), np.sqrt(self.size)
+        layers = [np.pad(root * R, pad).T.copy(), np.pad(root * L, pad)]
+        history = {} if search is None else search.history
+        return Solution(layers, self.distance(L, R) * units, status, message, certificate, history, method)
+
+
+class _Deflated:
+    """``M (I - Z Z.T) / unit``, as far as `norm_bound` looks at it."""
+
+    def __init__(self, M: np.ndarray, Z: np.ndarray, unit: float, transposed: bool = False) -> None:
+        self.M, self.Z, self.unit, self.transposed = M, Z, unit, transposed
+        self.shape = M.shape[::-1] if transposed else M.shape
+
+    @property
+    def T(self) -> _Deflated:
+        return _Deflated(self.M, self.Z, self.unit, not self.transposed)
+
+    def __matmul__(self, X: np.ndarray) -> np.ndarray:
+        if self.transposed:
+            Y = self.M.T @ (X / self.unit)
+            return Y - self.Z @ (self.Z.T @ Y)
+        return self.M @ ((X - self.Z @ (self.Z.T @ X)) / self.unit)
+
+
+def _truncated(M: np.ndarray, q: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The balanced pair of the `q` leading singular vectors."""
+    if M.size > _LARGE and q <= min(M.shape) // 20:
+        U, s, Vt = svds(M, k=q, v0=rng.standard_normal(min(M.shape)))
+    else:
+        U, s, Vt = np.linalg.svd(M, full_matrices=False)
+        U, s, Vt = U[:, :q], s[:q], Vt[:q]
+    root = np.sqrt(s)
+    return U * root, Vt.T * root
+
+
+def _search(
+    target: _Target,
+    q: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+    rng: np.random.Generator,
+    callback: Callable[[dict[str, float]], None] | None,
+    shown: Any,
+) -> Search:
+    """Search with `q` columns until the certificate closes, with a detour by fewer columns where some of them vanish."""
+    units = target.size**2
+
+    def run(width: int, tol: float, L: np.ndarray, R: np.ndarray, before: Search | None) -> Search:
+        search = Search(target.problem(width), tol, _LIMIT, callback, shown, units)
+        if before is not None:
+            search.resume(before)
+        with global_seed(rng):
+            search.run(search.manifold.nearest(L, R))
+        return search
+
+    def finished(search: Search) -> bool:
+        return search.interrupted or target.gap(*search.point) <= _CLOSED
+
+    if start is None:
+        draw = (rng.standard_normal((d, q)) for d in target.M.shape)
+        L, R = target.problem(q).manifold.nearest(*draw)
+        root = np.sqrt(_START / np.linalg.norm(L @ R.T))
+        start = root * L, root * R
+    L, R = start
+    found = run(q, _TOLERANCES[0], L, R, None)
+    if finished(found):
+        return found
+    L, R = found.point
+    _, s, Vt = np.linalg.svd(L, full_matrices=False)
+    small = np.flatnonzero((s[1:] < _SMALL * s[0]) & (s[1:] < 0.1 * s[:-1]))
+    if small.size:
+        kept = Vt[: small[0] + 1].T
+        fewer = run(kept.shape[1], _TOLERANCES[1], L @ kept, R @ kept, found)
+        L, R = fewer.point
+        # At full width the columns that were left out are an edge from which any lower value is seen.
+        pad = ((0, 0), (0, q - L.shape[1]))
+        wider = run(q, _TOLERANCES[0], np.pad(L, pad), np.pad(R, pad), fewer)
+        if wider.value <= found.value or wider.interrupted:
+            found = wider
+        if finished(found):
+            return found
+    L, R = found.point
+    return run(q, _TOLERANCES[1], L, R, found)

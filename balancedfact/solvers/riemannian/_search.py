@@ -1,0 +1,479 @@
+"""A thin layer over pymanopt's optimizers: history, callback, seed, escapes from saddles, and a solution with a certificate."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status as Spinner
+
+from balancedfact._global_seed import global_seed
+from balancedfact._validate import as_count, as_number, as_rng
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.riemannian._tangent_spectrum import Curvature, extreme_curvature
+
+if TYPE_CHECKING:  # pymanopt is imported only by those who use it
+    from pymanopt import Problem
+    from pymanopt.optimizers.optimizer import Optimizer
+
+# A curvature counts as negative below minus this, relative to the largest: rounding, and flat directions of symmetries.
+_FLAT = 1e-7
+# The same where the Hessian is a difference of gradients.
+_FLAT_DIFFERENCES = 1e-5
+# Lanczos steps for the scale of a problem, and for the certificate.
+_SCALE_STEPS, _STEPS = 6, 150
+# Trust regions that propose this many points in a row without accepting one have reached rounding error.
+_REJECTIONS = 25
+# A descent ends when this many accepted points neither lower the value nor halve the gradient.
+_IDLE = 12
+# Values closer than this, relatively, are equal to rounding.
+_NOISE = 1e-13
+# The scale of the gradient is computed anew when the point has grown this much.
+_GROWTH = 8.0
+# Below this fraction of the largest, a singular value of a pair says that the search ran into the edge of the manifold.
+_EDGE = 1e-4
+
+
+def riemannian_minimum(
+    problem: Problem,
+    *,
+    optimizer: Optimizer | None = None,
+    initial: Any = None,
+    tol: float = 1e-8,
+    max_iterations: int = 2000,
+    rng: int | np.random.Generator | None = None,
+    callback: Callable[[dict[str, float]], None] | None = None,
+    progress: bool | None = None,
+) -> Solution:
+    r"""Minimise a function on a manifold with pymanopt, to a point that is stationary to second order.
+
+    The optimizer's own stopping message is not trusted. Where it stops, the gradient is compared with the scale of the
+    problem and the smallest eigenvalue of the Riemannian Hessian is computed; if it is negative the point is a saddle, which
+    is left along the negative curvature, and the optimizer runs again.
+
+    Parameters
+    ----------
+    problem : pymanopt.Problem
+        Manifold and cost. Without a Hessian, differences of gradients take its place.
+    optimizer : pymanopt optimizer, optional
+        One that starts from a point, such as ``pymanopt.optimizers.ConjugateGradient(verbosity=0)``. Its own limits are
+        respected. By default trust regions whose radii suit the size of the starting point.
+    initial : optional
+        The point to start from; by default a random point of the manifold.
+    tol : float
+        Relative gradient, see Notes, at which a point is stationary.
+    max_iterations : int
+        Largest number of points at which the gradient is computed.
+    rng : int or numpy.random.Generator, optional
+        Seeds NumPy's global random state, from which pymanopt draws, for the time of the solve.
+    callback : callable, optional
+        Called with the newest record of `Solution.history` at every point whose gradient is computed.
+    progress : bool, optional
+        Show value and gradient. By default on a terminal only.
+
+    Returns
+    -------
+    Solution
+        With ``Status.STATIONARY``, or ``Status.GAP_OPEN`` where the gradient or a negative curvature says that the point is not
+        a minimum. ``layers`` are ``[R.T, L]`` for pairs, and else the arrays that make up the point. `Solution.history` has the
+        columns ``iteration``, ``seconds``, ``value``, ``stationarity``, ``hessian_products`` and ``escapes``. The certificate
+        has `stationarity`, `curvature` and, on manifolds that have a method ``residual``, that as `feasibility`; no lower
+        bound. ``KeyboardInterrupt`` ends the solve with the best point so far and ``Status.INTERRUPTED``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed.
+
+    Notes
+    -----
+    **Stationarity** is :math:`\|\operatorname{grad}f\| / (\lambda\,\|x\|)`, with :math:`\lambda` the largest eigenvalue of the
+    Hessian in magnitude and :math:`\|x\|` the norm of all numbers in the point (1 for zero), in units of the metric: about
+    the length of a Newton step in the steepest direction, relative to the point. It does not change when the cost or the unit
+    of the point does. While the optimizer runs, the scale is that of the last point examined.
+
+    **Curvature** is the smallest Ritz value of at most 150 Lanczos steps, over the largest in magnitude. It is an
+    upper bound on the smallest eigenvalue, and not a proof that there is no lower one; from a random start, 150 steps see
+    negative curvature down to about 1/1000 of the largest, and often far less.
+
+    pymanopt measures the gradient, the radius of the trust region and the rounding of the cost in absolute units; the cost it
+    is given here is divided by :math:`\lambda\,\|x\|`. Extreme scales are best removed from the problem itself.
+
+    References
+    ----------
+    Absil, Baker, Gallivan 2007, Trust-region methods on Riemannian manifolds; Townsend, Koep, Weichwald 2016, Pymanopt.
+
+    Examples
+    --------
+    The middle of three singular vectors is a saddle of the distance from a matrix. A gradient sees nothing there.
+
+    >>> import autograd.numpy as anp, numpy as np, pymanopt
+    >>> import balancedfact as bf
+    >>> M = np.diag([3.0, 2.0, 1.0])
+    >>> manifold = bf.manifolds.BalancedPairs(3, 3, 1)
+    >>> @pymanopt.function.autograd(manifold)
+    ... def cost(L, R):
+    ...     return anp.sum((L @ R.T - M) ** 2)
+    >>> saddle = np.sqrt(2.0) * np.eye(3)[:, 1:2]
+    >>> solution = bf.riemannian_minimum(pymanopt.Problem(manifold, cost), initial=[saddle, saddle], rng=0)
+    >>> solution.status.ok, round(solution.value, 9), int(solution.history["escapes"][-1])
+    (True, 5.0, 1)
+    """
+    tol = as_number(tol, "tol", above=0.0)
+    limit = as_count(max_iterations, "max_iterations")
+    generator = as_rng(rng)
+    for name, attribute in (("manifold", "retraction"), ("cost", "__call__")):
+        if not hasattr(getattr(problem, name, None), attribute):
+            raise ValueError(f"problem is {type(problem).__name__}; expected a pymanopt.Problem")
+    if optimizer is not None and not hasattr(optimizer, "run"):
+        raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
+    with global_seed(generator), spinner(progress) as shown:
+        start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
+        search = Search(problem, tol, limit, callback, shown)
+        search.run(start, optimizer)
+    return search.solution()
+
+
+@contextmanager
+def spinner(progress: bool | None) -> Iterator[Spinner | None]:
+    """A line on the terminal that tells how a search gets on, if it is wanted."""
+    if not (sys.stderr.isatty() if progress is None else progress):
+        yield None
+        return
+    with Console(stderr=True).status("solving") as shown:
+        yield shown
+
+
+def _checked_start(manifold: Any, initial: Any) -> Any:
+    """The starting point as the manifold lays it out, if shapes and numbers are right."""
+    like = manifold.random_point()
+    expected = parts_of(like)
+    several = isinstance(like, (list, tuple))
+    try:
+        found = [np.array(part, dtype=float) for part in (initial if several else [initial])]
+    except (TypeError, ValueError):
+        raise ValueError("initial is not made of arrays of numbers; expected a point of the manifold") from None
+    shapes, others = [part.shape for part in expected], [part.shape for part in found]
+    if others != shapes or not all(np.isfinite(part).all() for part in found):
+        raise ValueError(f"initial has parts of shapes {others}; expected finite parts of shapes {shapes}")
+    return type(like)(found) if several else found[0]
+
+
+def parts_of(point: Any) -> list[np.ndarray]:
+    """The arrays that make up a point."""
+    return list(point) if isinstance(point, (list, tuple)) else [point]
+
+
+def _norm(point: Any) -> float:
+    return float(np.sqrt(sum(np.vdot(part, part) for part in parts_of(point))))
+
+
+_GRADIENT, _RESCALE = "the gradient is small", "the scale has changed"
+
+
+class _Reached(Exception):
+    """There is a reason to leave the optimizer."""
+
+
+class Search:
+    """One search. To the optimizer it is the problem: cost and derivatives pass through it and are recorded."""
+
+    def __init__(
+        self,
+        problem: Any,
+        tol: float,
+        limit: int,
+        callback: Callable[[dict[str, float]], None] | None,
+        spinner: Spinner | None = None,
+        units: float = 1.0,
+    ) -> None:
+        self.problem, self.manifold, self.preconditioner = problem, problem.manifold, problem.preconditioner
+        self.tol, self.limit, self.callback, self.spinner, self.units = tol, limit, callback, spinner, units
+        self._hessian, self.flat = problem.riemannian_hessian, _FLAT
+        self.records: list[dict[str, float]] = []
+        self.started = time.perf_counter()
+        self.products = self.escapes = self.idle = self.rejected = 0
+        self.patience = 0  # rejected points in a row that end a descent; 0: any number is allowed
+        self.scale = 1.0
+        self.size = self.extent = 0.0
+        self.stretch = 0.0
+        self.second_order = True  # whether saddles are looked for
+        self.crossed = False
+        self.point: Any = None
+        self.value = self.gradient_norm = np.inf
+        self.best: tuple[Any, float, float] = (None, np.inf, np.inf)  # the lowest point, and the flattest at that level
+        self.descending = False
+        self.examined = np.inf  # the norm of the point that set the scale
+        self.seen: tuple[Any, float] = (None, np.inf)  # the newest point whose cost was computed
+        self.curvature: Curvature | None = None
+        self.reason = ""
+        self.interrupted = False
+
+    def resume(self, before: Search) -> None:
+        """Count on from an earlier search of the same solve."""
+        self.records, self.started = before.records, before.started
+        self.products, self.escapes, self.limit = before.products, before.escapes, self.limit + len(before.records)
+
+    # The problem, as the optimizer sees it.
+
+    def cost(self, point: Any) -> float:
+        self.rejected += 1
+        if self.patience and self.rejected > self.patience:
+            raise _Reached("no step lowers the value any more")
+        self.seen = point, float(self.problem.cost(point))
+        return self.seen[1] / self.scale
+
+    def riemannian_gradient(self, point: Any) -> Any:
+        self.rejected = 0
+        gradient = self.problem.riemannian_gradient(point)
+        norm = float(self.manifold.norm(point, gradient))
+        value = self.seen[1] if self.seen[0] is point else float(self.problem.cost(point))
+        self.point, self.value, self.gradient_norm = point, value, norm
+        noise = _NOISE * abs(self.best[1])
+        lower, level = value < self.best[1] - noise, value <= self.best[1] + noise
+        self.idle = 0 if lower or (level and norm < 0.5 * self.best[2]) else self.idle + 1
+        if lower or (level and norm < self.best[2]):
+            self.best = point, value, norm
+        self._record()
+        if not np.isfinite(norm) or not np.isfinite(value):
+            raise _Reached("the cost or its gradient is not finite")
+        if norm <= 0.5 * self.tol * self.scale:  # half, because the scale will be looked at again
+            raise _Reached(_GRADIENT)
+        if len(self.records) >= self.limit:
+            raise _Reached("the limit of iterations was reached")
+        if self.idle >= _IDLE:
+            raise _Reached("neither value nor gradient fall any more")
+        size = _norm(point)
+        self.extent = max(self.extent, size)
+        if self.descending and size > _GROWTH * self.examined:
+            raise _Reached(_RESCALE)
+        return gradient / self.scale
+
+    def riemannian_hessian(self, point: Any, vector: Any) -> Any:
+        return self._product(point, vector) / self.scale
+
+    # The search.
+
+    def run(self, point: Any, optimizer: Any = None) -> None:
+        """Descend, examine, escape, until a point is a minimum to second order or nothing helps."""
+        try:
+            self._run(point, optimizer)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            if self.point is None:
+                self.point, self.value = point, float(self.problem.cost(point))
+            elif self.best[1] < self.value:
+                self.point, self.value, self.gradient_norm = self.best
+
+    def _run(self, point: Any, optimizer: Any) -> None:
+        self._look(point)
+        if not np.isfinite(self.gradient_norm) or not np.isfinite(self.value):
+            return
+        self._examine(_SCALE_STEPS)
+        while True:
+            if not self._small():
+                before = self.gradient_norm / self.scale
+                self._descend(optimizer)
+                self._examine(_SCALE_STEPS)
+                # A gradient that is small on the old scale may not be on the new one; then the descent goes on.
+                fell = self.gradient_norm < before * self.scale
+                if not self._small() and (self.reason == _RESCALE or (self.reason == _GRADIENT and fell)):
+                    continue
+            if not self.second_order:
+                return
+            self._examine(_STEPS)
+            if len(self.records) >= self.limit:
+                return
+            if not self._escape(self.point, self.curvature) and not self._cross():
+                return
+
+    def _small(self) -> bool:
+        return self.gradient_norm <= self.tol * self.scale
+
+    def _look(self, point: Any) -> None:
+        """Compute value and gradient at a point that no optimizer has proposed."""
+        self.seen = None, np.inf
+        try:
+            self.riemannian_gradient(point)
+        except _Reached as reason:
+            self.reason = str(reason)
+
+    def _examine(self, steps: int) -> None:
+        """The curvature at the current point, and from it the scale of the gradient."""
+        # A search that runs into zero keeps a scale.
+        if not self.stretch:
+            # How far a unit of the metric moves the numbers of the point, in some direction.
+            direction = self.manifold.random_tangent_vector(self.point)
+            self.stretch = _norm(self.manifold.embedding(self.point, direction)) or 1.0
+        self.examined = _norm(self.point)
+        self.size = max(self.examined, _EDGE * self.extent) / self.stretch or 1.0
+        self.curvature = self._curvature(self.point, steps)
+        self.scale = (self.curvature.largest * self.size) or self.gradient_norm or 1.0
+
+    def _curvature(self, point: Any, steps: int) -> Curvature:
+        return extreme_curvature(self.manifold, point, self._product, steps=steps, flat=self.flat)
+
+    def _descend(self, optimizer: Any) -> None:
+        from pymanopt.optimizers import TrustRegions
+
+        self.idle = self.rejected = 0
+        self.best = self.point, self.value, self.gradient_norm
+        radii: dict[str, float] = {}
+        if optimizer is None:
+            # Only the limits of this class end the run: pymanopt's are in absolute units.
+            # Inner iterations to the square of the gradient, the default, end in rounding errors, which curve along symmetries.
+            optimizer = TrustRegions(
+                theta=0.5, verbosity=0, max_time=np.inf, max_iterations=sys.maxsize, min_gradient_norm=0.0, min_step_size=0.0
+            )
+            radii = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent / self.stretch or 1.0}
+        trust = isinstance(optimizer, TrustRegions)
+        # Without `mininner` a residual that the first inner iteration makes zero is divided by.
+        arguments = {"mininner": 0, **radii} if trust else {}
+        self.patience = _REJECTIONS if trust else 0
+        self.descending = True
+        try:
+            result = optimizer.run(self, initial_point=self.point, **arguments)
+        except _Reached as reason:
+            self.reason = str(reason)
+        else:
+            self._look(result.point)
+            self.reason = f"{optimizer}: {result.stopping_criterion}"
+        finally:
+            self.patience, self.descending = 0, False
+        if self.reason not in (_GRADIENT, _RESCALE):
+            self.point, self.value, self.gradient_norm = self.best
+
+    def _escape(self, start: Any, curvature: Curvature | None) -> bool:
+        """Move from `start` along its negative curvature to a point below the current one; whether one was found."""
+        if curvature is None or curvature.direction is None:
+            return False
+
+        def trial(length: float) -> tuple[float, Any]:
+            points = [self.manifold.retraction(start, sign * length * curvature.direction) for sign in (1.0, -1.0)]
+            values = [float(self.problem.cost(point)) for point in points]
+            return min(values), points[int(np.argmin(values))]
+
+        length = 0.1 * self.size
+        best = trial(length)
+        while not best[0] < self.value:
+            length /= 4
+            if length < 1e-9 * self.size:
+                self.reason = "no step along the negative curvature lowers the value"
+                return False
+            best = trial(length)
+        while (longer := trial(2 * length))[0] < best[0]:
+            best, length = longer, 2 * length
+        self.escapes += 1
+        self._look(best[1])
+        return True
+
+    def _cross(self) -> bool:
+        """Look past the edge of the balanced pairs, where a pair loses rank; whether a lower point was found there.
+
+        Sheets of the manifold meet at such an edge, square pairs of different sign of the determinant for example. A search
+        that runs into it sees a minimum of its own sheet, and only the edge itself sees what lies on the others.
+        """
+        if self.crossed or not _are_pairs(self.manifold):
+            return False
+        self.crossed = True
+        L, R = self.point
+        _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
+        kept = Vt[s > _EDGE * self.extent]
+        if len(kept) == L.shape[1]:
+            return False
+        edge = type(self.point)([L @ kept.T @ kept, R @ kept.T @ kept])
+        return self._escape(edge, self._curvature(edge, _STEPS))
+
+    def _product(self, point: Any, vector: Any) -> Any:
+        self.products += 1
+        try:
+            return self._hessian(point, vector)
+        except NotImplementedError:  # of the cost or of the manifold; neither says so before it is called
+            self._hessian, self.flat = _gradient_differences(self.problem), _FLAT_DIFFERENCES
+            return self._hessian(point, vector)
+
+    def _record(self) -> None:
+        record = {
+            "iteration": float(len(self.records)),
+            "seconds": time.perf_counter() - self.started,
+            "value": self.units * self.value,
+            "stationarity": self.gradient_norm / self.scale,
+            "hessian_products": float(self.products),
+            "escapes": float(self.escapes),
+        }
+        self.records.append(record)
+        if self.spinner is not None:
+            shown = f"value {record['value']:.6g}  gradient {record['stationarity']:.1e}  escapes {self.escapes}"
+            self.spinner.update(f"iteration {len(self.records)}  {shown}")
+        if self.callback is not None:
+            self.callback(dict(record))
+
+    # What was found.
+
+    @property
+    def stationarity(self) -> float:
+        return self.gradient_norm / self.scale if self.gradient_norm > 0 else 0.0
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """The records as one array per column."""
+        return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}
+
+    def verdict(self) -> tuple[Status, str]:
+        """The status and its sentence."""
+        if self.interrupted:
+            return Status.INTERRUPTED, "Interrupted; this is the best point so far."
+        if self.curvature is None:
+            return Status.GAP_OPEN, f"Nothing to start from: {self.reason}."
+        found = f"relative gradient {self.stationarity:.1e}, smallest relative curvature {self.curvature.ratio:.1e}"
+        if self.curvature.ratio < -self.flat:
+            return Status.GAP_OPEN, f"Stopped at a saddle ({found}): {self.reason}."
+        if self._small():
+            return Status.STATIONARY, f"A local minimum to second order: {found}."
+        return Status.GAP_OPEN, f"Not stationary ({found}): {self.reason}."
+
+    def certificate(self) -> Certificate:
+        residual = getattr(self.manifold, "residual", None)
+        feasibility = float(residual(self.point)) if residual else 0.0
+        curvature = np.nan if self.curvature is None or self.interrupted else self.curvature.ratio
+        return Certificate(
+            feasibility,
+            stationarity=self.stationarity,
+            balance=feasibility if _are_pairs(self.manifold) else np.nan,
+            curvature=curvature,
+            proof="no bound: gradient and smallest eigenvalue that Lanczos found of the Riemannian Hessian are evidence",
+        )
+
+    def solution(self) -> Solution:
+        status, message = self.verdict()
+        parts = parts_of(self.point)
+        layers = [parts[1].T.copy(), parts[0]] if _are_pairs(self.manifold) else parts
+        return Solution(layers, self.value, status, message, self.certificate(), self.history, "riemannian")
+
+
+def _are_pairs(manifold: Any) -> bool:
+    from balancedfact.manifolds import BalancedPairs
+
+    return isinstance(manifold, BalancedPairs)
+
+
+def _gradient_differences(problem: Any) -> Callable[[Any, Any], Any]:
+    """Central differences of the Riemannian gradient, in place of a Hessian."""
+    manifold = problem.manifold
+
+    def product(point: Any, vector: Any) -> Any:
+        if not float(manifold.norm(point, vector)) > 0:
+            return vector
+        step = 6e-6 * (_norm(point) or 1.0) / _norm(manifold.embedding(point, vector))
+        ends = []
+        for sign in (1.0, -1.0):
+            there = manifold.retraction(point, sign * step * vector)
+            ends.append(manifold.transport(there, point, problem.riemannian_gradient(there)))
+        return (ends[0] - ends[1]) / (2 * step)
+
+    return product

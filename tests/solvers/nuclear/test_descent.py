@@ -1,0 +1,260 @@
+from itertools import pairwise
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
+from balancedfact.solvers.nuclear import _descent
+from balancedfact.solvers.nuclear._descent import _preconditioner, _steihaug, descend
+from balancedfact.solvers.nuclear._problem import balanced
+from tests.maps import Minimal
+from tests.oracles import unpacked
+from tests.solvers.conic import explicit
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+MAPS = {
+    "dense": gaussian(18, (5, 4), rng=0),
+    "rank-one": bilinear(18, (5, 4), rng=1),
+    "entries": bernoulli_mask((5, 4), 0.9, rng=2),
+    "minimal": Minimal(gaussian(18, (5, 4), rng=3).matrices),
+}
+
+
+def flat_vector(pair):
+    return np.concatenate([pair[0].ravel(), pair[1].ravel()])
+
+
+def objective(A, b, q, shapes):
+    """The objective of the descent as a function of all entries of the factors, from its definition."""
+    rows = np.reshape(explicit(A), (A.m, -1))
+
+    def value(theta):
+        L, R = unpacked(theta, shapes)
+        error = anp.dot(rows, anp.ravel(anp.dot(L, R.T))) - b
+        return 0.5 * anp.sum(error**2) + 0.5 * q * anp.sum(theta**2)
+
+    def measured(theta):
+        L, R = unpacked(theta, shapes)
+        return anp.dot(rows, anp.ravel(anp.dot(L, R.T)))
+
+    return value, measured
+
+
+def density(A):
+    return float(np.sum(A.row_norms**2)) / (A.matrix_shape[0] * A.matrix_shape[1])
+
+
+def skew(k):
+    for i in range(k):
+        for j in range(i):
+            K = np.zeros((k, k))
+            K[i, j], K[j, i] = 1, -1
+            yield K
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("q", [0.0, 0.7])
+@pytest.mark.parametrize("name", MAPS)
+def test_the_model_has_the_gradient_and_the_hessian_of_the_objective(name, q, rng, monkeypatch):
+    A = MAPS[name]
+    b = rng.standard_normal(A.m)
+    start = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
+    model = {}
+
+    def capture(hessian, precondition, slope, radius, norm, budget):
+        model.update(hessian=hessian, precondition=precondition, slope=slope, norm=norm)
+        raise Stop
+
+    monkeypatch.setattr(_descent, "_steihaug", capture)
+    with pytest.raises(Stop):
+        descend(A, b, q, *start, density=density(A), watch=lambda *at: model.update(at=at[:2]))
+    L, R = model["at"]
+    np.testing.assert_allclose(L @ R.T, start[0] @ start[1].T, atol=1e-13)
+    np.testing.assert_allclose(L.T @ L, R.T @ R, atol=1e-12)
+    value, measured = objective(A, b, q, [(5, 3), (4, 3)])
+    theta = flat_vector((L, R))
+    gradient = autograd.grad(value)(theta)
+    np.testing.assert_allclose(flat_vector(model["slope"]), gradient, atol=1e-12 * np.abs(gradient).max())
+    np.testing.assert_allclose(model["norm"], np.linalg.norm(gradient))
+    if q > 0:
+        expected = autograd.hessian(value)(theta)
+    else:  # to be interpolated: the part of the residual is left out
+        jacobian = autograd.jacobian(measured)(theta)
+        expected = jacobian.T @ jacobian
+    columns = [flat_vector(model["hessian"](*unpacked(unit, [(5, 3), (4, 3)]))) for unit in np.eye(theta.size)]
+    np.testing.assert_allclose(np.transpose(columns), expected, atol=1e-11 * np.abs(expected).max())
+    columns = [flat_vector(model["precondition"](unpacked(unit, [(5, 3), (4, 3)]))) for unit in np.eye(theta.size)]
+    np.testing.assert_allclose(columns, np.transpose(columns), atol=1e-12 * np.abs(columns).max())
+    assert np.linalg.eigvalsh(columns)[0] > 0
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (3, 4)])
+@pytest.mark.parametrize("q", [0.7, 0.02])
+def test_the_preconditioner_inverts_the_hessian_of_an_isometry(q, shape, rng):
+    # At a minimiser of |X - M|^2 / 2 + q (|L|^2 + |R|^2) / 2 for a matrix M that is low-rank beyond the penalty.
+    truth, R, s = balanced(rng.standard_normal((shape[0], 3)), rng.standard_normal((shape[1], 3)))
+    M = truth @ np.diag((s + q) / s) @ R.T
+    A = Entries(*np.divmod(np.arange(M.size), shape[1]), shape)
+    curved = A.pair_hessian(truth, R, A(M - truth @ R.T))
+    inverse = _preconditioner(truth, R, s, 1.0, q)
+    for _ in range(3):
+        step = rng.standard_normal(truth.shape), rng.standard_normal(R.shape)
+        G, H = curved(*step)
+        once = inverse((G + q * step[0], H + q * step[1]))
+        G, H = curved(*once)
+        again = inverse((G + q * once[0], H + q * once[1]))
+        # A projection along the rotations (L X, R X), X skew, which the objective does not see.
+        np.testing.assert_allclose(flat_vector(again), flat_vector(once), atol=1e-5 * np.abs(flat_vector(step)).max())
+        gone = flat_vector(step) - flat_vector(once)
+        rotations = [flat_vector((truth @ K, R @ K)) for K in skew(3)]
+        left = gone - np.transpose(rotations) @ np.linalg.lstsq(np.transpose(rotations), gone, rcond=None)[0]
+        np.testing.assert_allclose(left, 0, atol=1e-5 * np.abs(flat_vector(step)).max())
+
+
+def trial_problem(rng, eigenvalues):
+    """A quadratic model in 6 + 4 unknowns with a preconditioner, as pairs and as matrices."""
+    Q = np.linalg.qr(rng.standard_normal((10, 10)))[0]
+    H = (Q * eigenvalues) @ Q.T
+    root = rng.standard_normal((10, 10))
+    P = root @ root.T + np.eye(10)
+    slope = rng.standard_normal(10)
+
+    def pair(x):
+        return unpacked(x, [(3, 2), (2, 2)])
+
+    return H, P, slope, pair, lambda *d: pair(H @ flat_vector(d)), lambda g: pair(P @ flat_vector(g))
+
+
+@pytest.mark.parametrize("radius", [np.inf, 1e6, 2.0, 1e-3])
+@pytest.mark.parametrize("lowest", [0.5, -0.5, -50.0])
+def test_a_step_of_the_trust_region(radius, lowest, rng):
+    H, P, slope, pair, hessian, precondition = trial_problem(rng, np.linspace(lowest, 5.0, 10))
+    step, decrease, products, length = _steihaug(hessian, precondition, pair(slope), radius, 1e-8, 200)
+    x = flat_vector(step)
+    np.testing.assert_allclose(decrease, -(slope @ x + x @ H @ x / 2), rtol=1e-6)
+    np.testing.assert_allclose(length, np.sqrt(x @ np.linalg.solve(P, x)), rtol=1e-6)
+    assert decrease > 0
+    assert length <= radius * (1 + 1e-9)
+    # At least as good as the best step along the preconditioned gradient.
+    along = -P @ slope
+    most = radius / np.sqrt(-slope @ along)
+    curvature = along @ H @ along
+    t = min(most, -(slope @ along) / curvature) if curvature > 0 else most
+    if np.isfinite(t):
+        assert decrease >= -(t * slope @ along + t**2 * curvature / 2) * (1 - 1e-9)
+    if lowest > 0 and radius > 1e3:
+        np.testing.assert_allclose(x, -np.linalg.solve(H, slope), rtol=1e-3, atol=1e-3)
+        assert products <= 12
+    elif np.isfinite(radius) and lowest < 0:
+        np.testing.assert_allclose(length, radius, rtol=1e-9)
+
+
+def test_a_step_keeps_to_its_budget(rng):
+    _, _, slope, pair, hessian, precondition = trial_problem(rng, np.geomspace(1e-4, 5.0, 10))
+    for budget in (1, 3):
+        assert _steihaug(hessian, precondition, pair(slope), np.inf, 1e-12, budget)[2] == budget
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_descent_ends_at_a_stationary_point_faster_than_linearly(name, rng):
+    A = MAPS[name]
+    b = A(rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)))
+    L, R = rng.standard_normal((5, 2)), rng.standard_normal((4, 2))
+    value, _ = objective(A, b, 0.5, [(5, 2), (4, 2)])
+    seen = []
+    end = descend(A, b, 0.5, L, R, density=density(A), watch=lambda L, R, r: seen.append((flat_vector((L, R)), r)))
+    norms = [np.linalg.norm(autograd.grad(value)(theta)) for theta, _ in seen]
+    assert norms[-1] <= 1e-11 * norms[0]
+    np.testing.assert_allclose(end.gradient_norm, norms[-1], atol=1e-13 * norms[0])
+    np.testing.assert_allclose(end.residual, b - A(end.L @ end.R.T), atol=1e-13)
+    np.testing.assert_array_equal(seen[-1][0], flat_vector((end.L, end.R)))
+    values = [value(theta) for theta, _ in seen]
+    assert all(after <= before * (1 + 1e-13) for before, after in pairwise(values))
+    fast = [after / before for before, after in pairwise(norms) if 1e-9 * norms[0] < before < 1e-2 * norms[0]]
+    assert min(fast) <= 1e-2
+    assert len(norms) <= 60
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_wide_enough_factors_end_at_the_global_minimum(name, rng):
+    A = MAPS[name]
+    b = A(rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)))
+    best = bf.norm_minimum(A, b, penalty=0.5, rng=0)
+    for seed in range(5):
+        start = np.random.default_rng(seed)
+        L, R = start.standard_normal((5, 4)), start.standard_normal((4, 4))
+        end = descend(A, b, 0.5, L, R, density=density(A))
+        found = objective(A, b, 0.5, [(5, 4), (4, 4)])[0](flat_vector((end.L, end.R)))
+        np.testing.assert_allclose(found, best.value, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_descent_leaves_a_saddle(name, rng):
+    # A stationary pair of one column is a saddle among pairs of four when the solution is of higher rank.
+    A = MAPS[name]
+    b = A(rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)))
+    low = descend(A, b, 0.1, rng.standard_normal((5, 1)), rng.standard_normal((4, 1)), density=density(A))
+    L = np.hstack([low.L, 1e-7 * rng.standard_normal((5, 3))])
+    R = np.hstack([low.R, 1e-7 * rng.standard_normal((4, 3))])
+    value, _ = objective(A, b, 0.1, [(5, 4), (4, 4)])
+    saddle = flat_vector((L, R))
+    assert np.linalg.norm(autograd.grad(value)(saddle)) <= 1e-5
+    assert np.linalg.eigvalsh(autograd.hessian(value)(saddle))[0] < -0.01
+    end = descend(A, b, 0.1, L, R, density=density(A))
+    found = value(flat_vector((end.L, end.R)))
+    assert found < 0.9 * value(saddle)
+    np.testing.assert_allclose(found, bf.norm_minimum(A, b, penalty=0.1, rng=0).value, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_data_of_low_rank_are_interpolated(name, rng):
+    A = MAPS[name]
+    truth = rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4))
+    b = A(truth)
+    U, s, Vt = np.linalg.svd(truth)
+    near = U[:, :2] * s[:2] + 0.05 * rng.standard_normal((5, 2)), Vt[:2].T + 0.05 * rng.standard_normal((4, 2))
+    end = descend(A, b, 0.0, *near, density=density(A))
+    assert np.linalg.norm(end.residual) <= 1e-13 * np.linalg.norm(b)
+    if name != "entries":
+        np.testing.assert_allclose(end.L @ end.R.T, truth, atol=1e-10)
+    loose = descend(A, b, 0.0, *near, density=density(A), residual_tol=1e-3 * np.linalg.norm(b))
+    assert 1e-9 * np.linalg.norm(b) < np.linalg.norm(loose.residual) <= 1e-3 * np.linalg.norm(b)
+
+
+def test_data_that_no_pair_fits_are_fitted_best(rng):
+    A = MAPS["dense"]
+    b = rng.standard_normal(A.m)
+    L, R = rng.standard_normal((5, 4)), rng.standard_normal((4, 4))
+    end = descend(A, b, 0.0, L, R, density=density(A))
+    rows = np.reshape(A.matrices, (A.m, -1))  # fewer measurements than entries: everything is fitted
+    np.testing.assert_allclose(rows @ (end.L @ end.R.T).ravel(), b, atol=1e-10)
+    more = gaussian(30, (5, 4), rng)
+    b = rng.standard_normal(30)
+    end = descend(more, b, 0.0, L, R, density=density(more))
+    rows = np.reshape(more.matrices, (30, -1))
+    least = np.linalg.norm(rows @ np.linalg.lstsq(rows, b, rcond=None)[0] - b)
+    np.testing.assert_allclose(np.linalg.norm(end.residual), least, rtol=1e-8)
+
+
+def test_tolerances_and_budget_end_the_descent(rng):
+    A = MAPS["rank-one"]
+    b = A(rng.standard_normal((5, 4)))
+    L, R = rng.standard_normal((5, 2)), rng.standard_normal((4, 2))
+    full = descend(A, b, 0.3, L, R, density=density(A))
+    loose = descend(A, b, 0.3, L, R, density=density(A), gradient_tol=1e-2)
+    assert full.gradient_norm < 1e-9 < loose.gradient_norm <= 1e-2
+    calls = []
+    short = descend(A, b, 0.3, L, R, density=density(A), max_products=5, watch=lambda *_: calls.append(None))
+    assert len(calls) <= 6
+    assert short.gradient_norm > loose.gradient_norm
+    at_once = descend(A, b, 0.3, L, R, density=density(A), gradient_tol=1e9)
+    np.testing.assert_allclose(at_once.L @ at_once.R.T, L @ R.T, atol=1e-13)
+    again = descend(A, b, 0.3, full.L, full.R, density=density(A))
+    np.testing.assert_allclose(again.L @ again.R.T, full.L @ full.R.T, atol=1e-10)

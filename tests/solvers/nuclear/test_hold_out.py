@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact.measurements import Dense, Entries, RankOne, bernoulli_mask, bilinear, gaussian
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers import select_penalty
+from balancedfact.solvers.nuclear import _hold_out
+from balancedfact.solvers.nuclear._hold_out import largest_penalty
+
+
+def noisy(noise, *, seed=0, shape=(18, 15), rank=1, p=0.6):
+    rng = np.random.default_rng(seed)
+    truth = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+    A = bernoulli_mask(shape, p, rng)
+    return A, A(truth) + noise * rng.standard_normal(A.m), truth
+
+
+MAPS = {
+    "dense": gaussian(20, (5, 6), rng=0),
+    "rank-one": bilinear(20, (5, 6), rng=0),
+    "entries": bernoulli_mask((5, 6), 0.6, rng=0),
+    "unobserved": Entries([0, 0, 2], [1, 3, 1], (4, 5), [1.0, -2.0, 0.5]),
+    "tiny": Dense(1e-80 * gaussian(9, (3, 4), rng=1).matrices),
+    "huge": RankOne(1e80 * np.ones((2, 3)), np.array([[1.0, 2.0], [3.0, 4.0]])),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_largest_penalty_is_the_norm_of_the_whitened_adjoint(name):
+    A = MAPS[name]
+    b = np.random.default_rng(2).standard_normal(A.m)
+    expected = np.linalg.norm(np.linalg.pinv(A.D1, rcond=1e-10) @ A.adjoint(b) @ np.linalg.pinv(A.D2, rcond=1e-10), 2)
+    np.testing.assert_allclose(largest_penalty(A, b, np.random.default_rng(0)), expected, rtol=1e-9)
+
+
+def test_largest_penalty_of_a_large_map():
+    A = bernoulli_mask((900, 800), 0.01, rng=0)
+    b = np.random.default_rng(1).standard_normal(A.m)
+    white = A.whitened()
+    expected = np.linalg.norm(white.map.adjoint(b), 2)
+    np.testing.assert_allclose(largest_penalty(A, b, np.random.default_rng(0)), expected, rtol=1e-9)
+    assert largest_penalty(A, 0 * b, np.random.default_rng(0)) == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 60_000), (60_000, 3)])
+def test_largest_penalty_of_a_long_map(shape):
+    A = bernoulli_mask(shape, 0.5, rng=0)
+    b = np.random.default_rng(1).standard_normal(A.m)
+    expected = np.linalg.norm(A.whitened().map.adjoint(b), 2)
+    np.testing.assert_allclose(largest_penalty(A, b, np.random.default_rng(0)), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dense", "rank-one", "entries"])
+def test_the_solution_vanishes_exactly_from_the_largest_penalty_on(name):
+    A = MAPS[name]
+    b = np.random.default_rng(2).standard_normal(A.m)
+    largest = largest_penalty(A, b, np.random.default_rng(0))
+    above = bf.flat_minimum(A, b, penalty=1.001 * largest, rng=0).matrix
+    below = bf.flat_minimum(A, b, penalty=0.95 * largest, rng=0).matrix
+    assert np.linalg.norm(above) <= 1e-6 * np.linalg.norm(b)
+    assert np.linalg.norm(below) > 1e-3 * np.linalg.norm(b)
+
+
+def test_the_same_strength_is_proportional_to_the_number_of_measurements():
+    A, b, _ = noisy(0.3)
+    twice = Entries(np.tile(A.rows, 2), np.tile(A.cols, 2), A.matrix_shape)
+    once = bf.flat_minimum(A, b, penalty=2.0, rng=0)
+    again = bf.flat_minimum(twice, np.tile(b, 2), penalty=4.0, rng=0)
+    np.testing.assert_allclose(again.matrix, once.matrix, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def walked():
+    """A problem with noise, a path on it and what its callback saw."""
+    problem, records = noisy(0.5), []
+    path = select_penalty(*problem[:2], fraction=0.25, count=8, tol=1e-6, rng=3, callback=records.append)
+    return problem, path, records
+
+
+def test_the_choice_is_nearly_as_good_as_knowing_the_truth(walked):
+    (A, b, truth), path, _ = walked
+    end = path.penalties[0] * 1e-4
+    errors = {
+        penalty: np.linalg.norm(bf.flat_minimum(A, b, penalty=penalty, tol=1e-5, rng=0).matrix - truth)
+        for penalty in [*path.penalties, end]
+    }
+    assert errors[path.penalty] <= 1.3 * min(errors.values())
+    assert errors[path.penalty] < 0.8 * errors[end]
+
+
+def test_errors_are_those_of_the_measurements_held_out(walked):
+    (A, b, _), path, _ = walked
+    order = np.random.default_rng(3).permutation(A.m)
+    held = round(0.25 * A.m)
+    test, train = np.sort(order[:held]), np.sort(order[held:])
+    np.testing.assert_allclose(path.errors[0], np.sqrt(np.mean(b[test] ** 2)))
+    for k in (1, 2):
+        share = path.penalties[k] * train.size / A.m
+        X = bf.flat_minimum(A.select(train), b[train], penalty=share, rng=0).matrix
+        np.testing.assert_allclose(path.errors[k], np.sqrt(np.mean((A.select(test)(X) - b[test]) ** 2)), rtol=1e-3)
+
+
+def test_callback_sees_the_path(walked):
+    _, path, records = walked
+    assert [record["iteration"] for record in records] == list(range(path.errors.size))
+    np.testing.assert_array_equal([record["penalty"] for record in records], path.penalties)
+    np.testing.assert_array_equal([record["error"] for record in records], path.errors)
+
+
+def test_same_seed_same_choice(walked):
+    (A, b, _), path, _ = walked
+    again = select_penalty(A, b, fraction=0.25, count=8, tol=1e-6, rng=3)
+    np.testing.assert_array_equal(again.errors, path.errors)
+    assert again.penalty == path.penalty
+
+
+def test_path_falls_geometrically_from_the_largest_penalty():
+    A, b, _ = noisy(0.0)
+    path = select_penalty(A, b, count=5, rng=0)
+    np.testing.assert_allclose(path.penalties / path.penalties[0], [1, 1e-1, 1e-2, 1e-3, 1e-4])
+    assert path.penalty == path.penalties[path.errors.argmin()]
+    assert path.penalty <= 1e-2 * path.penalties[0]  # nothing is gained by a fit that is worse than the data are
+
+
+def test_the_path_ends_once_the_error_has_clearly_risen():
+    A, b, _ = noisy(2.0)
+    path = select_penalty(A, b, count=40, rng=0)
+    assert path.errors.size < 40
+    assert (path.errors[-2:] > 1.01 * path.errors.min()).all()
+    assert not (path.errors[-3:-1] > 1.01 * path.errors[:-1].min()).all()
+
+
+@pytest.mark.parametrize("name", ["dense", "rank-one"])
+def test_other_measurements(name):
+    A = MAPS[name]
+    path = select_penalty(A, A(np.ones(A.matrix_shape)), count=4, rng=0)
+    assert path.errors.size <= 4
+    assert path.errors.min() < path.errors[0]
+
+
+def test_interrupted_solve_ends_the_choice(monkeypatch):
+    A, b, _ = noisy(0.5)
+    stopped = Solution([np.ones((1, 24)), np.ones((30, 1))], 1.0, Status.INTERRUPTED, "", Certificate(1.0))
+    monkeypatch.setattr(_hold_out, "flat_minimum", lambda *_, **__: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        select_penalty(A, b, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"fraction": 0.0}, "fraction is 0.0"),
+        ({"fraction": 1.0}, "fraction is 1.0"),
+        ({"count": 1}, "count is 1"),
+        ({"tol": 0.0}, "tol is 0.0"),
+        ({"rng": -1}, "rng is -1"),
+    ],
+)
+def test_bad_options(options, match):
+    A, b, _ = noisy(0.5)
+    with pytest.raises(ValueError, match=match):
+        select_penalty(A, b, **options)
+
+
+def test_bad_data():
+    A, b, _ = noisy(0.5)
+    with pytest.raises(ValueError, match="b has shape"):
+        select_penalty(A, b[1:])
+    with pytest.raises(ValueError, match="b is zero"):
+        select_penalty(A, 0 * b, rng=0)
+    with pytest.raises(ValueError, match="A has 1 measurement"):
+        select_penalty(Entries([0], [0], (1, 1)), [1.0])
+
+
+def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
+    monkeypatch.setattr(_hold_out, "MODERATE", 100)
+    A = bernoulli_mask((150, 120), 0.3, rng)
+    truth = rng.standard_normal((150, 2)) @ rng.standard_normal((2, 120))
+    noise = 0.3 * rng.standard_normal(A.m)
+    path = select_penalty(A, A(truth) + noise, rng=rng)
+    edge = largest_penalty(A, noise, rng)
+    # Above it by what is left of the structure, by the root of ten ninths for the data held out, and by a twentieth.
+    assert edge < path.penalties[-1] < 1.4 * edge
+    assert path.penalty == path.penalties[-1]  # where the error is least
+    assert (np.diff(path.errors) < 0).all()
+    assert path.errors[-1] < 0.4
+
+
+def test_offsets_are_part_of_the_prediction(rng):
+    A = bernoulli_mask((40, 30), 0.4, rng)
+    X = 5 + 2 * rng.standard_normal(40)[:, None] + rng.standard_normal(30)
+    b = A(X) + 0.1 * rng.standard_normal(A.m)
+    path = select_penalty(A, b, offset_penalty=0.1, rng=0)
+    assert path.errors[0] < 0.3  # there is no matrix yet
+    assert select_penalty(A, b, rng=0).errors[0] > 3
+    with pytest.raises(ValueError, match=r"^offset_penalty is 0"):
+        select_penalty(A, b, offset_penalty=0.0)

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact.solution import Status
+from balancedfact.solvers.nuclear._frame import Frame
+from balancedfact.solvers.riemannian._augmented_lagrangian import _Lagrangian, augmented_lagrangian
+
+SHAPE = (9, 8)
+MAPS = {
+    "dense": bf.measurements.gaussian(50, SHAPE, rng=1),
+    "rank one": bf.measurements.bilinear(50, SHAPE, rng=1),
+    "entries": bf.measurements.bernoulli_mask(SHAPE, 0.75, rng=1),
+}
+
+
+def data_of(A, rank=1, seed=0):
+    rng = np.random.default_rng(seed)
+    d1, d2 = A.matrix_shape
+    return A(rng.standard_normal((d1, rank)) @ rng.standard_normal((rank, d2)))
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_certified_value_is_reached(kind, rank):
+    A = MAPS[kind]
+    b = data_of(A, rank)
+    expected = bf.flat_minimum(A, b)
+    found = bf.flat_minimum(A, b, method="riemannian", rng=0, progress=False, tol=1e-6)
+    assert expected.status is Status.OPTIMAL
+    assert found.status is Status.OPTIMAL
+    assert found.method == "riemannian"
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+    assert found.certificate.feasibility <= 1e-9
+    assert found.certificate.lower_bound <= expected.value * (1 + 1e-9)
+    L, R = found.pair
+    low = L.T @ A.D1 @ A.D1 @ L
+    np.testing.assert_allclose(low, R.T @ A.D2 @ A.D2 @ R, atol=1e-10 * np.abs(low).max())
+
+
+@pytest.mark.parametrize("kind", ["dense", "rank one"])
+def test_a_penalty(kind):
+    A = MAPS[kind]
+    b = data_of(A) + 0.1 * np.random.default_rng(3).standard_normal(A.m)
+    expected = bf.flat_minimum(A, b, penalty=2.0)
+    found = bf.flat_minimum(A, b, penalty=2.0, method="riemannian", rng=0, progress=False, tol=1e-6)
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_a_pair_that_is_too_narrow_is_widened():
+    """From one column, which cannot fit: saddles of the wider pair lead on."""
+    A = bf.measurements.gaussian(12, (5, 4), rng=2)
+    b = data_of(A, 2)
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((5, 1)), rng.standard_normal((4, 1))
+    found = bf.flat_minimum(A, b, method="riemannian", initial=start, rng=0, progress=False, tol=1e-6)
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(bf.flat_minimum(A, b).value, rel=1e-6)
+    assert found.pair[0].shape[1] > 1
+
+
+def test_a_rank_limit_is_kept():
+    A = MAPS["dense"]
+    problem = Frame(A, data_of(A, 3), 0.0, flat=True).problem
+    points = list(augmented_lagrangian(problem, np.random.default_rng(0), max_rank=2))
+    assert points
+    assert all(point.s.size <= 2 for point in points)
+
+
+def test_derivatives(rng):
+    problem = Frame(MAPS["entries"], data_of(MAPS["entries"]), 0.0, flat=True).problem
+    function = _Lagrangian(problem)
+    function.y, function.rho = rng.standard_normal(problem.map.m), 3.0
+    d1, d2 = problem.map.matrix_shape
+    pair = [rng.standard_normal((d1, 2)), rng.standard_normal((d2, 2))]
+    step = [rng.standard_normal((d1, 2)), rng.standard_normal((d2, 2))]
+    residual = problem.b - problem.map(pair[0] @ pair[1].T)
+    value = 0.5 * sum(np.sum(part**2) for part in pair) + function.y @ residual + 1.5 * residual @ residual
+    assert function.value(*pair) == pytest.approx(value, rel=1e-12)
+    h = 1e-5
+    ends = [[p + sign * h * s for p, s in zip(pair, step, strict=True)] for sign in (1, -1)]
+    slope = (function.value(*ends[0]) - function.value(*ends[1])) / (2 * h)
+    assert sum(np.vdot(g, s) for g, s in zip(function.gradient(*pair), step, strict=True)) == pytest.approx(slope, rel=1e-6)
+    up, down = (function.gradient(*end) for end in ends)
+    for found, one, other in zip(function.hessian(*pair, *step), up, down, strict=True):
+        np.testing.assert_allclose(found, (one - other) / (2 * h), rtol=1e-5, atol=1e-5)
+
+
+def test_seed_callback_and_interrupt():
+    A = MAPS["dense"]
+    b, seen = data_of(A), []
+    one, two = (bf.flat_minimum(A, b, method="riemannian", rng=4, callback=seen.append, tol=1e-3) for _ in range(2))
+    np.testing.assert_array_equal(one.layers[0], two.layers[0])
+    assert len(seen) == 2 * len(one.history["gap"])
+
+    def callback(record):
+        if record["iteration"] == 1:
+            raise KeyboardInterrupt
+
+    solution = bf.flat_minimum(A, b, method="riemannian", rng=4, callback=callback)
+    assert solution.status is Status.INTERRUPTED
+
+
+def test_methods_that_do_not_exist():
+    with pytest.raises(ValueError, match="method is 'simplex'; expected None or 'riemannian'"):
+        bf.flat_minimum(MAPS["dense"], data_of(MAPS["dense"]), method="simplex")

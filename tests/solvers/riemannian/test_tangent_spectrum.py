@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymanopt.manifolds import Euclidean
+
+from balancedfact.manifolds import BalancedPairs, RescaledBalancedPairs
+from balancedfact.solvers.riemannian._tangent_spectrum import extreme_curvature
+
+
+def curvature_of(values, seed=0, steps=150, flat=1e-7):
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
+    H = (Q * values) @ Q.T
+    np.random.seed(seed)  # noqa: NPY002, pymanopt draws the start from the global state
+    found = extreme_curvature(Euclidean(len(values)), np.zeros(len(values)), lambda x, v: H @ v, steps=steps, flat=flat)
+    return found, H
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=12), st.integers(0, 100))
+def test_ends_of_the_spectrum(values, seed):
+    values = np.array(values)
+    found, H = curvature_of(values, seed)
+    top = np.abs(values).max()
+    assert found.largest == pytest.approx(top, rel=1e-2, abs=1e-300)
+    assert found.least >= values.min() - 1e-12 * top
+    if values.min() < -1e-5 * top:  # clearly negative: to a hundredth, with a direction
+        assert found.least <= 0.9 * values.min()
+        d = found.direction
+        assert np.linalg.norm(d) == pytest.approx(1)
+        assert d @ H @ d < 0
+    elif values.min() > 1e-3 * top:
+        assert found.direction is None
+        assert found.least == pytest.approx(values.min(), rel=1e-2)
+
+
+def test_the_direction_has_a_part_in_every_negative_direction():
+    values = np.array([-3.0, -2.9, -2.8, 1.0, 4.0, 5.0])
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    H = (Q * values) @ Q.T
+    np.random.seed(1)  # noqa: NPY002
+    d = extreme_curvature(Euclidean(6), np.zeros(6), lambda x, v: H @ v, steps=100, flat=1e-7).direction
+    parts = np.abs(Q.T @ d)
+    assert parts[:3].min() > 0.02
+    assert np.linalg.norm(parts[3:]) < 0.3
+
+
+def test_flat_directions_are_not_negative():
+    found, _ = curvature_of(np.array([-1e-9, 0.0, 1.0, 2.0]))
+    assert found.direction is None
+    found, _ = curvature_of(np.zeros(3))
+    assert (found.least, found.largest, found.ratio) == (0.0, 0.0, 0.0)
+
+
+def test_few_steps_suffice_for_a_clear_eigenvalue_among_many():
+    values = np.linspace(0, 1, 400)
+    values[100] = -0.05
+    found, _ = curvature_of(values, steps=60)
+    assert found.direction is not None
+    assert found.ratio == pytest.approx(-0.05, rel=0.05)
+
+
+def test_other_inner_products_count():
+    """The eigenvalues are those in the metric of the manifold: rescaling is an isometry and does not change them."""
+    rng = np.random.default_rng(2)
+    D1, D2 = np.diag([1.0, 2.0, 5.0, 9.0]), np.diag([3.0, 1.0, 0.5])
+    M = rng.standard_normal((4, 3))
+
+    def hessian_of(manifold, L0, R0):
+        def product(x, v):
+            (L, R), (U, V) = x, v
+            E = (L0 @ L) @ (R0 @ R).T - M
+            dE = (L0 @ U) @ (R0 @ R).T + (L0 @ L) @ (R0 @ V).T
+            gradient = [2 * L0.T @ E @ (R0 @ R), 2 * R0.T @ E.T @ (L0 @ L)]
+            hessian = [2 * L0.T @ (dE @ R0 @ R + E @ R0 @ V), 2 * R0.T @ (dE.T @ L0 @ L + E.T @ L0 @ U)]
+            return manifold.euclidean_to_riemannian_hessian(x, gradient, hessian, v)
+
+        return product
+
+    plain, scaled = BalancedPairs(4, 3, 2, rng=0), RescaledBalancedPairs(D1, D2, 2, rng=0)
+    x = plain.random_point()
+    y = type(x)([np.linalg.solve(D1, x[0]), np.linalg.solve(D2, x[1])])
+    one = extreme_curvature(plain, x, hessian_of(plain, np.eye(4), np.eye(3)), steps=100, flat=1e-7)
+    other = extreme_curvature(scaled, y, hessian_of(scaled, D1, D2), steps=100, flat=1e-7)
+    assert one.least == pytest.approx(other.least, rel=2e-2)
+    assert one.largest == pytest.approx(other.largest, rel=2e-2)
