@@ -6,8 +6,10 @@ from typing import Any
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
+    Limits,
     balanced_approximation,
     flat_minimum,
+    flat_network,
     flattest_factorization,
     induced_regularizer,
     induced_regularizer_gradient,
@@ -17,12 +19,14 @@ from balancedfact.solvers import (
 
 __all__ = [
     "Certificate",
+    "Limits",
     "Solution",
     "Status",
     "balanced_approximation",
     "closed_forms",
     "curvature",
     "flat_minimum",
+    "flat_network",
     "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",

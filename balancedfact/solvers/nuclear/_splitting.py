@@ -9,13 +9,63 @@ ratio of the two halves of the gap.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact.solvers.nuclear._problem import NuclearProblem
+from balancedfact.solvers.iteration._limits import check_time
+from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
 _MEMORY = 10
 _EVERY = 10
+
+
+@dataclass(frozen=True)
+class Splitting(Algorithm):
+    """Accelerated Douglas-Rachford splitting: one singular value decomposition an iteration, whatever the rank.
+
+    Parameters
+    ----------
+    most_entries : int
+        Largest number ``d1 * d2`` of matrix entries; at four million a decomposition takes seconds.
+    most_measurements : int
+        Largest number of measurements whose Gram matrix is factored; single entries, whose Gram matrix is diagonal, are not
+        limited.
+    max_iterations : int
+        Where to stop at last.
+
+    References
+    ----------
+    Lions and Mercier 1979; Anderson 1965 for the acceleration.
+    """
+
+    name = "splitting"
+    most_entries: int = 4_000_000
+    most_measurements: int = 6000
+    max_iterations: int = 5000
+
+    def suits(self, problem: NuclearProblem) -> str | None:
+        """Return the limit that the problem exceeds, if any."""
+        if problem.offsets is not None:
+            return NO_OFFSETS
+        A = problem.map
+        d1, d2 = A.matrix_shape
+        if d1 * d2 > self.most_entries:
+            return f"decompositions of a {d1} x {d2} matrix are beyond most_entries={self.most_entries}"
+        if not A.of_entries and A.m > self.most_measurements:
+            return f"{A.m} measurements, the order of the Gram matrix, are beyond most_measurements={self.most_measurements}"
+        return None
+
+    def points(
+        self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
+    ) -> Iterator[Point]:
+        """Yield the point that fits after every few iterations."""
+        try:
+            for Z, y in splitting(problem, initial=initial, max_iterations=self.max_iterations):
+                yield Point.from_matrix(Z, y)
+        except np.linalg.LinAlgError:  # a penalty so small that it is lost in the rounding of the Gram matrix
+            return
 
 
 def splitting(
@@ -28,6 +78,7 @@ def splitting(
     solve = A.gram_solver(q / t)
     mixer = _Anderson(_MEMORY)
     for k in range(max_iterations):
+        check_time()
         y = solve(b - A._forward(V)) / t
         Z = V + t * A._adjoint(y)
         U, s, Wt = np.linalg.svd(2 * Z - V, full_matrices=False)
