@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.theorems import _deep_isometry, _deep_samples, _draw, _recovery, ledger
+from balancedfact.theorems import _draw, ledger
+from balancedfact.theorems.deep import _isometry, _samples
+from balancedfact.theorems.recovery import _ensembles
 
 
 def times(factor):
@@ -80,17 +82,17 @@ MUTATIONS = [
     ("ddf-recovery-gaussian-sensing", solvers, "flat_minimum", moved_solution),
     ("cs282-section-4-1-bilinear-sensing", measurements, "bilinear", constant(measurements.gaussian(40, (14, 16), 0))),
     ("ddf-covariance-estimation-trace", curvature, "scaled_trace", times(2.0)),
-    ("ddf-robust-pca", _recovery, "_principal_component_pursuit", lambda f: lambda Y, weight: f(Y, weight / 4)),
+    ("ddf-robust-pca", _ensembles, "_principal_component_pursuit", lambda f: lambda Y, weight: f(Y, weight / 4)),
     ("glcrmj-lemma-2", curvature, "trace", times(0.5)),
     ("glcrmj-lemma-3", curvature, "trace", times(0.5)),
     ("glcrmj-lemma-4", closed_forms, "min_isotropic_layers", times(1.001)),
     ("glcrmj-lemma-4", closed_forms, "min_isotropic_trace", times(1.001)),
-    ("glcrmj-lemma-5", _deep_isometry, "near_isometry", lambda f: lambda *a, **k: (f(*a, **k)[0], 0.01)),
+    ("glcrmj-lemma-5", _isometry, "near_isometry", lambda f: lambda *a, **k: (f(*a, **k)[0], 0.01)),
     ("glcrmj-theorem-1-induced-regularizer", solvers, "induced_regularizer", solution(value=lambda value: 2 * value)),
     ("glcrmj-theorem-3", solvers, "flat_minimum", solution(layers=lambda layers: [0 * layers[0], *layers[1:]])),
-    ("glcrmj-theorem-4", _deep_samples, "_least_frobenius", times(0.9)),
+    ("glcrmj-theorem-4", _samples, "_least_frobenius", times(0.9)),
     ("glcrmj-theorem-5", closed_forms, "two_layer_minimum", times(0.5)),
-    ("glcrmj-theorem-6", _deep_samples, "_signed_count", times(0.1)),
+    ("glcrmj-theorem-6", _samples, "_signed_count", times(0.1)),
     ("glcrmj-theorem-7", closed_forms, "single_measurement_minimum", times(0.5)),
     ("glcrmj-example-1", measurements, "gaussian", lambda f: lambda m, *rest: f(m // 8, *rest)),
     ("glcrmj-table-1", solvers, "induced_regularizer", scaled_solution),

@@ -145,7 +145,7 @@ def test_claim_fails_when_the_routine_is_wrong(monkeypatch, key, owner, name, mu
 
 def test_small_start_is_necessary_for_equal_norms(monkeypatch):
     """Corollary 1 fails for starts that are not small: its hypothesis is used."""
-    from balancedfact.theorems import _training
+    from balancedfact.theorems.sharpness import _training
 
     monkeypatch.setattr(_training, "smallness", lambda layers: 1e-5)
     assert not all(CLAIMS["mc-corollary-1"].check(seed).holds for seed in range(5))
