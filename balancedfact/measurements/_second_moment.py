@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from balancedfact._validate import as_array, as_shape
-
-if TYPE_CHECKING:
-    from balancedfact.measurements._base import MeasurementMap
 
 _MOST_ENTRIES = 2**26  # half a gigabyte
 
@@ -78,10 +75,24 @@ class SecondMoment(ABC):
         return f"<{type(self).__name__}: second moments of measurements of {d1} x {d2} matrices>"
 
 
+class HasMoments(Protocol):
+    """What `MapMoment` asks of a measurement map."""
+
+    matrix_shape: tuple[int, int]
+    m: int
+
+    @property
+    def scale(self) -> float: ...
+    def at_unit_scale(self) -> HasMoments: ...
+    def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float: ...
+    def left_moment_matrix(self, P: np.ndarray) -> np.ndarray: ...
+    def right_moment_matrix(self, Q: np.ndarray) -> np.ndarray: ...
+
+
 class MapMoment(SecondMoment):
     """The second moments of a map, evaluated by the map each time."""
 
-    def __init__(self, A: MeasurementMap) -> None:
+    def __init__(self, A: HasMoments) -> None:
         super().__init__(A.matrix_shape, 2 / A.m, A.scale)
         self._unit = A.at_unit_scale()
 
@@ -89,10 +100,10 @@ class MapMoment(SecondMoment):
         return [self._unit.energy(C, None if B is None else B.T) for C, B in factors]
 
     def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
-        return [self._unit._left_moment(_symmetric(pair, self.matrix_shape[1])) for pair in pairs]
+        return [self._unit.left_moment_matrix(_symmetric(pair, self.matrix_shape[1])) for pair in pairs]
 
     def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
-        return [self._unit._right_moment(_symmetric(pair, self.matrix_shape[0])) for pair in pairs]
+        return [self._unit.right_moment_matrix(_symmetric(pair, self.matrix_shape[0])) for pair in pairs]
 
 
 class Superoperator(SecondMoment):

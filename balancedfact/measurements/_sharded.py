@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_count
 from balancedfact.measurements import _shards
-from balancedfact.measurements._base import MeasurementMap
+from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import MOST_ENTRIES, RankOne
 from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
@@ -260,7 +260,7 @@ class Sharded(MeasurementMap):
     def forms_stack(self) -> bool:
         return not (self.of_entries or all(each.kind is RankOne for each in self._facts))
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> SingleEntries:
         return self._gathered if self.of_entries else super().as_entries()
 
     @cached_property
