@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_widths
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, products
-from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 
 _EXACT = 1e-12  # the relative residual that a point may have
 _DRAWS = 50
@@ -178,7 +178,7 @@ class ZeroLoss(LayerManifold):
     ) -> TangentVector:
         """The Riemannian Hessian along a tangent vector: projected Euclidean Hessian plus the curvature of the manifold."""
         frame, V = self._frame(point), tangent_vector
-        force = self.A._adjoint(self._split(frame, euclidean_gradient)[1])
+        force = self.A.adjoint_matrix(self._split(frame, euclidean_gradient)[1])
         before, after = _derivatives(frame, V)
         bent = [
             hessian - after[j + 1].T @ force @ frame.before[j].T - frame.after[j + 1].T @ force @ before[j].T
@@ -192,16 +192,16 @@ class ZeroLoss(LayerManifold):
         product = layers[0]
         for layer in layers[1:]:
             product = layer @ product
-        return self.b - self.A._forward(product)
+        return self.b - self.A.forward(product)
 
     def _gram(self, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
         total = np.zeros((self.A.m, self.A.m))
         for B, C in zip(before[:-1], after[1:], strict=True):
-            if isinstance(self.A, (RankOne, Entries)):
-                total += self.A.scaled_gram(C @ C.T, np.zeros(self.A.matrix_shape), B.T @ B)
-            else:
+            if self.A.forms_stack:
                 features = self.A.rotated(C, B.T).reshape(self.A.m, -1)
                 total += features @ features.T
+            else:
+                total += self.A.scaled_gram(C @ C.T, np.zeros(self.A.matrix_shape), B.T @ B)
         return total
 
     def _frame_of(self, layers: Layers) -> _Frame:
@@ -221,10 +221,10 @@ class ZeroLoss(LayerManifold):
 
     def _jacobian(self, frame: _Frame, vector: Layers) -> np.ndarray:
         change = sum(C @ V @ B for C, V, B in zip(frame.after[1:], vector, frame.before[:-1], strict=True))
-        return self.A._forward(np.asarray(change))
+        return self.A.forward(np.asarray(change))
 
     def _normal(self, frame: _Frame, y: np.ndarray) -> list[np.ndarray]:
-        force = self.A._adjoint(y)
+        force = self.A.adjoint_matrix(y)
         return [C.T @ force @ B.T for C, B in zip(frame.after[1:], frame.before[:-1], strict=True)]
 
     def _split(self, frame: _Frame, vector: Layers) -> tuple[TangentVector, np.ndarray]:

@@ -57,7 +57,7 @@ class SecondMoment(ABC):
     def _right(self, pairs: list[Pair]) -> list[Any]:
         r"""For each pair the matrix :math:`\sum_i A_i^\top QA_i`, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         r"""For each ``(C, B)`` the sum :math:`\sum_i \|C^\top A_iB^\top\|_F^2`, with ``A_i / scale`` for `A_i`."""
         moments = self._left([(B, B) for _, B in factors])
         found = [X.trace() if C is None else np.vdot(C, X @ C) for (C, _), X in zip(factors, moments, strict=True)]
@@ -83,9 +83,9 @@ class MapMoment(SecondMoment):
 
     def __init__(self, A: MeasurementMap) -> None:
         super().__init__(A.matrix_shape, 2 / A.m, A.scale)
-        self._unit = A._divided_by_scale()
+        self._unit = A.at_unit_scale()
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         return [self._unit.energy(C, None if B is None else B.T) for C, B in factors]
 
     def _left(self, pairs: list[Pair]) -> list[Any]:

@@ -190,8 +190,8 @@ class Sharded(MeasurementMap):
     def second_moment(self) -> SecondMoment:
         return ShardedMoment(self, "second_moment")
 
-    def _streamed_moment(self) -> SecondMoment:
-        return ShardedMoment(self, "_streamed_moment")
+    def streamed_moment(self) -> SecondMoment:
+        return ShardedMoment(self, "streamed_moment")
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self._in_place(self._shards.ask(_shards.call, "rotated", P, Q))
@@ -243,7 +243,7 @@ class Sharded(MeasurementMap):
     def scale(self) -> float:
         return max(each.scale for each in self._facts) or 1.0
 
-    def _divided_by_scale(self) -> Sharded:
+    def at_unit_scale(self) -> Sharded:
         return self._unit
 
     @cached_property
@@ -311,9 +311,9 @@ class ShardedMoment(SecondMoment):
 
     def __init__(self, A: Sharded, method: str) -> None:
         super().__init__(A.matrix_shape, 2 / A.m, A.scale)
-        self._shards = A._divided_by_scale()._shards.derive(_shards.derive, method)
+        self._shards = A.at_unit_scale()._shards.derive(_shards.derive, method)
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         return reduce(add, self._shards.ask(_shards.energies, factors)).tolist()
 
     def _left(self, pairs: list[Pair]) -> list[Any]:

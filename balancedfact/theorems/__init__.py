@@ -2,21 +2,7 @@
 
 import re
 
-from balancedfact.theorems import (  # noqa: F401, each enters its claims
-    _balanced_pairs,
-    _blog,
-    _deep,
-    _deep_isometry,
-    _deep_samples,
-    _new_curvature,
-    _new_geometry,
-    _new_induced,
-    _new_values,
-    _recovery,
-    _sharpness,
-    _training,
-    _two_factors,
-)
+from balancedfact.theorems import deep, geometry, induced, recovery, sharpness, two_factors  # noqa: F401, each enters its claims
 from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
 
 __all__ = [

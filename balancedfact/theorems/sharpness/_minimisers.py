@@ -9,8 +9,6 @@ from balancedfact import closed_forms, curvature, dynamics, measurements
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
 
-PAGE = "theory/sharpness_and_dynamics"
-
 
 @claim(
     "MC",
@@ -18,7 +16,7 @@ PAGE = "theory/sharpness_and_dynamics"
     "The least sharpness of the networks of depth L that solve a regression is between 2L|w|^(2-2/L) a and 2|w|^(2-2/L) "
     "sqrt((2L-1) Lambda^2 + (L-1)^2 a^2), also for singular covariances.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def least_sharpness(rng: np.random.Generator) -> Outcome:
     L, d, n = int(rng.integers(2, 7)), int(rng.integers(2, 5)), int(rng.integers(2, 12))
@@ -40,7 +38,7 @@ def least_sharpness(rng: np.random.Generator) -> Outcome:
     "Theorem 2, every minimiser",
     "At any minimiser the sharpness is at least 2|w|^2 a sum_k 1/|W_k|^2, and at least 2L|w|^(2-2/L) a.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def every_minimiser(rng: np.random.Generator) -> Outcome:
     L, d, n = int(rng.integers(2, 5)), int(rng.integers(2, 4)), int(rng.integers(2, 8))
@@ -64,7 +62,7 @@ def every_minimiser(rng: np.random.Generator) -> Outcome:
     "Theorem 2, arbitrarily sharp minimisers",
     "Scaling W_j by c and W_k by 1/c leaves the network a minimiser, whose sharpness is at least 2|w|^2 a / (c^2 |W_j|^2).",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def arbitrarily_sharp(rng: np.random.Generator) -> Outcome:
     L, d, n = int(rng.integers(2, 6)), int(rng.integers(2, 5)), int(rng.integers(5, 12))
@@ -87,7 +85,7 @@ def arbitrarily_sharp(rng: np.random.Generator) -> Outcome:
     "Theorem 2, large depth",
     "The two bounds on the least sharpness meet as the depth grows: their ratio is 1 + O(1/L).",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def large_depth(rng: np.random.Generator) -> Outcome:
     d = int(rng.integers(2, 6))
@@ -109,7 +107,7 @@ def large_depth(rng: np.random.Generator) -> Outcome:
     "One-dimensional example",
     "f(x) = w_L ... w_1 x with all weights one and data of unit variance has sharpness 2L.",
     kind="exact",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def one_dimension(rng: np.random.Generator) -> Outcome:
     L, n = int(rng.integers(1, 9)), int(rng.integers(1, 6))
@@ -128,7 +126,7 @@ def one_dimension(rng: np.random.Generator) -> Outcome:
     "Critical step size",
     "Gradient descent whose step exceeds 2/S_min leaves every minimiser, and with a smaller one stays at the flattest.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def critical_step(rng: np.random.Generator) -> Outcome:
     L, d = int(rng.integers(2, 6)), int(rng.integers(2, 5))
@@ -156,7 +154,7 @@ def critical_step(rng: np.random.Generator) -> Outcome:
     "For a matrix N of independent standard Gaussian entries |Nh|^2/|h|^2 has the chi-square distribution of d degrees of "
     "freedom: the empirical distribution is within the Dvoretzky-Kiefer-Wolfowitz bound of level 1e-9.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def chi_square(rng: np.random.Generator) -> Outcome:
     N, h = _perturbations(rng)
@@ -169,7 +167,7 @@ def chi_square(rng: np.random.Generator) -> Outcome:
     "Lemma 6, normal",
     "For the same N, h'Nh/|h|^2 is standard normal: the empirical distribution is within the bound of level 1e-9.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def standard_normal(rng: np.random.Generator) -> Outcome:
     N, h = _perturbations(rng)
@@ -195,7 +193,7 @@ def _within_distribution(sample: np.ndarray, cdf, d: int) -> Outcome:  # type: i
     "The excess risk is (w - w*)' Sigma (w - w*), and the squared gradient in w is between 4 lambda and 4 Lambda times "
     "it, also for singular covariances.",
     kind="exact",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def excess_risk(rng: np.random.Generator) -> Outcome:
     d, n = int(rng.integers(2, 7)), int(rng.integers(2, 12))

@@ -20,8 +20,6 @@ from balancedfact.theorems._draw import (
     sizes,
 )
 
-FACTORS, CURVATURE = "theory/two_factors", "theory/curvature"
-
 
 def _pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A pair, matrices that measure its product, and data that it does not fit."""
@@ -56,7 +54,7 @@ def _second_derivatives(rng: np.random.Generator) -> tuple[float, float, dict[st
     "Section 3, Hessian",
     "The second derivative of |A(L R^T) - b|^2 along (U, V) is 4 <A(L R^T) - b, A(U V^T)> + 2 |A(L V^T + U R^T)|^2.",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def hessian(rng: np.random.Generator) -> Outcome:
     differences, package, terms, _ = _second_derivatives(rng)
@@ -70,7 +68,7 @@ def hessian(rng: np.random.Generator) -> Outcome:
     "Section 3, Hessian, as printed",
     "The first term of the second derivative is printed as 4 <A(L R^T) - b, A(L V^T + U R^T)>.",
     kind="counterexample",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def hessian_printed(rng: np.random.Generator) -> Outcome:
     differences, _, terms, printed = _second_derivatives(rng)
@@ -83,7 +81,7 @@ def hessian_printed(rng: np.random.Generator) -> Outcome:
     "Equation 5, scaled trace",
     "At every pair, fitting or not, the scaled trace of the Hessian is 2m (|D1 L|^2 + |D2 R|^2).",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def scaled_trace(rng: np.random.Generator) -> Outcome:
     L, R, matrices, b = _pair(rng)
@@ -103,7 +101,7 @@ def scaled_trace(rng: np.random.Generator) -> Outcome:
     "Equation 6, nuclear norm",
     "The nuclear norm of X is the least |L||R|, and the least (|L|^2 + |R|^2)/2, over all pairs with product X.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def variational_form(rng: np.random.Generator) -> Outcome:
     d1, d2, k = sizes(rng, 3, 1, 6)
@@ -125,7 +123,7 @@ def variational_form(rng: np.random.Generator) -> Outcome:
     "Balanced and norm-minimal pairs of a matrix",
     "Of the pairs (L G, R G^-T) with one product the balanced ones, G orthogonal, are those of least norm.",
     kind="bound",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def balanced_is_norm_minimal(rng: np.random.Generator) -> Outcome:
     d1, d2 = sizes(rng, 2)
@@ -149,7 +147,7 @@ def balanced_is_norm_minimal(rng: np.random.Generator) -> Outcome:
     "Flat value of a matrix",
     "Among the pairs with product X the least scaled trace is 4m |D1 X D2|_*, attained by the flat pair.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def flat_value(rng: np.random.Generator) -> Outcome:
     d1, d2, k = sizes(rng, 3)
@@ -171,7 +169,7 @@ def flat_value(rng: np.random.Generator) -> Outcome:
     "Flat pairs are rescaled-balanced",
     "The flat pair of a matrix satisfies L^T D1^2 L = R^T D2^2 R.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def rescaled_balance(rng: np.random.Generator) -> Outcome:
     d1, d2, k = sizes(rng, 3)
@@ -186,7 +184,7 @@ def rescaled_balance(rng: np.random.Generator) -> Outcome:
     "First claim, equal values",
     "Problem (2), least (|D1 L|^2 + |D2 R|^2)/2, and problem (3), least |X|_* with A(D1^-1 X D2^-1) = b, have equal values.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def equal_values(rng: np.random.Generator) -> Outcome:
     matrices, A, b = _problem(rng)
@@ -205,7 +203,7 @@ def equal_values(rng: np.random.Generator) -> Outcome:
     "Second claim, minimisers",
     "If (L, R) solves problem (2), then D1 L R^T D2 solves problem (3).",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def minimisers(rng: np.random.Generator) -> Outcome:
     matrices, A, b = _problem(rng)
@@ -223,7 +221,7 @@ def minimisers(rng: np.random.Generator) -> Outcome:
     "Third claim, recovery",
     "If D1 M D2 is the unique minimiser of problem (3) and b = A(M), then every flat pair has product M.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def unique_minimiser(rng: np.random.Generator) -> Outcome:
     d1, d2 = sizes(rng, 2, 3, 5)
@@ -262,7 +260,7 @@ def _is_unique(matrices: np.ndarray, X: np.ndarray) -> bool:
     "First claim, as printed",
     "The first claim is printed for problems (1) and (2), whose numbers are shifted by one: (1) has the value 0, (2) has not.",
     kind="counterexample",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def equal_values_printed(rng: np.random.Generator) -> Outcome:
     _, A, b = _problem(rng)
@@ -285,7 +283,7 @@ def _near_equivalence(rng: np.random.Generator) -> tuple[float, np.ndarray, np.n
     "If the spectra of D1 and D2 lie between a1 and a2 and kappa = a2/a1, a flat pair's squared norm is at most kappa^2 times "
     "the least.",
     kind="bound",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def near_norm_minimality(rng: np.random.Generator) -> Outcome:
     square, L, R, least = _near_equivalence(rng)
@@ -297,7 +295,7 @@ def near_norm_minimality(rng: np.random.Generator) -> Outcome:
     "Equation 8, near balance",
     "With the same kappa, a flat pair has |L^T L - R^T R|_* <= 2 (kappa^2 - 1) |X|_* for every solution X.",
     kind="bound",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def near_balance(rng: np.random.Generator) -> Outcome:
     square, L, R, least = _near_equivalence(rng)
@@ -309,7 +307,7 @@ def near_balance(rng: np.random.Generator) -> Outcome:
     "Equation 10, Lemma",
     "A minimiser of |Q1 L|^2 + |Q2 R|^2 over Q1 L R^T Q2 = X has |L^T L - R^T R|_* <= (1 - kappa^-2) (|L|^2 + |R|^2).",
     kind="bound",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def lemma(rng: np.random.Generator) -> Outcome:
     d1, d2, k = sizes(rng, 3)
@@ -332,7 +330,7 @@ def lemma(rng: np.random.Generator) -> Outcome:
     "Equivalence under isotropic measurements",
     "If D1 and D2 are multiples of the identity by one factor, the flat solutions are the norm-minimal ones.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def isotropic_measurements(rng: np.random.Generator) -> Outcome:
     d = sizes(rng, 1, 3, 6)[0]

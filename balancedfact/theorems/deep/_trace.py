@@ -24,15 +24,13 @@ from balancedfact.theorems._draw import (
     sizes,
 )
 
-FORMS, CURVATURE, REGULARIZER = "theory/deep_closed_forms", "theory/curvature", "theory/induced_regularizer"
-
 
 @claim(
     "GLCRMJ",
     "Lemma 1",
     "|A B|_* <= |A| |B| in Frobenius norms; a balanced pair attains it.",
     kind="bound",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def lemma_1(rng: np.random.Generator) -> Outcome:
     d1, d2, k = sizes(rng, 3)
@@ -70,7 +68,7 @@ def _gradient_form(layers: list[np.ndarray], matrices: np.ndarray) -> float:
     "At zero loss the trace of the Hessian of (1/m) sum (f_i - b_i)^2 is (2/m) sum |grad f_i|^2; for deep linear networks "
     "that is (2/m) sum_ij |W_{j-1}..W_1 A_i^T W_L..W_{j+1}|^2.",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def lemma_2(rng: np.random.Generator) -> Outcome:
     layers, matrices = _network(rng)
@@ -97,7 +95,7 @@ def _nonlinear(rng: np.random.Generator) -> Outcome:
     "Lemma 2, need of zero loss, as printed",
     "Zero loss is printed as a hypothesis, as if the formula failed elsewhere for deep linear networks.",
     kind="counterexample",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def lemma_2_printed(rng: np.random.Generator) -> Outcome:
     layers, matrices = _network(rng)
@@ -113,7 +111,7 @@ def lemma_2_printed(rng: np.random.Generator) -> Outcome:
     "Trace after Lemma 2, as printed",
     "The trace of deep linear networks is printed without the factor 2 of Lemma 2.",
     kind="counterexample",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def trace_printed(rng: np.random.Generator) -> Outcome:
     layers, matrices = _network(rng)
@@ -126,7 +124,7 @@ def trace_printed(rng: np.random.Generator) -> Outcome:
     "Definition 1",
     "The least trace over the weights of zero loss is the least induced regularizer F(M) over the matrices that fit.",
     kind="exact",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def definition_1(rng: np.random.Generator) -> Outcome:
     d1, d2 = sizes(rng, 2, 2, 4)
@@ -156,7 +154,7 @@ def _target(rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
     "Lemma 4",
     "The least R(W) over the factorizations of M is L (d_0 d_L)^(1/L) |M|_*^(2 - 2/L), attained.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def lemma_4(rng: np.random.Generator) -> Outcome:
     M, depth, width = _target(rng)
@@ -176,7 +174,7 @@ def lemma_4(rng: np.random.Generator) -> Outcome:
     "Lemma 4, constants, as printed",
     "alpha = (|M|_*/(d_0 d_L))^(1/L), alpha' = (d_L/d_0)^(1/2) are printed; from depth 3 they miss the bound.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def lemma_4_printed(rng: np.random.Generator) -> Outcome:
     M, depth, _ = _target(rng)
@@ -195,7 +193,7 @@ def lemma_4_printed(rng: np.random.Generator) -> Outcome:
     "Lemma 6",
     "For a standard Gaussian X and c > 0, E[X^2; |X| >= c] <= 2 (c^2 + 2) exp(-c^2/2) / (c sqrt(2 pi)).",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def lemma_6(rng: np.random.Generator) -> Outcome:
     c = float(np.exp(rng.uniform(-3, 2)))
@@ -215,7 +213,7 @@ def _depth_two(M: np.ndarray, matrices: np.ndarray) -> float:
     "Theorem 5",
     "At depth 2, F(M) = 4 |(mean of A_i A_i^T)^(1/2) M (mean of A_i^T A_i)^(1/2)|_*.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_5(rng: np.random.Generator) -> Outcome:
     M, _, width = _target(rng)
@@ -233,7 +231,7 @@ def theorem_5(rng: np.random.Generator) -> Outcome:
     "Theorem 5, as printed",
     "F(M) at depth 2 is printed with the factor 2 in place of 4.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_5_printed(rng: np.random.Generator) -> Outcome:
     M, _, _ = _target(rng)
@@ -247,7 +245,7 @@ def theorem_5_printed(rng: np.random.Generator) -> Outcome:
     "Theorem 5, squares in the proof, as printed",
     "The proof prints |B_1 W_2|^2 + |W_1 B_2|^2 >= 2 |B_1 M B_2|_*^2 with B_1^2 = sum A_i A_i^T; there is no square.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_5_squares(rng: np.random.Generator) -> Outcome:
     M, _, _ = _target(rng)
@@ -276,7 +274,7 @@ def _single(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, floa
     "Theorem 7",
     "For a single measurement, F(M) = 2L |(A^T M)^(L-1) A^T|_{S_2/L}^{2/L}, as an infimum.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_7(rng: np.random.Generator) -> Outcome:
     M, A1, depth, norm = _single(rng)
@@ -293,7 +291,7 @@ def theorem_7(rng: np.random.Generator) -> Outcome:
     "Theorem 7, as printed",
     "F(M) for a single measurement is printed without the factor 2 of Lemma 2.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_7_printed(rng: np.random.Generator) -> Outcome:
     M, A1, depth, norm = _single(rng)
@@ -306,7 +304,7 @@ def theorem_7_printed(rng: np.random.Generator) -> Outcome:
     "Theorem 7, minimum, as printed",
     "A minimum is printed; for a nilpotent A^T M the infimum is 0 and no layers have trace 0.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def theorem_7_minimum(rng: np.random.Generator) -> Outcome:
     d, depth = sizes(rng, 1, 2, 5)[0], int(rng.integers(3, 6))
@@ -329,7 +327,7 @@ def theorem_7_minimum(rng: np.random.Generator) -> Outcome:
     "Section 6, identity measurement",
     "For A = I and a symmetric M with eigenvalues s_i, F(M) = 2L sum |s_i|^(2 - 2/L); F(M)/2L tends to |M|^2 with the depth.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def identity_measurement(rng: np.random.Generator) -> Outcome:
     eigenvalues, M, depth = _symmetric(rng)
@@ -356,7 +354,7 @@ def _symmetric(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
     "Section 6, identity measurement, as printed",
     "F(M) = sum s_i^(2(L-1)/L) is printed, without the depth that Theorem 7 has in front and without its factor 2.",
     kind="counterexample",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def identity_measurement_printed(rng: np.random.Generator) -> Outcome:
     eigenvalues, M, depth = _symmetric(rng)

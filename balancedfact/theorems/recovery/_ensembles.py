@@ -8,18 +8,7 @@ import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
-from balancedfact.theorems._draw import (
-    hessian_traces,
-    hiding,
-    low_rank,
-    nuclear,
-    orthonormal,
-    rescalings,
-    root,
-    sizes,
-)
-
-FACTORS, ISOMETRY, CURVATURE = "theory/two_factors", "theory/isometry", "theory/curvature"
+from balancedfact.theorems._draw import hessian_traces, hiding, low_rank, nuclear, orthonormal, rescalings, root, sizes
 
 
 @claim(
@@ -28,7 +17,7 @@ FACTORS, ISOMETRY, CURVATURE = "theory/two_factors", "theory/isometry", "theory/
     "If X -> A(D1^-1 X D2^-1), suitably scaled, satisfies (2, delta)-RIP with delta < 1/sqrt(2) (the constant is that of Cai "
     "and Zhang), the flat solution for b = A(M) is M, for every M of rank one.",
     kind="bound",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def isometry_recovery(rng: np.random.Generator) -> Outcome:
     shape = (4, int(rng.integers(4, 6)))
@@ -78,7 +67,7 @@ def _recovery(
     "From m >= c r (d1 + d2) Gaussian measurements every flat solution is the truth, nearly norm-minimal and nearly balanced: "
     "c = 4, growing sizes.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def gaussian_sensing(rng: np.random.Generator) -> Outcome:
     return _recovery(rng, measurements.gaussian, 4, (11, 15, 19))
@@ -90,7 +79,7 @@ def gaussian_sensing(rng: np.random.Generator) -> Outcome:
     "From m >= c r (d1 + d2) bilinear Gaussian measurements every flat solution is the truth, nearly norm-minimal and nearly "
     "balanced: c = 6, growing sizes.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def bilinear_sensing(rng: np.random.Generator) -> Outcome:
     return _recovery(rng, measurements.bilinear, 6, (14, 18, 22))
@@ -109,7 +98,7 @@ def incoherence(M: np.ndarray, rank: int) -> float:
     "For incoherent truths and entries seen with probability p of the order of log(d)/d the flat solution has a small relative "
     "error: mu = 1, p = 3 log(d)/d, growing sizes, mean error at most 0.2; a coherent truth of the same rank is lost.",
     kind="empirical",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def completion(rng: np.random.Generator) -> Outcome:
     errors, coherent, incoherences = [], [], []
@@ -144,7 +133,7 @@ def _mask(rng: np.random.Generator, d: int, p: float) -> tuple[measurements.Entr
     "For Y = M + S with M incoherent and few corrupted entries, the pair of least scaled trace 2 (|L|^2 + |R|^2) with "
     "|Y - L R^T|_1 <= |S|_1 has the product M: rank one, 4 % corrupted, growing sizes.",
     kind="empirical",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def robust_pca(rng: np.random.Generator) -> Outcome:
     errors, traces = [], []
@@ -203,7 +192,7 @@ def _layer_trace(x: np.ndarray, weights: np.ndarray, signs: np.ndarray) -> float
     "For the loss sum (x_i^T L L^T x_i - b_i)^2 the trace of the Hessian at zero loss is 8m tr(D L L^T D) with "
     "D^2 = mean of |x_i|^2 x_i x_i^T; all factorizations are equally flat.",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def covariance_trace(rng: np.random.Generator) -> Outcome:
     x, D, L = _quadratic(rng)
@@ -224,7 +213,7 @@ def covariance_trace(rng: np.random.Generator) -> Outcome:
     "For hidden units with output weights +-1 and sum_j s_j w_j w_j^T = X symmetric, the least trace of the Hessian at zero "
     "loss is 8m |D X D|_*, with the same D.",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def quadratic_activation_value(rng: np.random.Generator) -> Outcome:
     x, D, W = _quadratic(rng)
@@ -264,7 +253,7 @@ def _symmetric_recovery(rng: np.random.Generator, signs: list[float], share: int
     "With units of both signs, pairs (L, R) in place of the symmetric model do not determine the flat solution: for orthogonal "
     "units of equal strength under D, adding the skew matrix of their plane changes neither data nor scaled trace.",
     kind="exact",
-    page=FACTORS,
+    page="theory/two_factors",
 )
 def free_factors(rng: np.random.Generator) -> Outcome:
     d = sizes(rng, 1, 2, 5)[0]
@@ -286,7 +275,7 @@ def free_factors(rng: np.random.Generator) -> Outcome:
     "Covariance estimation, recovery",
     "From m >= c r d Gaussian x_i the flat solution is the covariance L L^T: r = 1, c = 4, growing sizes.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def covariance_recovery(rng: np.random.Generator) -> Outcome:
     return _symmetric_recovery(rng, [1.0], 4)
@@ -297,7 +286,7 @@ def covariance_recovery(rng: np.random.Generator) -> Outcome:
     "Quadratic activation, recovery",
     "From m >= c r d Gaussian inputs the flat solution is the truth: one unit of either sign, c = 3, growing sizes.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def quadratic_activation_recovery(rng: np.random.Generator) -> Outcome:
     return _symmetric_recovery(rng, [1.0, -1.0], 3)

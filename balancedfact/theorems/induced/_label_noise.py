@@ -1,4 +1,4 @@
-"""Deep linear networks under label noise: the statements of the blog post, in its order of the layers, first to last."""
+"""Deep linear networks under label noise: the statements of the blog post, in its order of the layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import numpy as np
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
 from balancedfact.theorems._draw import coordinates, definite, factorization, layers_of, low_rank, nuclear, product, sizes
-
-FORMS, CURVATURE, REGULARIZER = "theory/deep_closed_forms", "theory/curvature", "theory/induced_regularizer"
 
 
 def _regularizer(weights: list[np.ndarray], X: np.ndarray, Y: np.ndarray) -> float:
@@ -50,7 +48,7 @@ def _value(X: np.ndarray, Y: np.ndarray, M: np.ndarray, depth: int) -> float:
     "sum_i sum_l |grad_{W_l} P(x_i, y_i)|^2 for P(x, y) = x^T W_1..W_L y is "
     "sum_i sum_l |x_i^T W_1..W_{l-1}|^2 |W_{l+1}..W_L y_i|^2.",
     kind="exact",
-    page=CURVATURE,
+    page="theory/curvature",
 )
 def regularizer(rng: np.random.Generator) -> Outcome:
     depth = int(rng.integers(2, 5))
@@ -70,7 +68,7 @@ def regularizer(rng: np.random.Generator) -> Outcome:
     "Assumption",
     "If sum (x_i x_i^T) (x) (y_i y_i^T) = (X^T X) (x) (Y Y^T), the regularizer is sum_l |X W_1..W_{l-1}|^2 |W_{l+1}..W_L Y|^2.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def assumption(rng: np.random.Generator) -> Outcome:
     X, Y, M, depth = _design(rng)
@@ -88,7 +86,7 @@ def assumption(rng: np.random.Generator) -> Outcome:
     "Lower bound",
     "The regularizer of every factorization of W is at least L (|X| |Y|)^(2/L) |X W Y|_*^(2 - 2/L).",
     kind="bound",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def lower_bound(rng: np.random.Generator) -> Outcome:
     X, Y, M, depth = _design(rng)
@@ -110,7 +108,7 @@ def lower_bound(rng: np.random.Generator) -> Outcome:
     "The printed weights, with beta = (|X W Y|_*/(|X| |Y|))^(1/L), alpha and gamma = (|X|/|Y|)^(+-1/2) beta^(1 - L/2), "
     "multiply to W and attain the lower bound.",
     kind="exact",
-    page=FORMS,
+    page="theory/deep_closed_forms",
 )
 def construction(rng: np.random.Generator) -> Outcome:
     X, Y, M, depth = _design(rng)
@@ -136,7 +134,7 @@ def construction(rng: np.random.Generator) -> Outcome:
     "Conclusion",
     "The least regularizer of W is L (|X| |Y|)^(2/L) |X W Y|_*^(2 - 2/L).",
     kind="exact",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def conclusion(rng: np.random.Generator) -> Outcome:
     X, Y, M, depth = _design(rng)
@@ -149,7 +147,7 @@ def conclusion(rng: np.random.Generator) -> Outcome:
     "Conclusion, isotropic data",
     "For X and Y proportional to the identity the least regularizer is a power of the nuclear norm of W.",
     kind="exact",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def isotropic_data(rng: np.random.Generator) -> Outcome:
     _, _, M, depth = _design(rng)
@@ -197,7 +195,7 @@ def change_of_variables(rng: np.random.Generator) -> Outcome:
     "Conclusion, singular X and Y",
     "What the post expects for singular X and Y holds: the same value is the infimum over the factorizations of W.",
     kind="exact",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def singular_data(rng: np.random.Generator) -> Outcome:
     X, Y, M, depth = _design(rng)

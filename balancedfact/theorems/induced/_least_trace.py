@@ -1,4 +1,4 @@
-"""What is new on the flattest deep factorizations of a matrix: width independence, convexity, certificate, gradient."""
+"""The flattest deep factorizations of a matrix: width independence, convexity, certificate, gradient."""
 
 from __future__ import annotations
 
@@ -11,31 +11,10 @@ import scipy.linalg
 import scipy.optimize
 
 import balancedfact as bf
-from balancedfact import curvature, manifolds, measurements
+from balancedfact import curvature, measurements
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
-
-PAGE = "theory/induced_regularizer"
-
-
-def instance(rng: np.random.Generator, rank: int = 2, m: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix of this rank and shape at most 4 x 4, and enough Gaussian measurement matrices to see all of it."""
-    d1, d2 = (int(d) for d in rng.integers(rank, 5, 2))
-    M = rng.standard_normal((d1, rank)) @ rng.standard_normal((rank, d2))
-    return M, rng.standard_normal((int(rng.integers(d1 * d2, 2 * d1 * d2)) if m is None else m, d1, d2))
-
-
-def orbit(rng: np.random.Generator, M: np.ndarray, rank: int, depth: int, spread: float = 0.5) -> list[np.ndarray]:
-    """A random factorization of width `rank`: ``G_1 lo, G_j G_(j-1)^-1, hi G_(L-1)^-1``."""
-    U, s, Vt = np.linalg.svd(M)
-    groups = [scipy.linalg.expm(spread * rng.standard_normal((rank, rank))) for _ in range(depth - 1)]
-    return _moved([np.sqrt(s[:rank, None]) * Vt[:rank], U[:, :rank] * np.sqrt(s[:rank])], groups)
-
-
-def _moved(ends: list[np.ndarray], groups: list[np.ndarray]) -> list[np.ndarray]:
-    lo, hi = ends
-    middle = [above @ np.linalg.inv(below) for below, above in itertools.pairwise(groups)]
-    return [groups[0] @ lo, *middle, hi @ np.linalg.inv(groups[-1])]
+from balancedfact.theorems._draw import in_other_bases, instance, orbit
 
 
 @claim(
@@ -44,7 +23,7 @@ def _moved(ends: list[np.ndarray], groups: list[np.ndarray]) -> list[np.ndarray]
     "The least trace of the Hessian over the factorizations of width rank(M) bounds the trace of all wider ones from "
     "below, and padding attains it.",
     kind="bound",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def wider_is_no_flatter(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng)
@@ -71,7 +50,7 @@ def wider_is_no_flatter(rng: np.random.Generator) -> Outcome:
     "Width independence, search",
     "Minimising the trace over all factorizations with hidden widths above the rank ends at the value for width rank(M).",
     kind="exact",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def wide_search(rng: np.random.Generator) -> Outcome:
     depth, width = int(rng.integers(2, 4)), int(rng.integers(2, 4))
@@ -99,7 +78,7 @@ def wide_search(rng: np.random.Generator) -> Outcome:
     "From random factorizations of width rank(M) a local search always ends at the same trace of the Hessian, the induced "
     "regularizer.",
     kind="exact",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def stationary_is_global(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng)
@@ -151,7 +130,7 @@ def _searched(layers_of: Callable[[Any, Any], list[Any]], start: np.ndarray, mat
     "Along the geodesics P_j(t) = G_j' exp(t H_j) G_j of the product of positive-definite cones the trace of the Hessian "
     "and its logarithm are convex.",
     kind="bound",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def geodesic_convexity(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng, rank=int(rng.integers(1, 4)))
@@ -163,7 +142,9 @@ def geodesic_convexity(rng: np.random.Generator) -> Outcome:
     turns = [_symmetric(rng.standard_normal((rank, rank))) for _ in groups]
 
     def value(t: float) -> float:
-        return curvature.trace(_moved(ends, [scipy.linalg.expm(t / 2 * H) @ G for H, G in zip(turns, groups, strict=True)]), A)
+        return curvature.trace(
+            in_other_bases(ends, [scipy.linalg.expm(t / 2 * H) @ G for H, G in zip(turns, groups, strict=True)]), A
+        )
 
     h = 1e-2
     f = np.array([value(t) for t in (-1.0, 0.0, 1.0, -h, h)])
@@ -186,7 +167,7 @@ def _symmetric(X: np.ndarray) -> np.ndarray:
     "At any factorization of width rank(M), sum_j ((L-j) tr(grad_j)_+ + j tr(grad_j)_-) bounds how far its trace is above "
     "the least.",
     kind="bound",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def certificate(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng, rank=int(rng.integers(1, 4)))
@@ -216,7 +197,7 @@ def certificate(rng: np.random.Generator) -> Outcome:
     "Homogeneity",
     "F(cM) = |c|^(2-2/L) F(M), and <grad F(M), M> = (2 - 2/L) F(M).",
     kind="exact",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def homogeneity(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng)
@@ -234,7 +215,7 @@ def homogeneity(rng: np.random.Generator) -> Outcome:
     "Gradient of the induced regularizer",
     "Along matrices of constant rank F is differentiable, with the gradient that holding the minimising P fixed gives.",
     kind="exact",
-    page=PAGE,
+    page="theory/induced_regularizer",
 )
 def induced_gradient(rng: np.random.Generator) -> Outcome:
     d1, d2 = (int(d) for d in rng.integers(2, 5, 2))
@@ -251,29 +232,20 @@ def induced_gradient(rng: np.random.Generator) -> Outcome:
 
 @claim(
     "New",
-    "Factorizations of least rank are one orbit",
-    "Two factorizations whose hidden widths are rank(M) differ by invertible changes of basis of the hidden spaces, and "
-    "form a manifold of dimension rank(M)^2 for each hidden layer.",
+    "Parts seen from one side",
+    "F(M) = F(Q_1 M Q_2) with the projections on what the measurements see: what only one side sees costs nothing, as an "
+    "infimum.",
     kind="exact",
-    page="theory/deep_manifolds",
+    page="theory/induced_regularizer",
 )
-def one_orbit(rng: np.random.Generator) -> Outcome:
-    M, _ = instance(rng)
+def seen_from_one_side(rng: np.random.Generator) -> Outcome:
+    M, matrices = instance(rng)
     depth = int(rng.integers(2, 5))
-    manifold = manifolds.Factorizations(M, [M.shape[1], *[2] * (depth - 1), M.shape[0]], rng=rng)
-    first, second = manifold.random_point(), orbit(rng, M, 2, depth)
-    groups = [naive.before(second, j) @ np.linalg.pinv(naive.before(first, j)) for j in range(1, depth)]
-    inverses = [np.eye(M.shape[1]), *(np.linalg.inv(G) for G in groups)]
-    chain = zip([*groups, np.eye(M.shape[0])], first, inverses, strict=True)
-    moved = [G @ W @ inverse for G, W, inverse in chain]
-    velocities = []
-    for j in range(depth - 1):
-        for E in np.eye(4).reshape(4, 2, 2):
-            tangent = [np.zeros_like(W) for W in first]
-            tangent[j], tangent[j + 1] = E @ first[j], -first[j + 1] @ E
-            velocities.append(naive.packed(tangent))
+    Q = np.eye(len(M)) - np.outer(v := rng.standard_normal(len(M)), v) / (v @ v)
+    A = measurements.Dense(Q @ matrices)
+    whole, seen = bf.induced_regularizer(M, A, depth), bf.induced_regularizer(Q @ M, A, depth)
     return all_of(
-        orbit=equal(naive.packed(moved), naive.packed(second), rtol=1e-7, depth=depth),
-        dimension=equal(manifold.dim, np.linalg.matrix_rank(np.array(velocities))),
-        count=equal(manifold.dim, 4 * (depth - 1)),
+        value=equal(whole.value, seen.value, rtol=1e-5, depth=depth),
+        product=equal(naive.product(whole.layers), M, rtol=1e-6),
+        bound=at_least(naive.trace(orbit(rng, M, 2, depth), Q @ matrices), seen.value),
     )

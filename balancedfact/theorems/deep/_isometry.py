@@ -1,4 +1,4 @@
-"""Measurements that nearly preserve the norms of low-rank matrices: what Gatmiry et al. 2023 conclude for deep networks."""
+"""Measurements that nearly preserve the norms of low-rank matrices: Gatmiry et al. 2023 for deep networks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import numpy as np
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal, fails
 from balancedfact.theorems._draw import isotropic, layers_of, low_rank, near_isometry, nuclear, root, sides, sizes
-
-REGULARIZER, ISOMETRY = "theory/induced_regularizer", "theory/isometry"
 
 
 def _isometry(rng: np.random.Generator, below: float = 0.5) -> tuple[measurements.MeasurementMap, float]:
@@ -31,7 +29,7 @@ def _within(value: float, centre: float, delta: float) -> Outcome:
     "Lemma 3",
     "Under (1, delta)-RIP the trace of the Hessian lies between 2 (1 - delta) R(W) and 2 (1 + delta) R(W).",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def lemma_3(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng)
@@ -44,7 +42,7 @@ def lemma_3(rng: np.random.Generator) -> Outcome:
     "Lemma 3, as printed",
     "The bounds are printed without the factor 2; below delta = 1/3 the upper one fails for every network.",
     kind="counterexample",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def lemma_3_printed(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng, below=0.32)
@@ -57,7 +55,7 @@ def lemma_3_printed(rng: np.random.Generator) -> Outcome:
     "Appendix A, Equations 28 and 29, as printed",
     "d_0 and d_L are swapped against Equation 10: (1/n) sum |A_i^T W_L..W_2|^2 is near d_0 |W_L..W_2|^2, not d_L times it.",
     kind="counterexample",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def appendix_a_printed(rng: np.random.Generator) -> Outcome:
     shape = (3, int(rng.integers(7, 9))) if rng.integers(2) else (int(rng.integers(7, 9)), 3)
@@ -80,7 +78,7 @@ def appendix_a_printed(rng: np.random.Generator) -> Outcome:
     "Lemma 5",
     "Under (2, delta)-RIP, |(1/n) sum <A_i, M>^2 - |M|^2| <= 2 delta |M|_*^2 for every M.",
     kind="bound",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def lemma_5(rng: np.random.Generator) -> Outcome:
     A, delta = near_isometry(rng, (4, int(rng.integers(4, 6))), 2, 0.9, unseen=1)
@@ -96,7 +94,7 @@ def lemma_5(rng: np.random.Generator) -> Outcome:
     "Theorem 1, induced regularizer",
     "Under (1, delta)-RIP, F(M) is 2L (d_0 d_L)^(1/L) |M|_*^(2 - 2/L) up to the factors 1 - delta and 1 + delta.",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_1(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng)
@@ -113,7 +111,7 @@ def theorem_1(rng: np.random.Generator) -> Outcome:
     "Theorem 1, induced regularizer, as printed",
     "The bounds on F(M) are printed without the factor 2; below delta = 1/3 the upper one fails for every matrix.",
     kind="counterexample",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_1_printed(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng, below=0.32)
@@ -140,7 +138,7 @@ def flattest(
     "Under (1, delta)-RIP the flattest E has |E|_* <= ((1 + delta)/(1 - delta))^(L/(2(L - 1))) times the least nuclear norm, "
     "hence the printed (1 + delta)/(1 - delta).",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_1_nuclear(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng)
@@ -159,7 +157,7 @@ def theorem_1_nuclear(rng: np.random.Generator) -> Outcome:
     "Theorem 2",
     "Under (2, delta)-RIP and b = A(M), the flattest E has |E - M|^2 <= 8 delta / (1 - delta)^2 |M|_*^2.",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_2(rng: np.random.Generator) -> Outcome:
     A, delta = near_isometry(rng, (4, int(rng.integers(4, 6))), 2, 0.9, unseen=1)
@@ -174,7 +172,7 @@ def theorem_2(rng: np.random.Generator) -> Outcome:
     "Corollary 1, proven isometry",
     "Under (1, 1/2)-RIP, |E|_* of the flattest solution is at most 3 times the least nuclear norm of a solution.",
     kind="bound",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def corollary_1_isometry(rng: np.random.Generator) -> Outcome:
     A, delta = _isometry(rng, below=0.5)
@@ -209,7 +207,7 @@ def _table_1(rng: np.random.Generator, factor: float) -> dict[str, Outcome]:
     "Table 1",
     "F(M)/L in the three settings, RIP, two layers and a single measurement, is twice what the table prints.",
     kind="exact",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def table_1(rng: np.random.Generator) -> Outcome:
     return all_of(**_table_1(rng, 2.0))
@@ -220,7 +218,7 @@ def table_1(rng: np.random.Generator) -> Outcome:
     "Table 1, as printed",
     "F(M)/L in the three settings as printed, without the factor 2.",
     kind="counterexample",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def table_1_printed(rng: np.random.Generator) -> Outcome:
     return all_of(**{row: fails(outcome) for row, outcome in _table_1(rng, 1.0).items()})

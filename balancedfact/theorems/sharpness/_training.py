@@ -12,8 +12,6 @@ from balancedfact import closed_forms, dynamics, measurements
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
 
-PAGE = "theory/sharpness_and_dynamics"
-
 
 def flow(start: list[np.ndarray], A: measurements.MeasurementMap, b: np.ndarray, **options: float) -> dynamics.Trajectory:
     """Gradient flow with all weights recorded."""
@@ -48,7 +46,7 @@ def small_start(rng: np.random.Generator, widths: list[int], scale: float) -> li
     "Lemma 1",
     "Gradient flow conserves W_{k+1}'W_{k+1} - W_k W_k', for any measurements.",
     kind="exact",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def conservation(rng: np.random.Generator) -> Outcome:
     widths = [int(d) for d in rng.integers(1, 5, rng.integers(3, 6))]
@@ -69,7 +67,7 @@ def conservation(rng: np.random.Generator) -> Outcome:
     "epsilon of rank one, their squared spectral norms within epsilon of each other, and <v_{k+1}, u_k>^2 >= 1 - "
     "epsilon/|W_{k+1}|_2^2.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def nearly_rank_one(rng: np.random.Generator) -> Outcome:
     L, d = int(rng.integers(2, 5)), int(rng.integers(2, 5))
@@ -93,7 +91,7 @@ def nearly_rank_one(rng: np.random.Generator) -> Outcome:
     "From a small start the gradient obeys |grad R|^2 >= 4 lambda |W_L...W_2|^2 (R - R_min), where the factor never falls "
     "below half of what it is at time one, so that the risk converges exponentially.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def polyak_lojasiewicz(rng: np.random.Generator) -> Outcome:
     L, d = int(rng.integers(2, 4)), int(rng.integers(1, 4))
@@ -137,7 +135,7 @@ def _small_run(rng: np.random.Generator) -> tuple[naive.Regression, list[np.ndar
     "Corollary 1",
     "From a start with 32 L^3 sqrt(epsilon) <= 1 the spectral norms of all layers end between (|w|/2)^(1/L) and (2|w|)^(1/L).",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def spectral_norms(rng: np.random.Generator) -> Outcome:
     problem, layers, epsilon = _small_run(rng)
@@ -156,7 +154,7 @@ def spectral_norms(rng: np.random.Generator) -> Outcome:
     "Corollary 2",
     "From the same start the sharpness of the end is between S_min and 4 (Lambda/lambda) S_min.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def flat_end(rng: np.random.Generator) -> Outcome:
     problem, layers, epsilon = _small_run(rng)
@@ -174,7 +172,7 @@ def flat_end(rng: np.random.Generator) -> Outcome:
     "Products of residual layers I + (s/sqrt(Ld)) N_j + theta_j/L have singular values between two positive constants, "
     "for all theta of bounded norm, aligned ones too, whatever the depth and the width.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def residual_products(rng: np.random.Generator) -> Outcome:
     s, radius = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.1, 0.5))
@@ -258,7 +256,7 @@ def _gram(B: np.ndarray) -> np.ndarray:
     "From a residual start with small excess risk the flow converges to a global minimiser, and the layers move by "
     "theta_k/L with |theta_k| bounded whatever the depth.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def residual_convergence(rng: np.random.Generator) -> Outcome:
     return _bounded(_residual_runs(rng, outputs=False))
@@ -269,7 +267,7 @@ def residual_convergence(rng: np.random.Generator) -> Outcome:
     "Theorem 5",
     "The same for regression with several outputs and no readout.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def several_outputs(rng: np.random.Generator) -> Outcome:
     return _bounded(_residual_runs(rng, outputs=True))
@@ -289,7 +287,7 @@ def _bounded(runs: Residual) -> Outcome:
     "From the same residual starts the sharpness of the end over S_min is at least one and at most a constant times "
     "Lambda/lambda, whatever the depth.",
     kind="empirical",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def residual_sharpness(rng: np.random.Generator) -> Outcome:
     runs = _residual_runs(rng, outputs=False)
@@ -306,7 +304,7 @@ def residual_sharpness(rng: np.random.Generator) -> Outcome:
     "If |grad R|^2 >= mu (R - R_min) the flow has R(t) - R_min <= (R(0) - R_min) e^(-mu t), and what it still has to go "
     "is at most 2 sqrt((R(t) - R_min)/mu): least squares of any rank, and x^2 + 3 sin(x)^2, which is not convex.",
     kind="bound",
-    page=PAGE,
+    page="theory/sharpness_and_dynamics",
 )
 def exponential_convergence(rng: np.random.Generator) -> Outcome:
     d, n = int(rng.integers(2, 6)), int(rng.integers(2, 10))

@@ -1,4 +1,4 @@
-"""Random measurements and random samples: what Gatmiry et al. 2023 state with constants that they do not name."""
+"""Random measurements and random samples: Gatmiry et al. 2023, with the constants that they leave unnamed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from balancedfact import measurements, solvers
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
-from balancedfact.theorems._deep_isometry import ISOMETRY, REGULARIZER, flattest
 from balancedfact.theorems._draw import low_rank, nuclear, sizes
+from balancedfact.theorems.deep._isometry import flattest
 
 
 @claim(
@@ -16,7 +16,7 @@ from balancedfact.theorems._draw import low_rank, nuclear, sizes
     "For m Gaussian measurements the error of the flattest solution is O((d_0 + d_L)/m |M|_*^2 log^3 m): "
     "without the logarithm and with the constant 2 it holds as the sizes grow, and not for the least Frobenius norm.",
     kind="empirical",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_3(rng: np.random.Generator) -> Outcome:
     flat, frobenius = [], []
@@ -43,7 +43,7 @@ def _least_frobenius(A: measurements.MeasurementMap, b: np.ndarray) -> np.ndarra
     "With n Gaussian measurements the solution of least Frobenius norm has the expected squared error "
     "(1 - min(n, d_0 d_L)/(d_0 d_L)) |M|^2: the mean of 300 draws is within five standard errors.",
     kind="empirical",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_4(rng: np.random.Generator) -> Outcome:
     M = rng.standard_normal(sizes(rng, 2, 2, 4))
@@ -67,7 +67,7 @@ def theorem_4(rng: np.random.Generator) -> Outcome:
     "A bounded smooth loss of a hypothesis with zero training loss is O(H log^3 n R_n^2 + B log(1/p)/n): for entries of a "
     "matrix and nuclear balls, without the logarithm, the ratio is at most 1 as n grows.",
     kind="empirical",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def theorem_6(rng: np.random.Generator) -> Outcome:
     d, ratios = 16, []
@@ -109,7 +109,7 @@ def _on_the_sphere(M: np.ndarray, unseen: np.ndarray, radius: float) -> np.ndarr
     "From n of the order of d_0 + d_L Gaussian measurements, |E|_* of the flattest solution is at most 3 times the least: "
     "n = 3 (d_0 + d_L), growing sizes.",
     kind="empirical",
-    page=REGULARIZER,
+    page="theory/induced_regularizer",
 )
 def corollary_1(rng: np.random.Generator) -> Outcome:
     ratios = []
@@ -142,7 +142,7 @@ def _examples(rng: np.random.Generator, ensemble: str) -> Outcome:
     "From n >= C(delta) r (d_0 + d_L) on, Gaussian matrices satisfy (r, delta)-RIP: rank one, growing sizes, "
     "n/(d_0 + d_L) = 16 and 64, delta below 0.95 and 0.5.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def example_1(rng: np.random.Generator) -> Outcome:
     return _examples(rng, "gaussian")
@@ -153,7 +153,7 @@ def example_1(rng: np.random.Generator) -> Outcome:
     "Example 2",
     "The same for matrices of independent signs.",
     kind="empirical",
-    page=ISOMETRY,
+    page="theory/isometry",
 )
 def example_2(rng: np.random.Generator) -> Outcome:
     return _examples(rng, "bernoulli")
