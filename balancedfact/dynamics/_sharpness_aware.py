@@ -102,9 +102,9 @@ def sharpness_aware(
     --------
     >>> import numpy as np, balancedfact as bf
     >>> A = bf.measurements.regression(np.eye(2) * np.sqrt(2))
-    >>> start = [np.diag([2.0, 2.0]), np.array([[0.25, 0.25]])]
-    >>> plain = bf.dynamics.gradient_descent(start, A, [1.0, 1.0], step=0.05, iterations=4000)
-    >>> aware = bf.dynamics.sharpness_aware(start, A, [1.0, 1.0], step=0.05, iterations=4000, radius=0.1)
+    >>> start = [np.diag([3.0, 2.0]), np.array([[0.25, 0.25]])]
+    >>> plain = bf.dynamics.gradient_descent(start, A, [1.0, 1.0], step=0.02, iterations=9000)
+    >>> aware = bf.dynamics.sharpness_aware(start, A, [1.0, 1.0], step=0.02, iterations=9000, radius=0.1)
     >>> sharpness = [bf.curvature.sharpness(run.layers, A, [1.0, 1.0]) for run in (plain, aware)]
     >>> bool(sharpness[1] < sharpness[0])
     True
