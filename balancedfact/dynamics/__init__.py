@@ -6,6 +6,7 @@ from balancedfact.dynamics._flow import gradient_flow
 from balancedfact.dynamics._initialisations import balanced_layers, gaussian_layers, residual_layers
 from balancedfact.dynamics._perceptron import perceptron, perceptron_descent, perceptron_sharpness
 from balancedfact.dynamics._sgd import sgd
+from balancedfact.dynamics._sharpness_aware import sharpness_aware
 from balancedfact.dynamics._trajectory import Trajectory
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "regression_descent",
     "residual_layers",
     "sgd",
+    "sharpness_aware",
 ]

@@ -119,6 +119,15 @@ def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionMode
     return RegressionModel(sigma, target, p, floor)
 
 
+def rows_of(A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    """The measurements written out, shape ``(m, outputs, d_0)``, and the readout ``(outputs, d_L)`` that comes before them."""
+    if isinstance(A, RankOne) and np.all(A.left == A.left[0]):
+        return A.left[:1], A.right[:, None]
+    if isinstance(A, Dense):
+        return np.eye(A.matrix_shape[0]), A.matrices
+    return np.eye(A.matrix_shape[0]), np.stack([A._adjoint(unit) for unit in np.eye(A.m)])
+
+
 def product(layers: list[np.ndarray]) -> np.ndarray:
     """The end-to-end matrices of stacked layers."""
     E = layers[0]

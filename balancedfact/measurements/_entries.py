@@ -69,7 +69,8 @@ class Entries(SingleEntries):
         return self.weights * sampled_product(L, R, self.rows, self.cols)
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
-        return sp.coo_array((self.weights * y, (self.rows, self.cols)), shape=self.matrix_shape).toarray()
+        d1, d2 = self.matrix_shape
+        return np.bincount(self.rows * d2 + self.cols, self.weights * y, minlength=d1 * d2).reshape(d1, d2)
 
     @cached_property
     def _layout(self) -> Layout:
