@@ -146,7 +146,7 @@ def test_words_choose_claims_by_the_beginning_of_their_keys(threads, capsys):
 
 
 def test_without_words_all_claims_run(threads, monkeypatch, capsys):
-    monkeypatch.setattr(_verify, "check", lambda key, instances, seed: _verify.Tally(instances, 0, 1.0, 7, ""))
+    monkeypatch.setattr(_verify, "check", lambda key, instances, seed, file: _verify.Tally(instances, 0, 1.0, 7, ""))
     monkeypatch.setattr(_verify, "report", lambda *arguments: pytest.fail("no file was asked for"))
     assert main(["verify"]) == 0
     out = capsys.readouterr().out
