@@ -54,7 +54,7 @@ def units(settings: Settings) -> list[Row]:
     return [*found, {"kind": "reference"}]
 
 
-def reference_rows(data: Regression, depth: int, **more: object) -> list[Row]:
+def reference_rows(data: RegressionData, depth: int, **more: object) -> list[Row]:
     """The exact minimal sharpness, the exact rank-one limit and the published bounds."""
     lower, upper = closed_forms.sharpness_bounds(data.covariance, data.w, depth)
     values = {
