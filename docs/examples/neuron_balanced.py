@@ -68,6 +68,11 @@ class NeuronBalanced(Manifold):
         return self.nearest(V + A, U + B)
     # [retraction end]
 
+    def residual(self, point):
+        """How far a point is from balance, relative to its size; the check and the certificate report it."""
+        (V, U), p = point, self.degree
+        return float(np.abs(np.sum(V * V, axis=0) - p * np.sum(U * U, axis=0)).max() / (np.sum(V * V) + p * np.sum(U * U)))
+
     # [points]
     def random_point(self):
         return self.nearest(*(self.rng.standard_normal(shape) for shape in self.shapes))
