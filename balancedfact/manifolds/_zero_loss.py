@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_widths
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, products
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 from balancedfact.measurements import MeasurementMap
 
 _EXACT = 1e-12  # the relative residual that a point may have
@@ -141,12 +142,11 @@ class ZeroLoss(LayerManifold):
 
     # Points and vectors.
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         """Random normal layers, scaled to the size of the least solution and brought to zero loss by Gauss-Newton steps."""
-        generator = self._generator()
         goal = frobenius(self._solution) * np.sqrt(self._solution.size / self.A.m) or 1.0
         for _ in range(_DRAWS):
-            draw = [layer / np.sqrt(max(layer.shape)) for layer in self._normal_layers(generator)]
+            draw = [layer / np.sqrt(max(layer.shape)) for layer in self.normal_layers()]
             factor = (goal / (frobenius(products(draw)[0][-1]) or 1.0)) ** (1 / self.depth)
             found = self._restored([factor * layer for layer in draw])
             if found is not None:
@@ -160,7 +160,7 @@ class ZeroLoss(LayerManifold):
         """The orthogonal projection of layers on the null space of the Jacobian."""
         return self._split(self._frame(point), vector)[0]
 
-    def retraction(self, point: Layers, tangent_vector: Layers) -> Point:
+    def retraction(self, point: Layers, tangent_vector: Layers) -> ProductPoint:
         """Layers that fit, reached from ``W + V`` by Gauss-Newton steps of least norm; `V` is halved where these fail."""
         length = 1.0
         for _ in range(60):
@@ -169,7 +169,7 @@ class ZeroLoss(LayerManifold):
             if found is not None:
                 return found
             length /= 2
-        return Point(np.array(layer) for layer in point)
+        return ProductPoint(np.array(layer) for layer in point)
 
     # Derivatives.
 
@@ -235,7 +235,7 @@ class ZeroLoss(LayerManifold):
             rest, total = rest - TangentVector(self._normal(frame, y)), total + y
         return rest, total
 
-    def _restored(self, layers: Layers) -> Point | None:
+    def _restored(self, layers: Layers) -> ProductPoint | None:
         """Layers that fit, by Gauss-Newton steps of least norm; None where these do not lead to any."""
         best = [np.array(layer) for layer in layers]
         with np.errstate(over="ignore", invalid="ignore"):  # steps that are too long
@@ -258,7 +258,7 @@ class ZeroLoss(LayerManifold):
                 else:  # no progress: rounding error has been reached, or a point from which there is none
                     break
                 best, misfit = trial, left
-        return Point(best) if frobenius(misfit) <= _EXACT * self._size else None
+        return ProductPoint(best) if frobenius(misfit) <= _EXACT * self._size else None
 
 
 def _independent(A: MeasurementMap, b: np.ndarray) -> tuple[MeasurementMap, np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -16,10 +16,6 @@ from balancedfact._validate import as_array
 from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
-
-if TYPE_CHECKING:
-    from balancedfact.measurements._entries import Entries
-
 
 _BLOCK = 256  # columns of the identity that are multiplied at once
 
@@ -314,7 +310,7 @@ class MeasurementMap(ABC):
         """Whether every measurement is of a single entry, as in `Entries`."""
         return False
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> SingleEntries:
         """A map `of_entries` as an `Entries` in this process."""
         raise TypeError(f"{type(self).__name__} does not measure single entries")
 
@@ -341,6 +337,15 @@ class MeasurementMap(ABC):
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape
         return f"<{type(self).__name__}: {self.m} measurements of {d1} x {d2} matrices>"
+
+
+class SingleEntries(MeasurementMap):
+    """A map in this process whose every measurement is of a single entry; `Entries` is the one there is."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    weights: np.ndarray
+    places: tuple[np.ndarray, np.ndarray]
 
 
 class Congruence(MeasurementMap):

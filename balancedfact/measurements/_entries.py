@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from balancedfact.measurements._sampled import Layout
 
 
-class Entries(MeasurementMap):
+class Entries(SingleEntries):
     r"""Measurements :math:`w_i X_{r_i c_i}` of single entries. An entry may be measured more than once.
 
     Parameters
@@ -88,7 +88,7 @@ class Entries(MeasurementMap):
         return self._layout.order
 
     @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
+    def places(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         """The first measurement of every entry that is measured, and for every measurement the number of its entry."""
         code = self.rows * self.matrix_shape[1] + self.cols
         if np.all(np.diff(code) > 0):

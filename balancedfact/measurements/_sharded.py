@@ -12,10 +12,10 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_count
 from balancedfact.measurements import _shards
-from balancedfact.measurements._base import MeasurementMap
+from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import MOST_ENTRIES, RankOne
-from balancedfact.measurements._second_moment import Diagonal, Pair, SecondMoment
+from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 from balancedfact.measurements._shards import Facts, Shards
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Sharded(MeasurementMap):
     def forms_stack(self) -> bool:
         return not (self.of_entries or all(each.kind is RankOne for each in self._facts))
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> SingleEntries:
         return self._gathered if self.of_entries else super().as_entries()
 
     @cached_property
@@ -316,13 +316,13 @@ class ShardedMoment(SecondMoment):
     def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         return reduce(add, self._shards.ask(_shards.energies, factors)).tolist()
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         return self._moments("left", pairs)
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         return self._moments("right", pairs)
 
-    def _moments(self, side: str, pairs: list[Pair]) -> list[Any]:
+    def _moments(self, side: str, pairs: list[SymmetricFactors]) -> list[Any]:
         found = [_sum_of_moments(parts) for parts in zip(*self._shards.ask(_shards.moments, side, pairs), strict=True)]
         return [Diagonal(each) if each.ndim == 1 else each for each in found]
 

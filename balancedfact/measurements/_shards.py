@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from balancedfact.measurements._base import MeasurementMap
-from balancedfact.measurements._second_moment import Diagonal, Pair, SecondMoment
+from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 
 
 class Held:
@@ -178,7 +178,7 @@ def transposed_times(operator: Held, U: np.ndarray) -> np.ndarray:
     return np.asarray(operator.value.T @ U)
 
 
-def moments(moment: Held, side: str, pairs: list[Pair]) -> list[np.ndarray]:
+def moments(moment: Held, side: str, pairs: list[SymmetricFactors]) -> list[np.ndarray]:
     """Second moments without their scale: a matrix for each pair, or the diagonal alone of one that is diagonal."""
     second: SecondMoment = moment.value
     found = second._left(pairs) if side == "left" else second._right(pairs)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-import balancedfact as bf
-from balancedfact import curvature, measurements
+from balancedfact import curvature, measurements, solvers
 from balancedfact.solvers.deep import _bounds as deep_bounds
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
@@ -35,7 +34,7 @@ def multiplier_bound(rng: np.random.Generator) -> Outcome:
         size = np.sum(t ** (2 / (depth - 2))) ** (1 - 2 / depth) * np.linalg.norm(y) ** (2 - 4 / depth)
         return float(2 * depth / m * (b @ y) ** (2 - 2 / depth) / size)
 
-    solved = bf.flat_minimum(A, b, depth, rng=rng)
+    solved = solvers.flat_minimum(A, b, depth, rng=rng)
     fitting = [naive.trace(orbit(rng, M, 2, depth, spread), matrices) for spread in (0.1, 0.5)]
     vectors = [b, *rng.standard_normal((20, m))]
     return all_of(

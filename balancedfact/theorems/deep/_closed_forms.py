@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-import balancedfact as bf
-from balancedfact import closed_forms, measurements
+from balancedfact import closed_forms, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
 from balancedfact.theorems._draw import instance, orbit
@@ -25,7 +24,7 @@ def two_layers(rng: np.random.Generator) -> Outcome:
     D = scipy.linalg.sqrtm(sum(P @ P.T for P in matrices) / len(matrices)).real
     E = scipy.linalg.sqrtm(sum(P.T @ P for P in matrices) / len(matrices)).real
     value = 4 * np.linalg.norm(D @ M @ E, "nuc")
-    solved = bf.induced_regularizer(M, A, 2)
+    solved = solvers.induced_regularizer(M, A, 2)
     return all_of(
         solver=equal(solved.value, value),
         closed=equal(closed_forms.two_layer_minimum(M, A), value),
@@ -45,7 +44,7 @@ def one_measurement(rng: np.random.Generator) -> Outcome:
     M, A1 = rng.standard_normal((2, d, d))
     power = np.linalg.matrix_power(A1.T @ M, depth - 1) @ A1.T
     value = 2 * depth * float(np.sum(np.linalg.svd(power, compute_uv=False) ** (2 / depth)))
-    solved = bf.induced_regularizer(M, measurements.Dense(A1[None]), depth)
+    solved = solvers.induced_regularizer(M, measurements.Dense(A1[None]), depth)
     return all_of(
         closed=equal(closed_forms.single_measurement_minimum(M, A1, depth), value, rtol=1e-6, depth=depth),
         solver=equal(solved.value, value, rtol=1e-6),

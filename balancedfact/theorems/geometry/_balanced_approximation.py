@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-import balancedfact as bf
 from balancedfact import manifolds, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
@@ -47,7 +46,7 @@ def balanced_approximation(rng: np.random.Generator) -> Outcome:
     M = rng.standard_normal((d1, d2))
     rest = float(np.sum(np.linalg.svd(M, compute_uv=False)[k:] ** 2))
     size = float(np.sum(M**2))
-    solution = bf.balanced_approximation(M, k)
+    solution = solvers.balanced_approximation(M, k)
     L, R = solution.pair
     below = min(np.sum((P @ Q.T - M) ** 2) for P, Q in (balanced_pair(rng, d1, d2, k) for _ in range(20)))
     near = [balanced_near(rng, L, R) for _ in range(10)]

@@ -10,8 +10,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-import balancedfact as bf
-from balancedfact import curvature, measurements
+from balancedfact import curvature, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
 from balancedfact.theorems._draw import in_other_bases, instance, orbit
@@ -29,9 +28,9 @@ def wider_is_no_flatter(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng)
     depth, extra = int(rng.integers(2, 5)), int(rng.integers(1, 4))
     A = measurements.Dense(matrices)
-    least = bf.induced_regularizer(M, A, depth)
+    least = solvers.induced_regularizer(M, A, depth)
     widths = [M.shape[1], *[2 + extra] * (depth - 1), M.shape[0]]
-    padded = bf.induced_regularizer(M, A, depth, widths=widths).layers
+    padded = solvers.induced_regularizer(M, A, depth, widths=widths).layers
     # Noise in the padding that the product does not see, then arbitrary changes of basis.
     noisy = [W.copy() for W in padded]
     noisy[0][2:] = rng.uniform(0, 0.5) * rng.standard_normal((extra, M.shape[1]))
@@ -68,7 +67,7 @@ def wide_search(rng: np.random.Generator) -> Outcome:
         return [parts[0] + gap, *parts[1:]]
 
     found = _searched(layers_of, naive.packed(naive.gaussian_layers(rng, [3, *[width] * (depth - 1), 2])), matrices)
-    least = bf.induced_regularizer(M, measurements.Dense(matrices), depth).value
+    least = solvers.induced_regularizer(M, measurements.Dense(matrices), depth).value
     return equal(found, least, rtol=1e-6, depth=depth, width=width)
 
 
@@ -95,7 +94,7 @@ def stationary_is_global(rng: np.random.Generator) -> Outcome:
     for _ in range(2):
         start = [scipy.linalg.expm(0.7 * rng.standard_normal((2, 2))).ravel() for _ in range(depth - 1)]
         ends.append(_searched(layers_of, np.concatenate(start), matrices))
-    least = bf.induced_regularizer(M, measurements.Dense(matrices), depth).value
+    least = solvers.induced_regularizer(M, measurements.Dense(matrices), depth).value
     return equal(ends, [least] * 2, rtol=1e-6, depth=depth)
 
 
@@ -173,7 +172,7 @@ def certificate(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng, rank=int(rng.integers(1, 4)))
     rank, depth = int(np.linalg.matrix_rank(M)), int(rng.integers(2, 5))
     A = measurements.Dense(matrices)
-    solved = bf.induced_regularizer(M, A, depth)
+    solved = solvers.induced_regularizer(M, A, depth)
     parts: dict[str, Outcome] = {"solver": at_most(solved.value - solved.certificate.lower_bound, 1e-10 * solved.value)}
     for name, spread in (("near", 1e-2), ("far", 0.5)):
         turns = [scipy.linalg.expm(spread * rng.standard_normal((rank, rank))) for _ in range(depth - 1)]
@@ -203,9 +202,9 @@ def homogeneity(rng: np.random.Generator) -> Outcome:
     M, matrices = instance(rng)
     depth, c = int(rng.integers(2, 7)), -float(np.exp(rng.uniform(-5, 5)))
     A = measurements.Dense(matrices)
-    value, slope = bf.induced_regularizer_gradient(M, A, depth)
+    value, slope = solvers.induced_regularizer_gradient(M, A, depth)
     return all_of(
-        scaled=equal(bf.induced_regularizer(c * M, A, depth).value, abs(c) ** (2 - 2 / depth) * value, depth=depth),
+        scaled=equal(solvers.induced_regularizer(c * M, A, depth).value, abs(c) ** (2 - 2 / depth) * value, depth=depth),
         euler=equal(np.sum(slope * M), (2 - 2 / depth) * value),
     )
 
@@ -222,9 +221,9 @@ def induced_gradient(rng: np.random.Generator) -> Outcome:
     left, right, U, V = (rng.standard_normal((d, 2)) for d in (d1, d2, d1, d2))
     matrices, depth, h = rng.standard_normal((2 * d1 * d2, d1, d2)), int(rng.integers(2, 5)), 1e-3
     A = measurements.Dense(matrices)
-    _, slope = bf.induced_regularizer_gradient(left @ right.T, A, depth)
+    _, slope = solvers.induced_regularizer_gradient(left @ right.T, A, depth)
     # A central difference of fourth order; the logarithm, since values vary over many sizes.
-    f = {t: bf.induced_regularizer((left + t * h * U) @ (right + t * h * V).T, A, depth).value for t in (-2, -1, 1, 2)}
+    f = {t: solvers.induced_regularizer((left + t * h * U) @ (right + t * h * V).T, A, depth).value for t in (-2, -1, 1, 2)}
     difference = (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * h)
     moved = U @ right.T + left @ V.T
     return equal(np.sum(slope * moved), difference, rtol=1e-6, scale=float(np.linalg.norm(slope) * np.linalg.norm(moved)))
@@ -243,7 +242,7 @@ def seen_from_one_side(rng: np.random.Generator) -> Outcome:
     depth = int(rng.integers(2, 5))
     Q = np.eye(len(M)) - np.outer(v := rng.standard_normal(len(M)), v) / (v @ v)
     A = measurements.Dense(Q @ matrices)
-    whole, seen = bf.induced_regularizer(M, A, depth), bf.induced_regularizer(Q @ M, A, depth)
+    whole, seen = solvers.induced_regularizer(M, A, depth), solvers.induced_regularizer(Q @ M, A, depth)
     return all_of(
         value=equal(whole.value, seen.value, rtol=1e-5, depth=depth),
         product=equal(naive.product(whole.layers), M, rtol=1e-6),

@@ -6,8 +6,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-import balancedfact as bf
-from balancedfact import curvature, measurements
+from balancedfact import curvature, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
 
@@ -51,7 +50,7 @@ def flat_certificate(rng: np.random.Generator) -> Outcome:
         return float(4 * m * (b @ y) / max(1.0, np.linalg.norm(seen, 2)))
 
     scaled = 2 * m * (np.trace(L.T @ left @ L) + np.trace(R.T @ right @ R))
-    solution = bf.flat_minimum(A, b)
+    solution = solvers.flat_minimum(A, b)
     return all_of(
         any_vector=at_most(max(bound(y) for y in rng.standard_normal((20, m))), min(scaled, solution.value)),
         dual=equal(bound(solution.certificate.dual), solution.value, rtol=1e-6),
@@ -85,7 +84,7 @@ def penalised_certificate(rng: np.random.Generator) -> Outcome:
 
     threshold = size(b)
     penalty = float(rng.uniform(0.05, 0.9)) * threshold
-    solution = bf.flat_minimum(A, b, penalty=penalty)
+    solution = solvers.flat_minimum(A, b, penalty=penalty)
     bounds = []
     for y in rng.standard_normal((20, m)):
         t = max(min(b @ y / (y @ y), penalty / size(y)), 0.0)
@@ -96,6 +95,6 @@ def penalised_certificate(rng: np.random.Generator) -> Outcome:
         least=at_least(min(near), objective(solution.matrix)),
         value=equal(solution.value, objective(solution.matrix)),
         dual=equal(solution.certificate.lower_bound, objective(solution.matrix), rtol=1e-7),
-        zero=at_most(float(np.linalg.norm(bf.flat_minimum(A, b, penalty=1.001 * threshold).matrix)), 1e-6),
-        not_zero=at_least(float(np.linalg.norm(bf.flat_minimum(A, b, penalty=0.9 * threshold).matrix)), 1e-3),
+        zero=at_most(float(np.linalg.norm(solvers.flat_minimum(A, b, penalty=1.001 * threshold).matrix)), 1e-6),
+        not_zero=at_least(float(np.linalg.norm(solvers.flat_minimum(A, b, penalty=0.9 * threshold).matrix)), 1e-3),
     )
