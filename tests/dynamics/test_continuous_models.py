@@ -178,8 +178,8 @@ def test_edge_flow_follows_descent_beyond_the_edge_to_second_order():
     bottom = bf.dynamics.gradient_flow(valley(), RULE, DATA, stationarity=1e-14).layers
     sharpness = bf.curvature.sharpness(bottom, RULE, DATA)
     way = bf.curvature.sharpest_direction(bottom, RULE, DATA)[1]
-    gaps, central = [], []
-    for eps in (0.04, 0.02):
+    gaps, central, ends = [], [], []
+    for eps in (0.02, 0.01):
         step, steps = 2 * (1 + eps) / sharpness, int(40 / eps)
         start = [w + 0.3 * eps * e for w, e in zip(bottom, way, strict=True)]
         rule = bf.dynamics.gradient_descent(start, RULE, DATA, step=step, iterations=steps, record=[0])
@@ -188,9 +188,9 @@ def test_edge_flow_follows_descent_beyond_the_edge_to_second_order():
         gaps.append(distance(rule.layers, run.layers))
         mean = bf.dynamics.central_flow(bottom, RULE, DATA, substeps=1, **options)
         central.append((bf.curvature.sharpness(mean.layers, RULE, DATA) * step / 2 - 1) / eps)
-        end = (bf.curvature.sharpness(rule.layers, RULE, DATA) * step / 2 - 1) / eps
-        assert end == pytest.approx(-1.0, abs=0.2)
+        ends.append((bf.curvature.sharpness(rule.layers, RULE, DATA) * step / 2 - 1) / eps)
         assert run["amplitude"][-1] < 1e-3 * run["amplitude"][0]
+    assert abs(ends[1] + 1) < 0.6 * abs(ends[0] + 1)
     assert gaps[0] / gaps[1] > 3.0  # four in the limit
     np.testing.assert_allclose(central, 0.0, atol=1e-6)  # the central flow ends at the edge itself
 
