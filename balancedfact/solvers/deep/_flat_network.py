@@ -142,8 +142,8 @@ def flat_network(
             certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
             message = "The zero matrix is optimal."
             return _padded(Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form"), depth)
-        unit, fit = A._divided_by_scale(), frame.problem.map
-        left, right = (vectors[:, values > 0] for values, vectors in (unit._left_root, unit._right_root))
+        unit, fit = A.at_unit_scale(), frame.problem.map
+        left, right = (vectors[:, values > 0] for values, vectors in (unit.left_root, unit.right_root))
         if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
             unit, fit = unit.congruence(left, right), fit.congruence(left, right)
         else:

@@ -119,8 +119,8 @@ class NetworkSearch:
         if A.m != A.shape[1]:
             return None
         solve = A.gram_solver(0.0)
-        X = A._adjoint(solve(b))
-        return X + A._adjoint(solve(b - A._forward(X)))
+        X = A.adjoint_matrix(solve(b))
+        return X + A.adjoint_matrix(solve(b - A.forward(X)))
 
     # Starts.
 
@@ -189,7 +189,7 @@ class NetworkSearch:
             return self._flattest(moved.matrix, rank)
         # Far from the data, or large: by descent on the residual, from layers as long as the data are.
         A, b = self.problem.map, self.problem.b
-        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A._forward(point.matrix))))
+        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A.forward(point.matrix))))
         accuracy = 1e-15 * self.problem.size
         end = descend(A, b, 0.0, L[:, :rank], R[:, :rank], density=self.density, residual_tol=accuracy, max_products=1000)
         fitted = self._flattest(end.L @ end.R.T, rank)

@@ -56,7 +56,7 @@ class ZeroLossPoint:
         for layer in layers[::-1]:
             self.after.insert(0, self.after[0] @ layer)
         self.matrix = self.before[-1]
-        self.residual = problem.b - problem.map._forward(self.matrix)
+        self.residual = problem.b - problem.map.forward(self.matrix)
 
     @property
     def width(self) -> int:
@@ -126,7 +126,7 @@ class ZeroLossPoint:
         Q, to_multipliers, _ = self._jacobian
         if near is None:
             return to_multipliers(Q.T @ self.gradient)
-        S = self.problem.map._adjoint(near)
+        S = self.problem.map.adjoint_matrix(near)
         known = self._flat([C.T @ S @ B.T for C, B in zip(self.after[1:], self.before[:-1], strict=True)])
         square = float(known @ known)
         scale = float(known @ self.gradient) / square if square > 0 else 0.0
@@ -134,7 +134,7 @@ class ZeroLossPoint:
 
     @cached_property
     def _pull(self) -> np.ndarray:
-        return self.problem.map._adjoint(self.multipliers())
+        return self.problem.map.adjoint_matrix(self.multipliers())
 
     def hessian(self, v: np.ndarray) -> np.ndarray:
         """The Riemannian Hessian of the trace applied to a direction that `projected` leaves alone."""
@@ -155,7 +155,7 @@ class ZeroLossPoint:
         to_step, x, last = self._jacobian[2], self.x + v, np.inf
         while True:
             layers = self._shaped(x)
-            residual = self.problem.b - self.problem.map._forward(product(layers))
+            residual = self.problem.b - self.problem.map.forward(product(layers))
             misfit = float(np.linalg.norm(residual)) / self.problem.size
             if misfit < 1e-15 or not misfit < 0.7 * last:
                 return ZeroLossPoint(self.problem, layers) if misfit < _FITTED else None

@@ -157,7 +157,7 @@ def _polish(watch: Watch) -> None:
     A = problem.map
     # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank.
     t = near.s[0]
-    k = min(balanced_from_matrix(near.L @ near.R.T + t * A._adjoint(watch.y), t)[2].size, near.s.size)
+    k = min(balanced_from_matrix(near.L @ near.R.T + t * A.adjoint_matrix(watch.y), t)[2].size, near.s.size)
     k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
     end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=problem.density, max_products=500)
     L, R, s = balanced(end.L, end.R)

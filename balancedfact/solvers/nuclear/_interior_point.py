@@ -94,7 +94,7 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
     A, b, q = problem.map, problem.b, problem.q
     d1, d2 = A.matrix_shape
     n = d1 + d2
-    least = A._adjoint(A.gram_solver(q)(b))
+    least = A.adjoint_matrix(A.gram_solver(q)(b))
     radius = 2 * np.linalg.norm(least, 2)
     P = np.block([[radius * np.eye(d1), least], [least.T, radius * np.eye(d2)]])
     y, S = np.zeros(A.m), np.zeros((d1, d2))
@@ -102,7 +102,7 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
         check_time()
         Z = P[:d1, d1:]
         yield Z, y
-        residual = b - A._forward(Z) - q * y
+        residual = b - A.forward(Z) - q * y
         D = np.block([[np.eye(d1), -S], [-S.T, np.eye(d2)]])
         mu = float(np.vdot(P, D)) / n
         # Nesterov-Todd: G.T @ D @ G = diag(lam) = inv(G) @ P @ inv(G).T.
@@ -123,8 +123,8 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
             """Newton step for the scaled complementarity `target`: scaled dP, scaled dD, dy, dS."""
             goal = 2 * target / np.add.outer(lam, lam)
             full = G[:d1] @ goal @ G[d1:].T
-            dy = solve(residual - A._forward(full))
-            dS = A._adjoint(dy)
+            dy = solve(residual - A.forward(full))
+            dS = A.adjoint_matrix(dy)
             cross = G[:d1].T @ dS @ G[d1:]
             scaled_D = -(cross + cross.T)
             return goal - scaled_D, scaled_D, dy, dS

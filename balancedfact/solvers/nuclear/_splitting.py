@@ -73,14 +73,14 @@ def splitting(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(Z, y)`` every few iterations, from a pair `initial`. With ``q = 0`` every `Z` fits to rounding error."""
     A, b, q = problem.map, problem.b, problem.q
-    V = A._adjoint(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
+    V = A.adjoint_matrix(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
     t = float(np.linalg.norm(V, 2)) / 50
     solve = A.gram_solver(q / t)
     mixer = _Anderson(_MEMORY)
     for k in range(max_iterations):
         check_time()
-        y = solve(b - A._forward(V)) / t
-        Z = V + t * A._adjoint(y)
+        y = solve(b - A.forward(V)) / t
+        Z = V + t * A.adjoint_matrix(y)
         U, s, Wt = np.linalg.svd(2 * Z - V, full_matrices=False)
         rank = int(np.count_nonzero(s > t))
         X = (U[:, :rank] * (s[:rank] - t)) @ Wt[:rank]
@@ -90,7 +90,7 @@ def splitting(
             factor = _rebalance(problem, X, Z, y)
             if factor != 1.0:
                 t *= factor
-                V = Z - t * A._adjoint(y)
+                V = Z - t * A.adjoint_matrix(y)
                 solve = A.gram_solver(q / t)
                 mixer = _Anderson(_MEMORY)
                 continue
@@ -99,7 +99,7 @@ def splitting(
 
 def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:
     """How to change the step: down where the fitting point lags behind, up where the dual vector does."""
-    excess = max(abs(float(np.linalg.norm(problem.map._adjoint(y), 2)) - 1), 1e-15)
+    excess = max(abs(float(np.linalg.norm(problem.map.adjoint_matrix(y), 2)) - 1), 1e-15)
     misfit = max(float(np.linalg.norm(X - Z) / np.linalg.norm(Z)), 1e-15)
     ratio = np.sqrt(0.2 * excess / misfit)
     return float(np.clip(ratio, 0.25, 4.0)) if not 0.4 < ratio < 2.5 else 1.0

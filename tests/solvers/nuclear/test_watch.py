@@ -153,13 +153,14 @@ def test_progress_goes_to_stderr_only(rng, capsys):
         watch.judge(point(fitting(watch.problem, 1.0, rng), watch.problem.b))
     captured = capsys.readouterr()
     assert captured.out == ""
-    with watch_of(progress=None) as watch:  # stderr is no terminal here
-        assert watch.spinner is None
+    watch = watch_of(progress=None)
+    with watch.log:  # stderr is no terminal here
         watch.judge(point(fitting(watch.problem, 1.0, rng), watch.problem.b))
     assert capsys.readouterr() == ("", "")
 
 
 def test_progress_ends_with_an_error(capsys):
-    with pytest.raises(RuntimeError, match="stop"), watch_of(progress=True) as watch:
+    log = Log(progress=True)
+    with pytest.raises(RuntimeError, match="stop"), log:
         raise RuntimeError("stop")
-    assert not watch.spinner._live.is_started
+    assert not log._spinner._live.is_started
