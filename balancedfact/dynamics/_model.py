@@ -50,6 +50,13 @@ class MapModel:
             gradient = np.stack([self.A._adjoint(one) for one in scaled])
         return np.mean(residual**2, axis=-1), gradient
 
+    def normal(self, E: np.ndarray) -> np.ndarray:
+        """The derivative of the gradients in `E`, ``(2/m) A^*(A(E))``, which does not depend on the data."""
+        if self._rows is not None:
+            flat = E.reshape(E.shape[0], -1)
+            return ((2 / self.A.m) * (flat @ self._rows.T) @ self._rows).reshape(E.shape)
+        return np.stack([self.A.adjoint_matrix((2 / self.A.m) * self.A.forward(one)) for one in E])
+
     def loss(self, layers: list[np.ndarray]) -> np.ndarray:
         """The losses, shape ``(runs,)``."""
         return np.mean(self.residual(product(layers)) ** 2, axis=-1)
