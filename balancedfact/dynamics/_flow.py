@@ -231,7 +231,7 @@ class _Field:
         return product
 
     def gap(self, y: np.ndarray, goal: float) -> float:
-        """How far from stationary: zero for a zero gradient, about one in general."""
+        """Relative gradient norm in [0, ~1]; 0 at stationary points."""
         W, before, carried = self._sides(y)
         error = float(np.linalg.norm(carried[-1]))
         if error <= goal * self.reference:
@@ -263,7 +263,7 @@ class _Explicit:
         return None if self.solver.status == "failed" else (float(self.solver.t), self.solver.y)
 
     def is_stiff(self) -> bool:
-        """Whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
+        """Tell whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
         product, v = self.field.jacobian(self.solver.y), self.field.slope(self.solver.y)
         # The slope may have lost its part along the stiff directions, so a fixed generic vector is mixed in.
         v = v / (np.linalg.norm(v) or 1.0) + np.cos(np.arange(1.0, v.size + 1)) / np.sqrt(v.size)

@@ -13,7 +13,7 @@ from balancedfact.measurements._base import MeasurementMap
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """What `check_measurements` found.
+    """The report of `check_measurements`.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class MeasurementReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every property holds."""
+        """Tell whether every property holds."""
         return all(error <= self.tolerance for error in self.errors.values())
 
     def __str__(self) -> str:
