@@ -287,7 +287,7 @@ class Factorizations(LayerManifold):
     def _horizontal(self, point: Layers, vector: Layers) -> TangentVector:
         """Project `X_k` onto the horizontal space.
 
-        That is minus the block from the complement of `reached` to the complement of `seen`, along which the product is constant.
+        That is minus the block from the complement of `reached` to that of `seen`, along which the product is constant.
         """
         if max(self.widths[1:-1]) == self.rank:
             return TangentVector(np.array(X) for X in vector)
