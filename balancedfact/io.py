@@ -113,8 +113,8 @@ def read_problem(
     saved indices, are left out, and `Problem.reading` says so. Without such names the content must be clear: for example two
     columns of text, or pairs of integers sorted as a matrix is stored. What could as well be a matrix is refused.
 
-    *Identifiers* may be any text or integers (``4.0`` and ``-3`` are integers, ``007`` is text), of any size. Rows and columns are
-    those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are numbered
+    *Identifiers* may be any text or integers (``4.0`` and ``-3`` are integers, ``007`` is text), of any size. Rows and columns
+    are those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are numbered
     ``0, 1, 2, ...`` without a gap. An entry may occur more than once.
 
     *Matrix.* The first column holds the names of rows if it is text or if the header says so.

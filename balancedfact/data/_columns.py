@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def whole(cell: str) -> int | None:
 
 def counts(values: Sequence[int] | np.ndarray | None) -> bool:
     """Whether integers rise by one."""
-    return values is not None and len(values) > 1 and all(b - a == 1 for a, b in zip(values, values[1:], strict=False))
+    return values is not None and len(values) > 1 and all(b - a == 1 for a, b in pairwise(values))
 
 
 class Column:

@@ -101,8 +101,8 @@ def _label_column(table: Table, columns: Columns | None) -> tuple[bool, str]:
             return False, ""
         if len(columns) != 1 or _position(table, columns[0]) != 0:
             raise ValueError(
-                f"--columns is {','.join(map(str, columns))} for a matrix; expected the name of its first column, if that holds "
-                "the names of rows, or none"
+                f"--columns is {','.join(map(str, columns))} for a matrix; expected the name of its first column, if that "
+                "holds the names of rows, or none"
             )
         return True, table.title(0)
     first = table.columns[0]
@@ -112,8 +112,8 @@ def _label_column(table: Table, columns: Columns | None) -> tuple[bool, str]:
     if len(table.columns) > 1 and first.integers is not None and table.height > 2 and counts(first.integers.tolist()):
         title = table.title(0)
         raise ValueError(
-            f"the first column rises by one from {first.integers[0]}: it numbers the rows or is data, and both are possible; say "
-            f"which with --columns {title} (it numbers the rows of a matrix) or --columns none (it is data), "
+            f"the first column rises by one from {first.integers[0]}: it numbers the rows or is data, and both are possible; "
+            f"say which with --columns {title} (it numbers the rows of a matrix) or --columns none (it is data), "
             "or give the columns of triplets, as in --columns 2,3,4"
         )
     return False, ""
@@ -258,8 +258,8 @@ def _rises(major: np.ndarray, minor: np.ndarray) -> bool:
 def _two_readings(table: Table, order: str) -> NoReturn:
     height, width = table.height, len(table.columns)
     raise ValueError(
-        f"the table can be read as {height} entries row,column,value or as a matrix of {height} rows and {width} columns; say which "
-        f"with --columns {order} (which are the rows, columns and values of entries) or --format matrix"
+        f"the table can be read as {height} entries row,column,value or as a matrix of {height} rows and {width} columns; "
+        f"say which with --columns {order} (which are the rows, columns and values of entries) or --format matrix"
     )
 
 
@@ -318,8 +318,8 @@ def _grid(table: Table, labelled: bool, title: str) -> Grid:
         if names is not None and len(set(names)) < len(names):
             again = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(
-                f"the label {again!r} names two {what}; expected different ones (or --columns none if the first column is data, "
-                "or --columns ROW,COLUMN,VALUE if the lines are entries)"
+                f"the label {again!r} names two {what}; expected different ones (or --columns none if the first column is "
+                "data, or --columns ROW,COLUMN,VALUE if the lines are entries)"
             )
     seen = int(np.count_nonzero(~np.isnan(matrix)))
     reading = (

@@ -6,8 +6,8 @@ import re
 
 _ROWS = """
     user row unit customer client person member reviewer rater reader viewer listener subject student patient participant
-    respondent player account visitor worker annotator judge borrower shopper buyer state country region city county firm company
-    store shop station sensor household individual panelist source src head author name u i
+    respondent player account visitor worker annotator judge borrower shopper buyer state country region city county firm
+    company store shop station sensor household individual panelist source src head author name u i
 """
 _COLUMNS = """
     item column col movie film product book isbn asin song track artist album article game anime show series joke restaurant

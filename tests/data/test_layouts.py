@@ -1,6 +1,7 @@
 """Every layout ends in the reading that was meant or in a refusal that names the option; the page of the docs shows them."""
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,8 @@ def entries(problem) -> dict[tuple[str, str], float]:
 def test_layout(tmp_path, layout):
     path = written(layout, tmp_path)
     if isinstance(layout.means, str):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match=re.escape(layout.means)) as caught:
             read_problem(path)
-        assert layout.means in str(caught.value)
         assert "\n" not in str(caught.value)
     else:
         problem = read_problem(path)
@@ -76,7 +76,7 @@ FORMS = [
     ("1,2,3\n", {"format": "matrix"}, {("0", "0"): 1, ("0", "1"): 2, ("0", "2"): 3}),
     ("a,b,c\n1,2,3\n4,5,6\n", {"columns": "c,a,b"}, {("3", "1"): 2, ("6", "4"): 5}),
     ("stars,userId,movieId\n5,1,2\n4,1,3\n", {"columns": "user,item,value"}, {("1", "2"): 5, ("1", "3"): 4}),
-    ("userId,movieId,rating\n1,2,3\n4,5,6\n", {"format": "matrix"}, {("1", "movieId"): 2, ("1", "rating"): 3, ("4", "movieId"): 5, ("4", "rating"): 6}),
+    ("userId,movieId,rating\n1,2,3\n", {"format": "matrix"}, {("1", "movieId"): 2, ("1", "rating"): 3}),
     ("user,item,rating,score\n1,2,3,7\n", {"columns": ["user", "item", "score"]}, {("1", "2"): 7}),
     ("a,b\n0,5\n1,6\n2,7\n", {"columns": "a"}, {("0", "b"): 5, ("1", "b"): 6, ("2", "b"): 7}),
     ("a,b\n1,5\n2,\n3,\n", {"columns": "none"}, {("0", "a"): 1, ("0", "b"): 5, ("1", "a"): 2, ("2", "a"): 3}),
