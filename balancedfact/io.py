@@ -12,8 +12,8 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from balancedfact._files import replacing
-from balancedfact._validate import as_array, as_shape
+from balancedfact._files import write_arrays
+from balancedfact._validate import as_array, as_path, as_shape
 from balancedfact.data._frames import read_parquet
 from balancedfact.data._pictures import PICTURES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
@@ -114,8 +114,8 @@ def read_problem(
     columns of text, or pairs of integers sorted as a matrix is stored. What could as well be a matrix is refused.
 
     *Identifiers* may be any text or integers (``4.0`` and ``-3`` are integers, ``007`` is text), of any size. Rows and columns
-    are those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are numbered
-    ``0, 1, 2, ...`` without a gap. An entry may occur more than once.
+    are those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are
+    numbered ``0, 1, 2, ...`` without a gap. An entry may occur more than once.
 
     *Matrix.* The first column holds the names of rows if it is text or if the header says so.
 
@@ -133,7 +133,7 @@ def read_problem(
     >>> problem.row_labels, problem.col_labels
     (['ann', 'bob'], ['Ran', 'Alien'])
     """
-    file = Path(path)
+    file = as_path(path)
     if format not in (None, "triplets", "matrix"):
         raise ValueError(f"format is {format!r}; expected 'triplets' or 'matrix'")
     chosen = parse_columns(columns)
@@ -187,7 +187,7 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     ...     print(read_problem(f"{folder}/small.npz").b)
     [1. 2.]
     """
-    file = Path(path)
+    file = as_path(path)
     if file.suffix.lower() != ".npz":
         raise ValueError(f"path is {os.fspath(path)!r}; expected the extension .npz")
     if isinstance(A, Dense):
@@ -201,8 +201,7 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     arrays["b"] = as_array(b, "b", shape=(A.m,))
     if truth is not None:
         arrays["truth"] = as_array(truth, "truth", shape=A.matrix_shape)
-    with replacing(file) as partial, partial.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    write_arrays(file, arrays)
 
 
 # kind of measurements, the arrays that a file must have, and those that it may have
