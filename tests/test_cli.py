@@ -183,7 +183,7 @@ def test_offsets_are_fitted_drawn_and_reported(capsys):
 
 
 def test_contradictory_data(capsys):
-    Path("torn.csv").write_text("0,0,1\n0,0,2\n1,1,1\n")
+    Path("torn.csv").write_text("row,col,value\n0,0,1\n0,0,2\n1,1,1\n")
     assert main(["solve", "torn.csv"]) == 1
     assert strict_json("torn-flat/report.json")["status"] == "infeasible"
     assert strict_json("torn-flat/report.json")["certificate"]["lower_bound"] == "inf"
