@@ -28,9 +28,9 @@ def problem(request):
 
 METHODS = [
     "analytic",
-    "balanced",
     "certified",
     "Riemannian",
+    "balanced",
     "flow, small start",
     "flow, residual start",
     "descent",

@@ -29,10 +29,10 @@ def compare(
 
     - **analytic**: the closed-form layers for the matrix of least nuclear norm that fits; the flat pair at depth 2, the
       layers of least :math:`R(W)` beyond;
-    - **balanced**: balanced layers of the same matrix, the least norm of all layers with that product;
     - **certified**: `flat_minimum`, from which `excess` and `distance` are counted;
     - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
       of zero loss beyond;
+    - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
     - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;

@@ -49,9 +49,9 @@ class Ways:
     def all(self) -> Iterator[tuple[str, Callable[[], Found]]]:
         """The names of the rows and how to find them."""
         yield "analytic", lambda: Found(self.analytic, "closed form")
-        yield "balanced", lambda: Found(dynamics.balanced_layers(self.least.matrix, self.widths), "closed form")
         yield "certified", self.certified
         yield "Riemannian", self.riemannian
+        yield "balanced", lambda: Found(dynamics.balanced_layers(self.least.matrix, self.widths), "closed form")
         yield "flow, small start", lambda: self.flow(self.start(_SMALL_START, self.seeds[2]))
         if self.A.matrix_shape[0] == self.A.matrix_shape[1]:
             yield "flow, residual start", self.residual_flow
