@@ -34,7 +34,7 @@ def pymanopt_draws(generator: np.random.Generator) -> Iterator[None]:
     """
     for name, module in list(sys.modules.items()):
         if name.startswith(("pymanopt.manifolds.", "pymanopt.optimizers.")) and getattr(module, "np", None) is np:
-            module.np = _NUMPY
+            module.__dict__["np"] = _NUMPY
     token = _SOURCE.set(np.random.RandomState(int(generator.integers(2**32))))
     try:
         yield
