@@ -152,7 +152,8 @@ class Frame:
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """A user's pair in the coordinates of the normalised problem.
 
-        Components in directions that no measurement sees are dropped. A pair whose measurements are far from the data in size is scaled to them; ``None`` if they vanish.
+        Components in directions that no measurement sees are dropped. A pair whose measurements are far from the data in size is
+        scaled to them; ``None`` if they vanish.
         """
         a, c = magnitude(L), magnitude(R)
         L, R = L / a, R / c
