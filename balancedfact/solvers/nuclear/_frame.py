@@ -152,7 +152,7 @@ class Frame:
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """A user's pair in the coordinates of the normalised problem.
 
-        Components in directions that no measurement sees are dropped. A pair whose measurements are far from the data in size is
+        Components in directions that no measurement sees are dropped. A pair whose measurements are far from the data is
         scaled to them; ``None`` if they vanish.
         """
         a, c = magnitude(L), magnitude(R)
