@@ -1,4 +1,4 @@
-"""The result of a solve: the factorization, its quality, and the proof."""
+"""What every solve returns: the factorization, how good it is, and the proof."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Status(Enum):
 
     @property
     def ok(self) -> bool:
-        """Tell whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
+        """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
         return self in (Status.OPTIMAL, Status.STATIONARY)
 
 
 class Offsets(NamedTuple):
-    r"""Numbers added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
+    r"""What is added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
 
     Attributes
     ----------

@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """The end of one descent, and the violation of its rank test."""
+    """Where one descent ended, and how far its rank test failed."""
 
     point: ZeroLossPoint
     y: np.ndarray
@@ -180,7 +180,7 @@ class Search:
         return None
 
     def distinct(self) -> int:
-        """Count the different minima that the descents found."""
+        """How many different minima the descents found."""
         found: list[ZeroLossPoint] = []
         for point, *_ in self.minima:
             size = np.linalg.norm(point.matrix)

@@ -62,7 +62,7 @@ class ZeroLossPoint:
 
     @property
     def tractable(self) -> bool:
-        """Tell whether the constraint is small enough to be linearised."""
+        """Whether the constraint is small enough to be linearised."""
         return self.x.size * self.problem.map.m <= _MOST_ENTRIES
 
     @property

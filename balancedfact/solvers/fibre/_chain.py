@@ -35,7 +35,7 @@ class Coupling(Protocol):
 
 
 class Framed(Protocol):
-    """The coupling in the bases (`G_j`, `inverse_j`) of one iterate."""
+    """The coupling as the frames of a point see it."""
 
     def forward(self, H: np.ndarray) -> np.ndarray:
         """The matrices ``sum_i K_i @ H_j @ K_i.T``, shape ``(n, r, r)``."""
@@ -149,7 +149,7 @@ def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
 
 
 def few_matrices(map: MeasurementMap) -> FewMatrices:
-    """Reduce the `m` matrices to at most ``r**2`` with the same second moments: the triangular factor of their entries."""
+    """At most ``r**2`` matrices with the same second moments as all `m`: the triangular factor of their entries."""
     size = map.matrix_shape[0]
     rows = np.empty((0, size**2))
     for stack in stacks(map):
@@ -173,7 +173,7 @@ def one_operator(map: MeasurementMap) -> OneOperator:
 
 
 def affordable(size: int, depth: int) -> bool:
-    """Tell whether the Newton matrix of the chain can be factored, if need be."""
+    """Whether the Newton matrix of the chain can be factored, if need be."""
     return _factoring(size, depth) <= _AFFORDABLE
 
 

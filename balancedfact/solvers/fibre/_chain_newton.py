@@ -32,7 +32,7 @@ _MOST_STEPS = 300
 
 
 class Verdict(Enum):
-    """The end of an iteration."""
+    """How an iteration ended."""
 
     MINIMUM = "the gap closed"
     UNATTAINED = "the iterates go to infinity"
@@ -42,7 +42,7 @@ class Verdict(Enum):
 
 @dataclass
 class Run:
-    """The end of an iteration: the point of smallest gap, the last well-conditioned one, and the record of all."""
+    """How the iteration ended, the point of smallest gap, the last one that is well conditioned, and the record of all."""
 
     verdict: Verdict
     point: ChainPoint

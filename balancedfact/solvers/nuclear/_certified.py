@@ -1,4 +1,4 @@
-"""The way from a checked problem to a certified solution: which algorithms run, and the verdict on what they find."""
+"""From a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
 
 from __future__ import annotations
 
@@ -158,14 +158,14 @@ def _suitable(problem: NuclearProblem) -> list[str]:
     if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
         methods.append("interior-point")
     if d1 * d2 > _SMALL or not methods:
-        methods.append("factored")  # fastest at low rank; gives up early otherwise
+        methods.append("factored")  # which wins where the rank is low, and soon gives up where it is not
     if d1 * d2 <= MODERATE and (A.of_entries or A.m <= MOST_DEPENDENT):
         methods.append("splitting")
     return methods or ["factored"]
 
 
 def _polish(watch: Watch) -> None:
-    """Bring a nearly optimal point of full rank to its exact rank, fitting to rounding error."""
+    """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
     problem, near = watch.problem, watch.point
     if near is None or near.s.size == 0:
         return

@@ -27,7 +27,7 @@ _REGULAR = 1e-8
 
 
 class Descent(NamedTuple):
-    """The end of a descent: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
+    """Where a descent ended: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
 
     L: np.ndarray
     R: np.ndarray
@@ -117,7 +117,7 @@ class _Objective:
         return self.joined(L, R, self.offsets(x)), s
 
     def partners(self, x: Pair) -> Pair:
-        """The opposite factor of each column: `x` itself, or the fixed vectors `f`, `g` for the offset column."""
+        """What the columns of `x` are multiplied by on the other side."""
         if self.terms is None:
             return x
         return np.column_stack([x[0][:, :-1], self.terms.f]), np.column_stack([x[1][:, :-1], self.terms.g])

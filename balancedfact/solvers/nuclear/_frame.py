@@ -1,4 +1,4 @@
-"""The road from the user's problem to the normalised convex one, and back to a solution with its certificate."""
+"""From the user's problem to the normalised convex one, and back to a solution with its certificate."""
 
 from __future__ import annotations
 
@@ -150,10 +150,9 @@ class Frame:
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """A user's pair in the coordinates of the normalised problem.
+        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out.
 
-        Components in directions that no measurement sees are dropped. A pair whose measurements are far from the data is
-        scaled to them; ``None`` if they vanish.
+        A pair whose measurements are far from the data in size is scaled to them; ``None`` if they vanish.
         """
         a, c = magnitude(L), magnitude(R)
         L, R = L / a, R / c

@@ -41,7 +41,7 @@ _AT_EDGE = 1.05
 
 @dataclass(frozen=True, eq=False)
 class PenaltyPath:
-    """The penalties that `select_penalty` tried, in order, with their errors.
+    """What `select_penalty` tried, in the order in which it was tried.
 
     Attributes
     ----------

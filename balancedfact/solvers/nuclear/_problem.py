@@ -43,7 +43,7 @@ class OffsetTerms(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The value of a point: objective, lower bound, relative residual, and the dual vector made feasible."""
+    """What a point is worth: objective, lower bound, relative residual, and the dual vector made feasible."""
 
     value: float
     lower: float
@@ -68,7 +68,7 @@ class NuclearProblem:
         return float(norms @ norms) / (self.map.matrix_shape[0] * self.map.matrix_shape[1])
 
     def residual(self, point: Point) -> np.ndarray:
-        """The residual `b - A(X)` of a point, offsets included."""
+        """What a point leaves of the data."""
         if self.offsets is None or point.offsets is None:
             return self.b - self.map.forward_factored(point.L, point.R)
         (f, g, _, _), (a, c) = self.offsets, point.offsets
@@ -77,7 +77,7 @@ class NuclearProblem:
     def judge(self, point: Point, rng: np.random.Generator, accuracy: float = 1e-3) -> Verdict:
         """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is.
 
-        The bound may be loose by a relative `accuracy`; large problems get a looser one.
+        It is worth up to a relative `accuracy` more than is claimed, where the size of the problem allows to spend that much.
         """
         S = self.map.adjoint_for_many(point.y)
         along, square = float(self.b @ point.y), float(point.y @ point.y)

@@ -1,4 +1,4 @@
-"""The judge of a solve: history, callback, progress, and the best point so far."""
+"""What every iterative solver does besides solving: history, callback, progress, and the best point so far."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Watch:
 
     @property
     def feasible(self) -> bool:
-        """Tell whether the best point fits the data as it must."""
+        """Whether the best point fits the data as it must."""
         return self.problem.q > 0 or self.residual <= FEASIBLE
 
     @property
@@ -63,7 +63,7 @@ class Watch:
 
     @property
     def closed(self) -> bool:
-        """Tell whether optimality is proved to the tolerance."""
+        """Whether optimality is proved to the tolerance."""
         return self.gap <= self.tol
 
     def follow(self, points: Iterable[Point]) -> bool:

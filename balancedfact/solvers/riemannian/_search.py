@@ -141,7 +141,7 @@ def riemannian_minimum(
 
 @contextmanager
 def spinner(progress: bool | None) -> Iterator[Spinner | None]:
-    """Optional progress line on the terminal."""
+    """A line on the terminal that tells how a search gets on, if it is wanted."""
     if not (sys.stderr.isatty() if progress is None else progress):
         yield None
         return

@@ -15,7 +15,7 @@ _EXHAUSTED = 1e-12
 
 
 class Curvature(NamedTuple):
-    """The extreme curvatures that Lanczos found in a Hessian."""
+    """What Lanczos found of a Hessian."""
 
     least: float  # the smallest Ritz value: an upper bound on the smallest eigenvalue
     largest: float  # the largest Ritz value in magnitude
