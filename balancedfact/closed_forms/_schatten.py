@@ -1,4 +1,4 @@
-r"""Weight decay on deep linear networks: the Schatten quasi-norm that it minimises, and what it does to a fully observed matrix.
+r"""Weight decay on deep linear networks: the Schatten quasi-norm that it minimises, and what it does to an observed matrix.
 
 Over all layers that multiply to `M`, hidden widths of at least its rank,
 
@@ -83,8 +83,8 @@ def schatten_layers(M: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     r"""The layers of least sum of squares with a given product: balanced ones.
 
     With :math:`M = U\Sigma V^\top`, they are :math:`W_1 = \Sigma^{1/L}V^\top`, :math:`W_k = \Sigma^{1/L}`,
-    :math:`W_L = U\Sigma^{1/L}`, with zeros to fill the widths. All other layers that attain it come from these by rotations of the
-    hidden spaces.
+    :math:`W_L = U\Sigma^{1/L}`, with zeros to fill the widths. All other layers that attain it come from these by rotations of
+    the hidden spaces.
 
     Parameters
     ----------

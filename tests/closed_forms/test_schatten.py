@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -18,7 +20,7 @@ def test_layers_are_balanced_and_attain_the_value(seed, L, d1, d2, rank):
     width = max(min(rank, d1, d2), 1) + seed % 2
     layers = layers_of(M, [d2, *[width] * (L - 1), d1])
     np.testing.assert_allclose(np.linalg.multi_dot(layers[::-1]), M, atol=1e-12)
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in itertools.pairwise(layers):
         np.testing.assert_allclose(after.T @ after, before @ before.T, atol=1e-12)
     sigma = np.linalg.svd(M, compute_uv=False)
     sigma = sigma[sigma > max(d1, d2) * 2.3e-16 * sigma[0]]
@@ -94,7 +96,7 @@ def test_bad_input():
     for bad in bad_input.bad((2, 3)):
         if bad.id in ("wrong shape", "transposed"):
             continue
-        with pytest.raises(ValueError, match="^M "):
+        with pytest.raises(ValueError, match=r"^M "):
             value(bad.values[0], 3)
     with pytest.raises(ValueError, match="widths"):
         layers_of(np.eye(3), [3, 2, 3])

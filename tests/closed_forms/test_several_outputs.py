@@ -20,13 +20,14 @@ def problem(seed, outputs=2, inputs=3, rank=None, singular=False):
     X = rng.standard_normal((inputs, inputs)) * np.exp(rng.uniform(-1, 1, inputs))[:, None]
     if singular:
         X[:, -1] = X[:, 0]
-    M = rng.standard_normal((outputs, rank or min(outputs, inputs))) @ rng.standard_normal((rank or min(outputs, inputs), inputs))
+    rank = rank or min(outputs, inputs)
+    M = rng.standard_normal((outputs, rank)) @ rng.standard_normal((rank, inputs))
     return X @ X.T / inputs, M, X
 
 
 def full_sharpness(layers, X):
     """The top of the dense Hessian of (1/n) |Y - W_L ... W_1 X|^2 at a fit."""
-    n, outputs = X.shape[1], layers[-1].shape[0]
+    outputs = layers[-1].shape[0]
     matrices = [np.outer(e, x) for x in X.T for e in np.eye(outputs)]
     E = np.linalg.multi_dot(layers[::-1])
     return outputs * np.linalg.eigvalsh(hessian(layers, matrices, np.array([np.sum(A * E) for A in matrices])))[-1]
