@@ -14,7 +14,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
 from balancedfact import measurements, plots, solvers
-from balancedfact._files import replacing
+from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
@@ -84,8 +84,8 @@ def run(out: Path) -> int:
             "nuclear_norm": solution_report(norm),
         },
     )
-    with plots.style(), replacing(out / "elevation.png") as partial:
-        _picture(truth, A, b, recovered, flat).savefig(partial, format="png")
+    with plots.style():
+        write_picture(out / "elevation.png", _picture(truth, A, b, recovered, flat))
     print(f"written to {out}: elevation.png, report.json, solution.npz")
     return 0 if flat.status.ok and norm.status.ok else 1
 
@@ -96,10 +96,10 @@ def _picture(
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)
     limits = (float(truth.min()), float(truth.max()))
-    plots.observed(axes[0, 0], A, b, f"observed: {A.m / truth.size:.0%} of the elevations (m)", limits=limits)
+    plots.observed(axes[0, 0], A, b, f"observed: {A.m / truth.size:.0%} of the elevations (m)", value_range=limits)
     best = next(iter(recovered.values()))
-    plots.recovered_matrix(axes[0, 1], best, title="flattest factorization (m)", limits=limits)
-    plots.recovered_matrix(axes[0, 2], truth, title="truth (m)", limits=limits)
+    plots.recovered_matrix(axes[0, 1], best, title="flattest factorization (m)", value_range=limits)
+    plots.recovered_matrix(axes[0, 2], truth, title="truth (m)", value_range=limits)
     # Row by row, the methods differ where rows are rarely seen.
     colours = iter(plots.PALETTE.values())
     for name, matrix in recovered.items():

@@ -14,7 +14,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
 from balancedfact import measurements, plots, solvers
-from balancedfact._files import replacing
+from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
@@ -65,8 +65,8 @@ def run(out: Path) -> int:
             "solutions": {name: solution_report(solution) for name, solution in solutions.items()},
         },
     )
-    with plots.style(), replacing(out / "scan.png") as partial:
-        _picture(truth, penalised, exact, path).savefig(partial, format="png")
+    with plots.style():
+        write_picture(out / "scan.png", _picture(truth, penalised, exact, path))
     print(f"written to {out}: report.json, scan.png, solution.npz")
     return 0 if all(solution.status.ok for solution in solutions.values()) else 1
 
@@ -75,9 +75,9 @@ def _picture(truth: np.ndarray, penalised: Solution, exact: Solution, path: solv
     figure = Figure(figsize=(12, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)
     limits = (0.0, 1.0)
-    plots.recovered_matrix(axes[0, 0], truth, title="truth", limits=limits)
-    plots.recovered_matrix(axes[0, 1], penalised.matrix, title="flat, penalty by hold-out", limits=limits)
-    plots.recovered_matrix(axes[0, 2], exact.matrix, title="flat, exact fit to noisy data", limits=limits)
+    plots.recovered_matrix(axes[0, 0], truth, title="truth", value_range=limits)
+    plots.recovered_matrix(axes[0, 1], penalised.matrix, title="flat, penalty by hold-out", value_range=limits)
+    plots.recovered_matrix(axes[0, 2], exact.matrix, title="flat, exact fit to noisy data", value_range=limits)
     axes[1, 0].loglog(path.penalties, path.errors, "o-")
     axes[1, 0].axvline(path.penalty, linestyle="--", linewidth=1, color=plots.PALETTE["grey"], label="chosen")
     axes[1, 0].set(xlabel="penalty", ylabel="error on held-out data", title="choice of the penalty")
