@@ -297,7 +297,8 @@ class _Hessian:
             middle = None
             for j in range(k - 1, -1, -1):
                 if k == len(self.at.W) - 1 and j == 0:  # the matrix of slopes itself, which may not be formed
-                    norm, power = 1.0, self.at.log_norm_of_slope()
+                    with np.errstate(divide="ignore"):  # the logarithm of zero
+                        norm, power = 1.0, self.at.log_norm_of_slope()
                 else:
                     outer = self.at.D[k] @ self.at.B[j].T
                     norm, power = frobenius(outer.array), float(outer.exponent)

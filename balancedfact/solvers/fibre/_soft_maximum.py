@@ -7,8 +7,8 @@ derivatives :math:`J_{j,i} = C_j^\top A_iB_{j-1}^\top`, and the sharpness is the
 .. math:: J_{j,i}(t) = e^{-tH_j/2}J_{j,i}e^{tH_{j-1}/2}, \qquad H_0 = H_L = 0,
 
 so :math:`y^\top Qy` is a sum of exponentials for every `y`, and the largest eigenvalue is geodesically convex. What is
-minimised is :math:`\beta^{-1}\log\operatorname{tr}e^{\beta Q}`, within :math:`\beta^{-1}\log k` of it and convex too, for growing
-:math:`\beta`; its weights :math:`\omega = e^{\beta Q}/\operatorname{tr}e^{\beta Q}` are the dual variable.
+minimised is :math:`\beta^{-1}\log\operatorname{tr}e^{\beta Q}`, within :math:`\beta^{-1}\log k` of it and convex too, for
+growing :math:`\beta`; its weights :math:`\omega = e^{\beta Q}/\operatorname{tr}e^{\beta Q}` are the dual variable.
 """
 
 from __future__ import annotations
