@@ -329,7 +329,7 @@ class MeasurementMap(ABC):
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
 
-    # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
+    # Makes the map accepted by scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 
     @property
     def shape(self) -> tuple[int, int]:
