@@ -1,4 +1,4 @@
-"""What every training run returns: the final layers and what was recorded on the way."""
+"""The result of a training run: the final layers and what was recorded on the way."""
 
 from __future__ import annotations
 
