@@ -53,6 +53,24 @@ def test_example_manifold_of_layers_is_solved_with_a_certificate():
         assert report.ok, f"widths {widths}:\n{report}"
 
 
+def test_example_algorithm_is_certified_and_says_what_it_cannot_do():
+    names = runpy.run_path(str(ROOT / "docs" / "examples" / "own_algorithm.py"))
+    assert names["solution"].status is bf.Status.OPTIMAL
+    assert names["solution"].method == "proximal gradient"
+    assert names["solution"].value == pytest.approx(names["other"].value, rel=1e-7)
+    method = names["ProximalGradient"]()
+    A = bf.measurements.gaussian(20, (4, 6), rng=1)
+    b = 1e60 * np.arange(1.0, 21.0)
+    ours, other = (bf.norm_minimum(A, b, penalty=1e60, method=each, rng=0) for each in (method, None))
+    assert ours.status is bf.Status.OPTIMAL
+    assert ours.value == pytest.approx(other.value, rel=1e-7)
+    with pytest.raises(ValueError, match="needs a penalty"):
+        bf.flat_minimum(A, b, method=method)
+    short = bf.norm_minimum(A, b, penalty=1e60, method=names["ProximalGradient"](max_iterations=1))
+    assert short.certificate.lower_bound <= other.value * (1 + 1e-9) <= short.value * (1 + 2e-9)
+    assert not short.status.ok
+
+
 def test_example_claims_hold_and_join_the_ledger():
     code = (ROOT / "docs" / "examples" / "own_claim.py").read_text(encoding="utf-8")
     assert len(code.splitlines()) <= 40
