@@ -36,6 +36,23 @@ def _regular(value: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
 
 
+def as_gappy(value: ArrayLike, name: str) -> np.ndarray:
+    """Return `value` as a float64 matrix with ``nan`` where it is ``nan``, ``None`` or masked; infinite values are refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        value = np.ma.filled(value.astype(np.float64), np.nan)
+    array = _regular(value, name)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)  # None is nan
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} holds things that are not numbers; expected numbers, or nan where nothing is") from None
+    if array.dtype.kind not in "fiub" or array.ndim != 2:
+        raise ValueError(f"{name} has dtype {array.dtype} and shape {array.shape}; expected a matrix of real numbers")
+    if np.isinf(array).any():
+        raise ValueError(f"{name} has {int(np.isinf(array).sum())} infinite values; expected finite numbers or nan")
+    return array.astype(np.float64, copy=False)
+
+
 def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     """Return `value` as a one-dimensional integer array with entries in ``[0, bound)``."""
     array = _regular(value, name)

@@ -46,11 +46,14 @@ class MeasurementMap(ABC):
         ``(d1, d2)``, the shape of the matrices measured.
     m : int
         The number of measurements.
+    labels : tuple
+        The names of rows and of columns, each a list of str or ``None``; solutions take them over.
     """
 
     matrix_shape: tuple[int, int]
     m: int
     dtype = np.dtype(np.float64)
+    labels: tuple[list[str] | None, list[str] | None] = (None, None)
 
     # What a subclass supplies.
 

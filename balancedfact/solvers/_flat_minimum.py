@@ -12,6 +12,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers.deep._flat_network import deep_flat_minimum
 from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._finished import finished
 
 
 def flat_minimum(
@@ -169,7 +170,7 @@ def flat_minimum(
         return deep_flat_minimum(
             A, b, depth, max_rank=max_rank, tol=tol, rng=rng, initial=initial, callback=callback, progress=progress
         )
-    return certified_minimum(
+    solution = certified_minimum(
         A,
         b,
         flat=True,
@@ -183,3 +184,4 @@ def flat_minimum(
         method=method,
         offset_penalty=offset_penalty,
     )
+    return finished(solution, A, b, flat=True, penalty=penalty, offset_penalty=offset_penalty)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._finished import finished
 
 
 def norm_minimum(
@@ -84,7 +85,7 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    return certified_minimum(
+    solution = certified_minimum(
         A,
         b,
         flat=False,
@@ -97,3 +98,4 @@ def norm_minimum(
         callback=callback,
         progress=progress,
     )
+    return finished(solution, A, b, flat=False, penalty=penalty, offset_penalty=offset_penalty)
