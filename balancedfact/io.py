@@ -259,11 +259,9 @@ def _measurements(kind: str, arrays: dict[str, np.ndarray]) -> MeasurementMap:
 
 def _load(file: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return {name: content[name] for name in content.files}
+        with file.open("rb") as stream:  # np.load leaves a damaged archive open if it opened it
+            content = np.load(stream, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
     except OSError:
         raise
     except Exception as error:  # damaged archives raise a dozen unrelated kinds

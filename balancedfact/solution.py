@@ -384,7 +384,7 @@ class Solution:
             If the file is not a saved solution.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT:

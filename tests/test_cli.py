@@ -342,7 +342,8 @@ def test_unknown_example(capsys):
 
 
 def test_compare_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
-    monkeypatch.setattr("balancedfact.comparison._STEPS", 500)
+    monkeypatch.setattr("balancedfact.comparison._ways._STEPS", 500)
+    monkeypatch.setattr("balancedfact.comparison._ways._DESCENTS", 200)
     A = bf.measurements.gaussian(9, (4, 3), rng=0)
     truth = np.outer(np.arange(4.0), np.ones(3))
     write_problem("small.npz", A, A(truth), truth)

@@ -1,4 +1,4 @@
-"""Where gradient flow from a vanishing start ends in univariate regression, and how sharp that minimiser is."""
+"""The end of gradient flow from a vanishing start in univariate regression, and the sharpness of that minimiser."""
 
 from __future__ import annotations
 

@@ -186,5 +186,5 @@ def _matrix(A: Entries, b: np.ndarray, solution: Solution) -> Figure:
     live = A.weights != 0
     rows, cols = (np.bincount(at[live], minlength=d) > 0 for at, d in ((A.rows, d1), (A.cols, d2)))
     limits = left.images[0].get_clim()
-    plots.recovered_matrix(right, _completed(solution), np.outer(rows, cols), limits=limits)
+    plots.recovered_matrix(right, _completed(solution), np.outer(rows, cols), value_range=limits)
     return figure

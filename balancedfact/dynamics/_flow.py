@@ -120,7 +120,8 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
         counts[kind] = counts.get(kind, 0) + 1
     message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
     times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
-    return Trajectory(layers, times, loss, series, diverged=np.full(lead, -1), message=message)
+    taken = folded([run.iterations for run in runs])
+    return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message)
 
 
 def _one(
@@ -135,13 +136,17 @@ def _one(
 ) -> Trajectory:
     field = _Field(model, [layer.shape for layer in start])
     watched: Model = regression_of(model.A, model.b, 1) or model
-    recorder, times, drifts = Recorder(observe, watched, ()), [], []
+    recorder = Recorder(observe, watched, ())
+    times: list[float] = []
+    drifts: list[float] = []
+    taken: list[int] = []
     conserved, whole = balances(start), end == np.inf
 
     def note(t: float, y: np.ndarray) -> None:
         current = field.layers(y)
         recorder.record([layer[None] for layer in current], np.array([True]))
         times.append(t)
+        taken.append(steps)
         size = max(float(np.sum(layer**2)) for layer in current) or 1.0
         changes = [np.linalg.norm(now - then) for now, then in zip(balances(current), conserved, strict=True)]
         drifts.append(max(changes, default=0.0) / size)
@@ -177,7 +182,7 @@ def _one(
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]
-    return Trajectory(final, np.array(times), values, series, message=f"{message} in {steps} steps")
+    return Trajectory(final, np.array(times), values, series, np.array(taken), message=f"{message} in {steps} steps")
 
 
 class _Field:
@@ -231,7 +236,7 @@ class _Field:
         return product
 
     def gap(self, y: np.ndarray, goal: float) -> float:
-        """How far from stationary: zero for a zero gradient, about one in general."""
+        """Relative gradient norm in [0, ~1]; 0 at stationary points."""
         W, before, carried = self._sides(y)
         error = float(np.linalg.norm(carried[-1]))
         if error <= goal * self.reference:
@@ -263,7 +268,7 @@ class _Explicit:
         return None if self.solver.status == "failed" else (float(self.solver.t), self.solver.y)
 
     def is_stiff(self) -> bool:
-        """Whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
+        """Tell whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
         product, v = self.field.jacobian(self.solver.y), self.field.slope(self.solver.y)
         # The slope may have lost its part along the stiff directions, so a fixed generic vector is mixed in.
         v = v / (np.linalg.norm(v) or 1.0) + np.cos(np.arange(1.0, v.size + 1)) / np.sqrt(v.size)

@@ -15,7 +15,7 @@ from balancedfact.measurements import Dense, MeasurementMap, RankOne
 
 
 class Model(Protocol):
-    """What is trained: the losses of stacked layers, and perhaps more quantities that can be watched."""
+    """A trained model: the losses of stacked layers, and other quantities that can be watched."""
 
     def loss(self, layers: list[np.ndarray]) -> np.ndarray:
         """The losses, shape ``(runs,)``."""

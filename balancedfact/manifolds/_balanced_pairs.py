@@ -124,11 +124,11 @@ class BalancedPairs(Manifold):
         return float(np.hypot(np.linalg.norm(U), np.linalg.norm(V)))
 
     def dist(self, point_a: Pair, point_b: Pair) -> float:
-        """Not available: the geodesic distance has no closed form."""
+        """Raise: the geodesic distance has no closed form."""
         raise NotImplementedError("the geodesic distance between balanced pairs has no closed form")
 
     def residual(self, point: Pair) -> float:
-        r"""How far a pair is from balanced, :math:`\|L^\top L - R^\top R\|_F / (\|L\|_F^2 + \|R\|_F^2)`, at most 1."""
+        r"""Distance of a pair from balance, :math:`\|L^\top L - R^\top R\|_F / (\|L\|_F^2 + \|R\|_F^2)`, at most 1."""
         L, R = point
         size = np.vdot(L, L) + np.vdot(R, R)
         return float(np.linalg.norm(L.T @ L - R.T @ R) / size) if size else 0.0
@@ -237,7 +237,7 @@ class BalancedPairs(Manifold):
         return frame
 
     def _restricted(self, frame: _Frame) -> bool:
-        """Whether the tangent space is smaller than the null space of the linearised constraint."""
+        """Tell whether the tangent space is smaller than the null space of the linearised constraint."""
         return self.k > self.rank == frame.rank
 
     def _project_rotated(self, frame: _Frame, U: np.ndarray, V: np.ndarray) -> TangentVector:

@@ -305,12 +305,12 @@ class MeasurementMap(ABC):
 
     @property
     def forms_stack(self) -> bool:
-        """Whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
+        """Tell whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
         return True
 
     @property
     def of_entries(self) -> bool:
-        """Whether every measurement is of a single entry, as in `Entries`."""
+        """Tell whether every measurement is of a single entry, as in `Entries`."""
         return False
 
     def as_entries(self) -> SingleEntries:
