@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-import scipy.sparse as sp
 
+from balancedfact._arrays import read_array, read_arrays
 from balancedfact._files import write_arrays
-from balancedfact._validate import as_array, as_path, as_shape
+from balancedfact._matrix_market import Coordinates, read_matrix_market
+from balancedfact._validate import as_array, as_index, as_path, as_shape
 from balancedfact.data._frames import read_parquet
 from balancedfact.data._pictures import PICTURES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
@@ -214,12 +214,10 @@ _FORMS = (
 
 
 def _read_npz(file: Path) -> Problem:
-    arrays = _load(file)
-    if not isinstance(arrays, dict):
-        raise ValueError("the content is one .npy array; expected an .npz archive")
+    arrays = read_arrays(file)
     names = frozenset(arrays)
     if {"format", "shape", "data"} <= names:
-        return _sparse_problem(file)
+        return _sparse_problem(arrays)
     kind = next((kind for kind, needed, optional in _FORMS if needed <= names <= needed | optional), None)
     if kind is None:
         raise ValueError(
@@ -236,16 +234,28 @@ def _read_npz(file: Path) -> Problem:
     return Problem(A, b, kind, truth)
 
 
-def _sparse_problem(file: Path) -> Problem:
-    """A sparse matrix that SciPy saved."""
-    try:
-        content = sp.load_npz(file).tocoo()
-    except Exception as error:  # damaged archives raise a dozen unrelated kinds
-        raise ValueError(f"not a sparse matrix of SciPy ({type(error).__name__}: {error})") from error
-    if content.ndim != 2 or content.nnz == 0:
-        raise ValueError(f"a sparse array of {content.ndim} dimensions and {content.nnz} entries; expected 2 and at least one")
-    values = as_array(content.data, "the data")
-    A = Entries(content.row, content.col, as_shape(content.shape))
+def _sparse_problem(arrays: dict[str, np.ndarray]) -> Problem:
+    """A sparse matrix that SciPy saved, in coordinates or compressed by rows or columns."""
+    layout = str(np.asarray(arrays["format"]).astype(str))
+    needed = {"coo": ("row", "col"), "csr": ("indices", "indptr"), "csc": ("indices", "indptr")}.get(layout)
+    if needed is None or not all(name in arrays for name in needed):
+        raise ValueError(f"a sparse matrix of the format {layout[:20]!r}; expected coo, csr or csc, with its index arrays")
+    shape = as_shape(np.ravel(arrays["shape"]).tolist())
+    values = as_array(arrays["data"], "data", ndim=1)
+    if layout == "coo":
+        rows, cols = arrays["row"], arrays["col"]
+    else:
+        starts = as_index(arrays["indptr"], "indptr", values.size + 1)
+        counts = np.diff(starts)
+        lines = shape[layout == "csc"]
+        if starts.size != lines + 1 or starts[0] != 0 or starts[-1] != values.size or (counts < 0).any():
+            raise ValueError(f"indptr has {starts.size} places; expected {lines + 1} that rise from 0 to {values.size}")
+        rows, cols = np.repeat(np.arange(lines), counts), arrays["indices"]
+        if layout == "csc":
+            rows, cols = cols, rows
+    A = Entries(rows, cols, shape)
+    if values.size != A.m:
+        raise ValueError(f"data has {values.size} values; expected {A.m}, as there are indices")
     return Problem(A, values, "entries", reading=f"a sparse matrix, its {A.m} stored entries observed")
 
 
@@ -257,40 +267,18 @@ def _measurements(kind: str, arrays: dict[str, np.ndarray]) -> MeasurementMap:
     return Entries(arrays["rows"], arrays["cols"], as_shape(arrays["shape"].tolist()), arrays.get("weights"))
 
 
-def _load(file: Path) -> np.ndarray | dict[str, np.ndarray]:
-    try:
-        with file.open("rb") as stream:  # np.load leaves a damaged archive open if it opened it
-            content = np.load(stream, allow_pickle=False)
-            return content if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
-    except OSError:
-        raise
-    except Exception as error:  # damaged archives raise a dozen unrelated kinds
-        pickled = "allow_pickle" in str(error)
-        reason = "or it holds Python objects, which are never loaded" if pickled else f"{type(error).__name__}: {error}"
-        raise ValueError(f"not a NumPy file of plain arrays ({reason})") from error
-
-
 def _read_npy(file: Path) -> Problem:
-    array = _load(file)
-    if isinstance(array, dict):
-        raise ValueError("the content is an .npz archive; expected one .npy array")
-    return _matrix_problem(array)
+    return _matrix_problem(read_array(file))
 
 
 def _read_mtx(file: Path) -> Problem:
-    try:
-        field = scipy.io.mminfo(file)[4]
-        content = None if field in ("complex", "pattern") else scipy.io.mmread(file)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"not a Matrix Market file ({error})") from error
-    if content is None:
-        raise ValueError(f"the entries are of the field {field!r}; expected real or integer")
-    if not sp.issparse(content):
+    content = read_matrix_market(file)
+    if not isinstance(content, Coordinates):
         return _matrix_problem(content)
-    if content.nnz == 0:
+    if content.values.size == 0:
         raise ValueError("no entry is observed; expected at least one")
-    values = as_array(content.data, "the data")
-    return Problem(Entries(content.row, content.col, as_shape(content.shape)), values, "entries")
+    values = as_array(content.values, "the data")
+    return Problem(Entries(content.rows, content.cols, as_shape(content.shape)), values, "entries")
 
 
 def _table_problem(table: Table, columns: Columns | None, form: str | None) -> Problem:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._arrays import read_arrays
 from balancedfact._files import write_arrays
 from balancedfact._labels import as_labels, positions
 from balancedfact._memory import available_memory
-from balancedfact._validate import as_gappy, as_layers
+from balancedfact._validate import as_gappy, as_layers, as_path
 
 _FORMAT = "balancedfact solution 1"
 
@@ -384,8 +385,7 @@ class Solution:
             If the file is not a saved solution.
         """
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(as_path(path))
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise KeyError("format")
@@ -401,10 +401,10 @@ class Solution:
             saved = cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
             precision = float(header.get("precision", 0.0))
             return replace(saved, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
-        except FileNotFoundError:
+        except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"path is {os.fspath(path)!r}; expected a file that Solution.save wrote") from error
+            raise ValueError(f"path is {path!r}; expected a file that Solution.save wrote") from error
 
     def __repr__(self) -> str:
         shapes = " x ".join(str(size) for size in [self.layers[-1].shape[0], *(w.shape[1] for w in self.layers[::-1])])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
+from balancedfact._pymanopt_draws import new_generator
 from balancedfact._validate import as_array, as_count, as_rng
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
@@ -215,7 +216,7 @@ class BalancedPairs(Manifold):
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
-            return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002, the state that pymanopt uses
+            return new_generator()
         return self._rng
 
     def _frame(self, point: Pair) -> _Frame:

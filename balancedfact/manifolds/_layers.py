@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
+from balancedfact._pymanopt_draws import new_generator
 from balancedfact._validate import as_rng
 from balancedfact.manifolds._product import TangentVector
 
@@ -104,7 +105,7 @@ class LayerManifold(Manifold):
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
-            return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002, the state that pymanopt uses
+            return new_generator()
         return self._rng
 
     def normal_layers(self) -> list[np.ndarray]:
