@@ -48,9 +48,9 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    `transform` fits each row to the columns' factors held fixed, in closed form (`Solution.transform`), and leaves what was seen as
-    it is. `fit_transform` does the same with the rows of the fit. A column of which nothing was seen is filled with the mean and
-    the offset of the row, or with zero in a model without offsets; no column is dropped.
+    `transform` fits each row to the columns' factors held fixed, in closed form (`Solution.transform`), and leaves what was
+    seen as it is. `fit_transform` does the same with the rows of the fit. A column of which nothing was seen is filled with the
+    mean and the offset of the row, or with zero in a model without offsets; no column is dropped.
 
     Examples
     --------
@@ -91,8 +91,7 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         FlatImputer
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        A, b = Entries.from_array(X)
+        A, b = Entries.from_array(validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan"))
         rng = self._generator()
         offset = None if self.offset_penalty is None else as_number(self.offset_penalty, "offset_penalty", above=0.0)
         if self.penalty == "auto":
@@ -126,9 +125,8 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         numpy.ndarray, shape (n, n_features)
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        return np.where(np.isnan(X), self.solution_.transform(X), X)
+        rows = self._checked(X)
+        return np.where(np.isnan(rows), self.solution_.transform(rows), rows)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Minus the root mean squared error on a tenth of what was seen in `X`, hidden from the fit of each row.
@@ -145,14 +143,18 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         float
             The larger the better, as model selection in scikit-learn wants it.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        seen = np.argwhere(~np.isnan(X))
-        hidden = seen[np.random.default_rng(0).permutation(len(seen))[: max(1, len(seen) // 10)]]
-        left = X.copy()
-        left[hidden[:, 0], hidden[:, 1]] = np.nan
-        error = self.solution_.transform(left)[hidden[:, 0], hidden[:, 1]] - X[hidden[:, 0], hidden[:, 1]]
+        rows = self._checked(X)
+        seen = np.argwhere(~np.isnan(rows))
+        hidden = tuple(seen[np.random.default_rng(0).permutation(len(seen))[: max(1, len(seen) // 10)]].T)
+        left = rows.copy()
+        left[hidden] = np.nan
+        error = self.solution_.transform(left)[hidden] - rows[hidden]
         return -float(np.sqrt(np.mean(error**2)))
+
+    def _checked(self, X: ArrayLike) -> np.ndarray:
+        """New rows, once there is a fit."""
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
 
     def _generator(self) -> np.random.Generator:
         if isinstance(self.random_state, np.random.RandomState):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
@@ -336,6 +337,17 @@ class MeasurementMap(ABC):
     def rmatvec(self, y: np.ndarray) -> np.ndarray:
         """The adjoint, raveled to a vector of length ``d1 * d2``."""
         return self._adjoint(np.ravel(y)).ravel()
+
+    def to_linear_operator(self) -> LinearOperator:
+        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
+        array([3., 2.])
+        """
+        return aslinearoperator(self)
 
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._precision import digits
+from balancedfact._validate import as_array
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import RowFit, Solution, Status
 from balancedfact.solvers.nuclear._noise_edge import largest_penalty
@@ -25,7 +26,7 @@ def finished(
         fit = RowFit(0.0 if flat else penalty, per_seen, np.inf if offset_penalty is None else offset_penalty)
     labels = A.labels
     solution = replace(solution, row_labels=labels[0], col_labels=labels[1], row_fit=fit)
-    data = np.asarray(b, dtype=np.float64)
+    data = as_array(b, "b")
     found = digits(data)
     if found is None:
         return solution
