@@ -1,4 +1,4 @@
-"""What ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
+"""Files that ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
 
 from __future__ import annotations
 
@@ -28,14 +28,21 @@ _PANEL = 3.6  # inches
 def report(
     file: Path, problem: Problem, solution: Solution, settings: dict[str, Any], path: PenaltyPath | None, seconds: float
 ) -> dict[str, Any]:
-    """Everything about a solve but the factors, as the content of ``report.json``."""
+    """The content of ``report.json``: all of a solve but its factors."""
     error = None
     if problem.truth is not None:
         size = float(np.linalg.norm(problem.truth))
         error = float(np.linalg.norm(_completed(solution) - problem.truth)) / (size or 1.0)
     chosen = {"value": settings["penalty"]}
     if path is not None:
-        chosen = {"value": path.penalty, "penalties": path.penalties.tolist(), "held_out_errors": path.errors.tolist()}
+        chosen = {
+            "value": path.penalty,
+            "penalties": path.penalties.tolist(),
+            "held_out_errors": path.errors.tolist(),
+            "standard_errors": path.standard_errors.tolist(),
+            "ranks": path.ranks.tolist(),
+            "message": path.message,
+        }
     return {
         "status": solution.status.value,
         "ok": solution.status.ok,
@@ -116,7 +123,7 @@ def write_answers(
 
 
 def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[str]) -> str:
-    """What a reader at a terminal wants to know."""
+    """The summary for a reader at a terminal."""
     certificate = content["certificate"]
     lines = {"problem": f"{content['problem']['file']}: {_describe(problem)}"}
     if problem.reading:
