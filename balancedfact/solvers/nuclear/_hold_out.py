@@ -27,9 +27,11 @@ from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
-from balancedfact.solvers.nuclear._certified import MODERATE
 from balancedfact.solvers.nuclear._noise_edge import largest_penalty
+from balancedfact.solvers.nuclear._splitting import Splitting
 
+# Beyond this many matrix entries only the factored algorithm serves.
+MODERATE = Splitting.most_entries
 # The grid ends at this fraction of the largest useful penalty. While the error still falls by more than this much a step, the
 # path goes on, to so many times as many penalties at most.
 _END, _FALLING, _EXTENSION = 1e-4, 0.99, 3
