@@ -332,7 +332,7 @@ class Solution:
         >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
         >>> solution = bf.flat_minimum(A, [1.0, 2.0, 3.0])
         >>> solution.transform([[2.0, np.nan]]).round(3)
-        array([[2., 4.]])
+        array([[2.   , 1.333]])
         """
         if self.row_fit is None:
             raise ValueError("the solution is not one of two layers for entries; transform is defined for those")
