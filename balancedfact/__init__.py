@@ -30,8 +30,10 @@ __all__ = [
     "balanced_approximation",
     "closed_forms",
     "compare",
+    "complete",
     "curvature",
     "dynamics",
+    "estimators",
     "experiments",
     "flat_minimum",
     "flat_network",
@@ -51,12 +53,13 @@ __all__ = [
 
 
 # What is imported only by those who use it: numba, pymanopt, matplotlib and SciPy's optimizers stand behind these doors.
-_ROOMS = ("dynamics", "experiments", "io", "manifolds", "plots", "theorems")
-_ELSEWHERE = {"Comparison": "comparison", "ComparisonRow": "comparison", "compare": "comparison"}
+_ROOMS = ("dynamics", "estimators", "experiments", "io", "manifolds", "plots", "theorems")
+_ELSEWHERE = {"Comparison": "comparison", "ComparisonRow": "comparison", "compare": "comparison", "complete": "data"}
 
 if TYPE_CHECKING:
-    from balancedfact import dynamics, experiments, io, manifolds, plots, theorems
+    from balancedfact import dynamics, estimators, experiments, io, manifolds, plots, theorems
     from balancedfact.comparison import Comparison, ComparisonRow, compare
+    from balancedfact.data import complete
 else:  # hidden from type checkers, which would take it to have every name
 
     def __getattr__(name):

@@ -6,6 +6,7 @@ import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,10 +31,30 @@ def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tup
 
 
 def _regular(value: ArrayLike, name: str) -> np.ndarray:
+    detach = getattr(value, "detach", None)
     try:
+        if callable(detach):  # a tensor or parameter of PyTorch, which may require a gradient or lie elsewhere
+            value = detach().cpu().numpy()
         return np.asarray(value)
     except (TypeError, ValueError) as error:  # rows of unequal length, or an object that cannot become an array
         raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
+
+
+def as_gappy(value: ArrayLike, name: str) -> np.ndarray:
+    """Return `value` as a float64 matrix with ``nan`` where it is ``nan``, ``None`` or masked; infinite values are refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        value = np.ma.filled(value.astype(np.float64), np.nan)
+    array = _regular(value, name)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)  # None is nan
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} holds things that are not numbers; expected numbers, or nan where nothing is") from None
+    if array.dtype.kind not in "fiub" or array.ndim != 2:
+        raise ValueError(f"{name} has dtype {array.dtype} and shape {array.shape}; expected a matrix of real numbers")
+    if np.isinf(array).any():
+        raise ValueError(f"{name} has {int(np.isinf(array).sum())} infinite values; expected finite numbers or nan")
+    return array.astype(np.float64, copy=False)
 
 
 def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
@@ -128,7 +149,7 @@ def as_rng(value: int | np.random.Generator | None) -> np.random.Generator:
 def as_layers(layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None = None) -> list[np.ndarray]:
     """Return `layers` as float64 matrices whose product ``W_L ... W_1`` exists and has shape `matrix_shape`."""
     try:
-        checked = [as_array(layer, f"layers[{k}]", ndim=2) for k, layer in enumerate(layers)]
+        checked = [as_array(_weight(layer, f"layers[{k}]"), f"layers[{k}]", ndim=2) for k, layer in enumerate(layers)]
     except TypeError:
         raise ValueError(f"layers is {layers!r}; expected a list of matrices [W_1, ..., W_L]") from None
     if not checked:
@@ -143,6 +164,18 @@ def as_layers(layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None 
     if matrix_shape is not None and found != tuple(matrix_shape):
         raise ValueError(f"layers multiply to shape {found}; expected {tuple(matrix_shape)}")
     return checked
+
+
+def _weight(layer: Any, name: str) -> ArrayLike:
+    """The matrix of a linear module of PyTorch; anything else as it is."""
+    if not hasattr(layer, "named_parameters"):
+        return layer
+    parameters = dict(layer.named_parameters())
+    if parameters.get("bias") is not None:
+        raise ValueError(f"{name} has a bias; expected a linear layer without one")
+    if set(parameters) != {"weight"}:
+        raise ValueError(f"{name} is {type(layer).__name__}; expected a linear layer, with a weight and nothing else")
+    return parameters["weight"]
 
 
 def as_pair(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from numpy.typing import ArrayLike
 
 from balancedfact._arrays import read_arrays
 from balancedfact._files import write_arrays
+from balancedfact._labels import as_labels, positions
 from balancedfact._linalg import product
 from balancedfact._memory import available_memory
-from balancedfact._validate import as_index, as_layers, as_path
+from balancedfact._validate import as_gappy, as_layers, as_path
 
 _FORMAT = "balancedfact solution 1"
 
@@ -69,6 +71,22 @@ class Offsets(NamedTuple):
     mean: float
     rows: np.ndarray
     cols: np.ndarray
+
+
+class RowFit(NamedTuple):
+    r"""How a row is fitted to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
+
+    Attributes
+    ----------
+    fixed, each : float
+        The two parts of the weight; both are zero without a penalty, and the least factor that fits is taken.
+    offset : float
+        The weight of the squared offset of the row, infinite where the model has no offsets.
+    """
+
+    fixed: float
+    each: float
+    offset: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,6 +166,12 @@ class Solution:
         The algorithm that was used.
     offsets : Offsets, optional
         The mean and the offsets of rows and columns, where the model has them: what `matrix` lacks and `predict` adds.
+    row_labels, col_labels : list of str, optional
+        The names of rows and columns, where the data have them.
+    row_fit : RowFit, optional
+        What `transform` needs to know of the objective.
+    precision : float
+        The relative precision of the data, where they carry fewer digits than float64; else 0.
 
     Examples
     --------
@@ -169,6 +193,10 @@ class Solution:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     method: str = ""
     offsets: Offsets | None = None
+    row_labels: list[str] | None = None
+    col_labels: list[str] | None = None
+    row_fit: RowFit | None = None
+    precision: float = 0.0
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -195,44 +223,137 @@ class Solution:
             )
         return product(self.layers)
 
-    def predict(self, rows: ArrayLike, cols: ArrayLike) -> np.ndarray:
+    def with_labels(self, rows: Sequence[str] | None = None, cols: Sequence[str] | None = None) -> Solution:
+        """The same solution with names for its rows and columns.
+
+        Parameters
+        ----------
+        rows, cols : sequence of str, optional
+            As many different names as there are rows and columns; ``None`` for none.
+
+        Returns
+        -------
+        Solution
+        """
+        d1, d2 = self.layers[-1].shape[0], self.layers[0].shape[1]
+        return replace(self, row_labels=as_labels(rows, "rows", d1), col_labels=as_labels(cols, "cols", d2))
+
+    def predict(
+        self, rows: ArrayLike, cols: ArrayLike, *, return_known: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         r"""Single entries of the end-to-end matrix, with the offsets added where there are any; no matrix is formed.
 
         Parameters
         ----------
-        rows, cols : array_like of int, shape (n,)
-            Where the entries stand, counted from zero.
+        rows, cols : array_like of int or of str, shape (n,)
+            Where the entries stand: positions counted from zero, or labels (texts), where the solution has them. A label that
+            it does not have is answered by what is known without it: the mean and the offset of the other label, or zero in
+            a model without offsets.
+        return_known : bool
+            Return also which entries are of known rows and columns.
 
         Returns
         -------
         numpy.ndarray, shape (n,)
             The entries, in ``O(n k)`` operations for layers of `k` hidden columns.
+        known : numpy.ndarray of bool, shape (n,)
+            Where both labels are known, with `return_known`.
 
         Raises
         ------
         ValueError
-            If `rows` and `cols` are not integers within the matrix, or not as many as each other.
+            If `rows` and `cols` are neither positions within the matrix nor labels, or not as many as each other.
 
         Examples
         --------
         >>> import balancedfact as bf
         >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
-        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).predict([1, 1], [0, 1]).round(3)
+        >>> solution = bf.flat_minimum(A, [1.0, 2.0, 3.0])
+        >>> solution.predict([1, 1], [0, 1]).round(3)
         array([3., 2.])
+        >>> solution.with_labels(["ann", "bob"], ["Ran", "Alien"]).predict(["bob", "eve"], ["Ran", "Ran"], return_known=True)
+        (array([3., 0.]), array([ True, False]))
         """
         from balancedfact.measurements._sampled import sampled_product  # numba is imported only where it is used
 
+        left, right = self.sides
+        r = positions(self.row_labels, rows, "rows", len(left))
+        c = positions(self.col_labels, cols, "cols", len(right))
+        if r.size != c.size:
+            raise ValueError(f"cols has {c.size} entries; expected {r.size}, as rows has")
+        known = (r >= 0) & (c >= 0)
+        found = np.zeros(r.size)
+        found[known] = sampled_product(left, right, r[known], c[known])
+        if self.offsets is not None:
+            mean, by_row, by_col = self.offsets
+            found += mean + np.where(r >= 0, by_row[r], 0.0) + np.where(c >= 0, by_col[c], 0.0)
+        return (found, known) if return_known else found
+
+    @property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factors of the end-to-end matrix ``left @ right.T``."""
         right = self.layers[0]
         for layer in self.layers[1:-1]:
             right = layer @ right
         left = self.layers[-1] if len(self.layers) > 1 else np.eye(len(right))
-        r, c = as_index(rows, "rows", len(left)), as_index(cols, "cols", right.shape[1])
-        if r.size != c.size:
-            raise ValueError(f"cols has {c.size} entries; expected {r.size}, as rows has")
-        found = sampled_product(left, right.T, r, c)
+        return left, right.T
+
+    def transform(self, rows: ArrayLike) -> np.ndarray:
+        r"""Fill in new rows, which were not among the data, without solving again.
+
+        The factor :math:`\ell` of a row with the entries `S` seen, and its offset :math:`\alpha`, are those that the objective
+        gives with :math:`R` held fixed,
+
+        .. math:: \min_{\ell,\alpha} \tfrac12\sum_{j\in S}(x_j - \mu - \beta_j - \alpha - r_j^\top\ell)^2
+                  + \tfrac12 w_S\|\ell\|^2 + \tfrac12 w_\alpha\alpha^2,
+
+        with :math:`w_S = \text{penalty}\,|S|/(m d_2)` where flatness is penalised (:math:`m` entries were seen in the
+        solve) and :math:`w_S = \text{penalty}` where the nuclear norm is. Without a penalty :math:`\ell` is the least of those
+        that fit best.
+
+        Parameters
+        ----------
+        rows : array_like, shape (n, d2)
+            New rows, ``nan`` or masked where nothing was seen.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, d2)
+            What the model says of them, in every column.
+
+        Raises
+        ------
+        ValueError
+            If the solution is not one of two layers for entries, or `rows` does not have its columns.
+
+        Examples
+        --------
+        >>> import numpy as np, balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> solution = bf.flat_minimum(A, [1.0, 2.0, 3.0])
+        >>> solution.transform([[2.0, np.nan]]).round(3)
+        array([[2.   , 1.333]])
+        """
+        if self.row_fit is None:
+            raise ValueError("the solution is not one of two layers for entries; transform is defined for those")
+        _, R = self.sides
+        X = as_gappy(rows, "rows")
+        if X.shape[1] != len(R):
+            raise ValueError(f"rows has shape {X.shape}; expected (n, {len(R)})")
+        base, G = np.zeros(len(R)), R
+        fixed, each, offset = self.row_fit
         if self.offsets is not None:
-            found += self.offsets.mean + self.offsets.rows[r] + self.offsets.cols[c]
-        return found
+            base, G = self.offsets.mean + self.offsets.cols, np.column_stack([R, np.ones(len(R))])
+        out = np.empty(X.shape)
+        for k, x in enumerate(X):
+            seen = ~np.isnan(x)
+            weight = np.full(G.shape[1], fixed + each * int(seen.sum()))
+            if self.offsets is not None:
+                weight[-1] = offset
+            wide = np.vstack([G[seen], np.diag(np.sqrt(weight))[weight > 0]])
+            target = np.concatenate([(x - base)[seen], np.zeros(np.count_nonzero(weight))])
+            out[k] = base + G @ np.linalg.lstsq(wide, target, rcond=None)[0] if seen.any() else base
+        return out
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to one ``.npz`` file without pickles; `load` reads it back."""
@@ -243,6 +364,7 @@ class Solution:
             "status": self.status.name,
             "message": self.message,
             "method": self.method,
+            "precision": self.precision,
             "certificate": self.certificate.to_dict(),
         }
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
@@ -250,6 +372,11 @@ class Solution:
         arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
         if self.offsets is not None:
             arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
+        for name, labels in (("row_labels", self.row_labels), ("col_labels", self.col_labels)):
+            if labels is not None:
+                arrays[name] = np.array(json.dumps(labels))
+        if self.row_fit is not None:
+            arrays["row_fit"] = np.array(self.row_fit)
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
         write_arrays(path, arrays)
 
@@ -274,7 +401,11 @@ class Solution:
             if "offset_mean" in arrays:
                 offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
             verdict = Status[header["status"]], header["message"]
-            return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
+            rows, cols = (json.loads(str(arrays[side])) if side in arrays else None for side in ("row_labels", "col_labels"))
+            fit = RowFit(*map(float, arrays["row_fit"])) if "row_fit" in arrays else None
+            saved = cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
+            precision = float(header.get("precision", 0.0))
+            return replace(saved, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:

@@ -146,7 +146,8 @@ def test_options_reach_the_solver(entries, monkeypatch):
     monkeypatch.setattr(bf, "flat_minimum", spy)
     main(["solve", entries, "--penalty=0.5", "--max-rank=3", "--tol=1e-5", "--seed=4", "--quiet"])
     del seen["rng"]
-    assert seen == {"depth": 2, "penalty": 0.5, "offset_penalty": None, "max_rank": 3, "tol": 1e-5, "progress": False}
+    given = {"depth": 2, "penalty": 0.5, "offset_penalty": None, "max_rank": 3, "tol": 1e-5, "initial": None, "progress": False}
+    assert seen == given
     main(["solve", entries, "--depth", "3"])
     assert (seen["depth"], seen["penalty"], seen["progress"]) == (3, 0.0, None)
 

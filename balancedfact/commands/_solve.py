@@ -6,27 +6,34 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balancedfact._validate import as_count, as_number, as_rng
+
+if TYPE_CHECKING:
+    from balancedfact.io import Problem
 
 _DESCRIPTION = """\
 Find the flat factorization that fits the data in FILE and write it with its
 certificate into a folder: solution.npz, report.json, singular_values.png,
-gap.png and, for observed entries of a matrix that is not too large, matrix.png.
+gap.png and, for observed entries of a matrix that is not too large, matrix.png;
+with --predict also predictions.csv, with --top top.csv, with --complete the
+completed matrix.
 
-FILE is a table of row,column,value or a matrix with missing values (.csv, .tsv,
-.txt, .npy, .mtx), or measurements with their data (.npz)."""
+FILE is a table of entries or a matrix with missing values (.csv, .tsv, .txt,
+.dat, also .gz; .parquet, .npy, .mtx, .npz, .png), or measurements with their data
+(.npz). How it was read is printed."""
 
 _EPILOG = """\
 exit status:
-  0    the certificate closed
-  1    a result was written, but the certificate did not close
+  0    optimal, and proved
+  1    a result was written, but nothing is proved of it but the gap; or no matrix fits
+  3    a local minimum with evidence, but no proof, of a global one (--depth 3 and more)
   2    bad input or usage
   130  interrupted before there was a result
 
 example:
-  balancedfact solve ratings.csv --penalty auto --out ratings-flat"""
+  balancedfact solve ratings.csv --penalty auto --offsets --top 10 --out ratings-flat"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -58,6 +65,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-rank", metavar="K", type=int, help="largest rank allowed (default: any)")
     parser.add_argument("--tol", metavar="T", type=float, default=1e-8, help="relative gap to reach (default: 1e-8)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--columns", metavar="ROW,COLUMN,VALUE", help="columns of a table, by name or position")
+    parser.add_argument("--format", choices=("triplets", "matrix"), help="what a table is, if it is in doubt")
+    parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns, if it is in doubt")
+    parser.add_argument("--predict", metavar="PAIRS", type=Path, help="predict these rows and columns, into predictions.csv")
+    parser.add_argument("--top", metavar="N", type=int, help="write the N largest unseen entries of each row into top.csv")
+    parser.add_argument("--complete", choices=("csv", "npy"), help="write completed.csv or completed.npy, the whole matrix")
+    parser.add_argument("--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -flat, here)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.set_defaults(run=run)
@@ -67,13 +81,18 @@ def run(args: argparse.Namespace) -> int:
     """Solve, write and summarise; the exit status."""
     _check(args)
     import balancedfact as bf
-    from balancedfact.commands._solve_files import report, summary, write_all
-    from balancedfact.io import read_problem
+    from balancedfact.commands._solve_files import report, summary, write_all, write_answers
+    from balancedfact.data._predictions import read_pairs
+    from balancedfact.measurements import Entries
     from balancedfact.solvers import select_penalty
 
     out = args.out or Path(f"{args.file.stem}-flat")
     _refuse_unwritable(out)
-    problem = read_problem(args.file)
+    problem = problem_of(args)
+    if not isinstance(problem.A, Entries) and (args.predict is not None or args.top is not None):
+        raise ValueError(f"--predict and --top are for entries; {args.file} holds {problem.kind} measurements")
+    pairs = None if args.predict is None else read_pairs(args.predict)
+    initial = None if args.start is None else _start(args.start, args.depth, problem.A.matrix_shape)
     generator = as_rng(args.seed)
     progress = False if args.quiet else None
     start = time.perf_counter()
@@ -90,14 +109,39 @@ def run(args: argparse.Namespace) -> int:
         max_rank=args.max_rank,
         tol=args.tol,
         rng=generator,
+        initial=initial,
         progress=progress,
-    )
+    ).with_labels(problem.row_labels, problem.col_labels)
     settings = {name: getattr(args, name) for name in ("depth", "penalty", "offsets", "max_rank", "tol", "seed")}
     content = report(args.file, problem, solution, settings, path, time.perf_counter() - start)
-    files = write_all(out, problem, solution, content)
+    files = write_all(out, problem, solution, content) + write_answers(out, problem, solution, pairs, args.top, args.complete)
     if not args.quiet:
         print(summary(problem, content, out, files))
-    return 0 if solution.status.ok else 1
+    return {"OPTIMAL": 0, "STATIONARY": 3}.get(solution.status.name, 1)
+
+
+def problem_of(args: argparse.Namespace) -> Problem:
+    """The problem in the file, read as the options say."""
+    from balancedfact.io import read_problem
+
+    header = None if args.header is None else args.header == "yes"
+    return read_problem(args.file, columns=args.columns, format=args.format, header=header)
+
+
+def _start(path: Path, depth: int, shape: tuple[int, int]) -> Any:
+    """A saved solution as the point to start from."""
+    from balancedfact.solution import Solution
+
+    if not path.is_file():
+        raise ValueError(f"--from is {str(path)!r}; expected a file that balancedfact solve wrote")
+    saved = Solution.load(path)
+    found = (saved.layers[-1].shape[0], saved.layers[0].shape[1])
+    if found != shape or len(saved.layers) != depth:
+        raise ValueError(
+            f"--from is a solution of {len(saved.layers)} layers for a {found[0]} x {found[1]} matrix; expected {depth} layers "
+            f"and {shape[0]} x {shape[1]}"
+        )
+    return saved.pair if depth == 2 else saved.layers
 
 
 def _penalty(text: str) -> float | str:
@@ -114,6 +158,8 @@ def _check(args: argparse.Namespace) -> None:
     as_count(args.depth, "--depth", least=2)
     as_number(args.tol, "--tol", above=0.0)
     as_count(args.seed, "--seed", least=0)
+    if args.top is not None:
+        as_count(args.top, "--top")
     if args.max_rank is not None:
         as_count(args.max_rank, "--max-rank")
     if args.penalty != "auto":

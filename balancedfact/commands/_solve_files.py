@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from balancedfact import plots
-from balancedfact._files import write_json, write_picture
+from balancedfact._files import write_json, write_picture, write_text, writing
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact._version import __version__
+from balancedfact.data._predictions import Pairs, as_csv, labelled, predictions, top
 from balancedfact.io import Problem
 from balancedfact.measurements import Entries
 from balancedfact.solution import Solution
@@ -58,6 +59,7 @@ def report(
         "problem": {
             "file": str(file),
             "kind": problem.kind,
+            "read_as": problem.reading,
             "rows": problem.A.matrix_shape[0],
             "columns": problem.A.matrix_shape[1],
             "measurements": problem.A.m,
@@ -94,10 +96,38 @@ def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str
     return ["solution.npz", "report.json", *pictures]
 
 
+def write_answers(
+    out: Path, problem: Problem, solution: Solution, pairs: Pairs | None, count: int | None, complete: str | None
+) -> list[str]:
+    """Write the predictions, the best unseen entries and the completed matrix that were asked for; their names."""
+    names = []
+    if pairs is not None:
+        write_text(out / "predictions.csv", predictions(solution, pairs))
+        names.append("predictions.csv")
+    A = problem.A
+    if count is not None and isinstance(A, Entries):
+        write_text(out / "top.csv", top(solution, A.rows, A.cols, count))
+        names.append("top.csv")
+    if complete == "npy":
+        with writing(out / "completed.npy") as stream:
+            np.save(stream, _completed(solution))
+        names.append("completed.npy")
+    elif complete == "csv":
+        named = labelled(solution)
+        assert named.row_labels is not None
+        assert named.col_labels is not None
+        rows = ([label, *map(repr, row.tolist())] for label, row in zip(named.row_labels, _completed(solution), strict=True))
+        write_text(out / "completed.csv", as_csv(("", *named.col_labels), rows))
+        names.append("completed.csv")
+    return names
+
+
 def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[str]) -> str:
     """The summary for a reader at a terminal."""
     certificate = content["certificate"]
     lines = {"problem": f"{content['problem']['file']}: {_describe(problem)}"}
+    if problem.reading:
+        lines["read as"] = problem.reading
     for name, labels in (("rows", problem.row_labels), ("columns", problem.col_labels)):
         if labels is not None:
             lines[name] = f"{labels[0]} ... {labels[-1]}" if len(labels) > 1 else labels[0]

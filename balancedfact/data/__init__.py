@@ -1,1 +1,5 @@
-"""Data as people hold them, made into problems, and solutions made into answers."""
+"""From the data that people hold to a problem, and from a solution to answers that they can use."""
+
+from balancedfact.data._complete import complete
+
+__all__ = ["complete"]

@@ -217,7 +217,8 @@ def find_header(lines: list[Line], *, comma: bool) -> bool:
     if not is_text(corner, comma=comma) and corner != "":
         return False
     known = [role(cell) for cell in first if cell]
-    if {"row", "column", "value"} <= set(known) or (not body and all(known)):
+    pairs = len(first) == 2 and set(known) == {"row", "column"}
+    if pairs or {"row", "column", "value"} <= set(known) or (not body and all(known)):
         return True
     if not body:
         return all(is_text(cell, comma=comma) for cell in first)

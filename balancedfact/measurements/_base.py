@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
@@ -46,11 +47,14 @@ class MeasurementMap(ABC):
         ``(d1, d2)``, the shape of the matrices measured.
     m : int
         The number of measurements.
+    labels : tuple
+        The names of rows and of columns, each a list of str or ``None``; solutions take them over.
     """
 
     matrix_shape: tuple[int, int]
     m: int
     dtype = np.dtype(np.float64)
+    labels: tuple[list[str] | None, list[str] | None] = (None, None)
 
     # What a subclass supplies.
 
@@ -343,6 +347,17 @@ class MeasurementMap(ABC):
     def rmatvec(self, y: np.ndarray) -> np.ndarray:
         """The adjoint, raveled to a vector of length ``d1 * d2``."""
         return self._adjoint(np.ravel(y)).ravel()
+
+    def to_linear_operator(self) -> LinearOperator:
+        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
+        array([3., 2.])
+        """
+        return aslinearoperator(self)
 
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape

@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
+from balancedfact._labels import numbered
 from balancedfact._linalg import frobenius
-from balancedfact._validate import as_array, as_index, as_shape
+from balancedfact._validate import as_array, as_gappy, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
@@ -57,6 +58,113 @@ class Entries(SingleEntries):
             raise ValueError(f"cols has {self.cols.size} entries; expected {self.rows.size}, as rows has")
         self.m = self.rows.size
         self.weights = np.ones(self.m) if weights is None else as_array(weights, "weights", shape=(self.m,))
+
+    @classmethod
+    def from_array(cls, M: ArrayLike) -> tuple[Entries, np.ndarray]:
+        """The entries of a matrix that were seen, and their values.
+
+        Parameters
+        ----------
+        M : array_like, shape (d1, d2)
+            A matrix, ``nan`` or masked where an entry was not seen.
+
+        Returns
+        -------
+        A : Entries
+        b : numpy.ndarray, shape (m,)
+
+        Raises
+        ------
+        ValueError
+            If `M` is not a matrix of numbers, holds infinite values, or no entry was seen.
+
+        Examples
+        --------
+        >>> import numpy as np, balancedfact as bf
+        >>> A, b = bf.measurements.Entries.from_array([[1.0, np.nan], [3.0, 4.0]])
+        >>> A, b
+        (<Entries: 3 measurements of 2 x 2 matrices>, array([1., 3., 4.]))
+        """
+        array = as_gappy(M, "M")
+        seen = ~np.isnan(array)
+        rows, cols = np.nonzero(seen)
+        if not rows.size:
+            raise ValueError(f"M has shape {array.shape} and no entry that was seen; expected at least one number")
+        return cls(rows, cols, as_shape(array.shape, "M.shape")), as_array(array[seen], "M")
+
+    @classmethod
+    def from_sparse(cls, S: Any) -> tuple[Entries, np.ndarray]:
+        """The stored entries of a sparse matrix, and their values; stored zeros were seen too.
+
+        Parameters
+        ----------
+        S : scipy.sparse matrix or array, shape (d1, d2)
+            Its stored entries are those that were seen.
+
+        Returns
+        -------
+        A : Entries
+        b : numpy.ndarray, shape (m,)
+
+        Raises
+        ------
+        ValueError
+            If `S` is not sparse, not a matrix, or stores nothing.
+
+        Examples
+        --------
+        >>> import scipy.sparse as sp, balancedfact as bf
+        >>> A, b = bf.measurements.Entries.from_sparse(sp.coo_array(([5.0], ([1], [0])), shape=(2, 2)))
+        >>> A.rows, A.cols, b
+        (array([1]), array([0]), array([5.]))
+        """
+        if not sp.issparse(S) or S.ndim != 2:
+            raise ValueError(f"S is {type(S).__name__}; expected a sparse matrix of SciPy")
+        coo = S.tocoo()
+        if not coo.nnz:
+            raise ValueError(f"S has shape {S.shape} and stores no entry; expected at least one")
+        return cls(coo.row, coo.col, as_shape(S.shape, "S.shape")), as_array(coo.data, "S")
+
+    @classmethod
+    def from_frame(
+        cls, frame: Any, row: str, column: str, value: str
+    ) -> tuple[Entries, np.ndarray, tuple[list[str] | None, list[str] | None]]:
+        """The entries in a data frame with one to a line, their values, and the names of rows and columns.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame or polars.DataFrame
+            Or anything else whose columns are ``frame[name]``.
+        row, column, value : str
+            The columns that name the row and the column of each entry, and the one of its value. Integers are numbered as they
+            rise, everything else as text in order of first appearance.
+
+        Returns
+        -------
+        A : Entries
+            With `labels`, which the solutions take over.
+        b : numpy.ndarray, shape (m,)
+        labels : tuple
+            The names of the rows and of the columns, as texts.
+
+        Raises
+        ------
+        ValueError
+            If a column does not exist, or a cell is missing.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> frame = {"who": ["ann", "bob", "bob"], "film": [7, 7, 9], "stars": [4.0, 5.0, 3.0]}
+        >>> A, b, labels = bf.measurements.Entries.from_frame(frame, "who", "film", "stars")
+        >>> A, labels
+        (<Entries: 3 measurements of 2 x 2 matrices>, (['ann', 'bob'], ['7', '9']))
+        """
+        columns = [_column(frame, *pair) for pair in (("row", row), ("column", column), ("value", value))]
+        (rows, row_labels), (cols, col_labels) = _identified(columns[0], row), _identified(columns[1], column)
+        entries = cls(rows, cols, (len(row_labels), len(col_labels)))
+        entries.labels = (row_labels, col_labels)
+        return entries, as_array(columns[2], value, shape=(rows.size,)), entries.labels
 
     def _forward(self, X: np.ndarray) -> np.ndarray:
         return self.weights * X[self.rows, self.cols]
@@ -211,6 +319,23 @@ class Entries(SingleEntries):
 
     def as_entries(self) -> Entries:
         return self
+
+
+def _column(frame: Any, argument: str, name: str) -> np.ndarray:
+    try:
+        return np.asarray(frame[name])
+    except Exception as error:  # each library has its own for a name that is not there
+        raise ValueError(f"{argument} is {name!r}; expected the name of a column of the frame") from error
+
+
+def _identified(column: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
+    """Positions and labels of the identifiers in a column of a data frame."""
+    missing = sum(cell is None or cell != cell or type(cell).__name__ in ("NAType", "NaTType") for cell in column.tolist())
+    if missing:
+        raise ValueError(f"{name} has {missing} missing cells; expected an identifier in each")
+    if column.dtype.kind == "f" and np.all(np.floor(column) == column) and np.all(np.abs(column) < 2**53):
+        column = column.astype(np.int64)
+    return numbered(column if column.dtype.kind in "iu" else [str(cell) for cell in column.tolist()])
 
 
 class SparseOperator(LinearOperator):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array
+from balancedfact._validate import as_array, as_count
 from balancedfact.measurements._rank_one import RankOne
 
 
-def regression(inputs: ArrayLike, readout: ArrayLike | None = None) -> RankOne:
+def regression(inputs: ArrayLike, readout: ArrayLike | None = None, *, outputs: int | None = None) -> RankOne:
     r"""The map :math:`\mathcal A(E)_i = p^\top E\,x_i` of a linear network with one output, evaluated at `n` inputs.
 
     With it, :math:`\frac1n\|\mathcal A(W_L\cdots W_1) - y\|^2` is the risk of univariate regression.
@@ -20,11 +20,15 @@ def regression(inputs: ArrayLike, readout: ArrayLike | None = None) -> RankOne:
         The inputs :math:`x_i`.
     readout : array_like, shape (q,), optional
         The fixed vector `p` that reads the output of the last layer; without it the last layer has one row.
+    outputs : int, optional
+        The number `q` of outputs, each of which is measured: measurement ``i q + j`` is output `j` at input `i`, so that the
+        data are ``Y.ravel()`` for targets `Y` of shape ``(n, q)``.
 
     Returns
     -------
     RankOne
-        ``n`` measurements of ``q x d`` matrices, or of ``1 x d`` matrices without a readout.
+        ``n`` measurements of ``q x d`` matrices, or of ``1 x d`` matrices without a readout; ``n q`` of ``q x d`` with
+        `outputs`.
 
     Raises
     ------
@@ -39,5 +43,10 @@ def regression(inputs: ArrayLike, readout: ArrayLike | None = None) -> RankOne:
     array([-1., -1.])
     """
     X = as_array(inputs, "inputs", ndim=2)
+    if outputs is not None:
+        if readout is not None:
+            raise ValueError("outputs and readout are both given; expected one of them")
+        q = as_count(outputs, "outputs")
+        return RankOne(np.tile(np.eye(q), (len(X), 1)), np.repeat(X, q, axis=0))
     p = np.ones(1) if readout is None else as_array(readout, "readout", ndim=1)
     return RankOne(np.broadcast_to(p, (X.shape[0], p.size)), X)

@@ -14,6 +14,7 @@ from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._finished import finished
 
 
 def flat_minimum(
@@ -168,7 +169,7 @@ def flat_minimum(
             callback=callback,
             progress=progress,
         )
-    return certified_minimum(
+    solution = certified_minimum(
         A,
         b,
         flat=True,
@@ -183,3 +184,4 @@ def flat_minimum(
         method=as_method(method),
         offset_penalty=offset_penalty,
     )
+    return finished(solution, A, b, flat=True, penalty=penalty, offset_penalty=offset_penalty)

@@ -14,6 +14,7 @@ from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._finished import finished
 
 
 def norm_minimum(
@@ -142,7 +143,7 @@ def norm_minimum(
         progress=progress,
     )
     if layers == 2:
-        return nuclear
+        return finished(nuclear, A, b, flat=False, penalty=penalty, offset_penalty=offset_penalty)
     start = None
     if initial is not None:
         left, right = as_pair(*initial, A.matrix_shape)

@@ -22,13 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
-from scipy.sparse.linalg import aslinearoperator, svds
 
 from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
-from balancedfact.solvers.nuclear._spectral_norm import as_dense, is_small
+from balancedfact.solvers.nuclear._noise_edge import largest_penalty
 from balancedfact.solvers.nuclear._splitting import Splitting
 
 # Beyond this many matrix entries only the factored algorithm serves.
@@ -291,18 +290,3 @@ def _fitted(A: MeasurementMap, solution: Solution) -> np.ndarray:
         mean, rows, cols = solution.offsets
         L, R = np.column_stack([L, rows + mean, np.ones(len(L))]), np.column_stack([R, np.ones(len(R)), cols])
     return A.forward_factored(L, R)
-
-
-def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator) -> float:
-    r"""The least penalty at which zero is a solution, :math:`\|D_1^{-1} \mathcal A^*(b) D_2^{-1}\|`."""
-    # In whitened coordinates A(X) = scale * map(Z) and D1 X D2 = scale**2 * Z.
-    white = A.whitened()
-    S = white.map.adjoint_for_many(b)
-    if is_small(white.map.matrix_shape):
-        norm = float(np.linalg.norm(as_dense(S), 2))
-    elif not b.any():
-        norm = 0.0
-    else:
-        start = rng.standard_normal(min(white.map.matrix_shape))
-        norm = float(svds(aslinearoperator(S), k=1, v0=start, tol=1e-4, return_singular_vectors=False)[0])
-    return norm / white.scale

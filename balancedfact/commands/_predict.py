@@ -1,0 +1,40 @@
+"""``balancedfact predict``: entries of a solved model, by the names of their rows and columns."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand to those of the command line."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="predict entries from a saved solution",
+        description="Predict the entries that PAIRS asks for from SOLUTION, the solution.npz of balancedfact solve or its "
+        "folder. PAIRS is a table of rows and columns, by the names that the data had. Prints row, column, value and known as "
+        "CSV; known is 0 where the row or the column was not among the data, and the value is then what is known without it.",
+        epilog="example: balancedfact predict ratings-flat/solution.npz pairs.csv --out predictions.csv",
+    )
+    parser.add_argument("solution", metavar="SOLUTION", type=Path, help="solution.npz, or the folder that holds it")
+    parser.add_argument("pairs", metavar="PAIRS", type=Path, help="a table of rows and columns")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the table there instead of printing it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and print or write; the exit status."""
+    from balancedfact._files import write_text
+    from balancedfact.data._predictions import predictions, read_pairs
+    from balancedfact.solution import Solution
+
+    path = args.solution / "solution.npz" if args.solution.is_dir() else args.solution
+    if not path.is_file():
+        raise ValueError(f"SOLUTION is {str(path)!r}; expected a file that balancedfact solve wrote")
+    text = predictions(Solution.load(path), read_pairs(args.pairs))
+    if args.out is None:
+        print(text, end="")
+    else:
+        write_text(args.out, text)
+    return 0
