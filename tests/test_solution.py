@@ -19,8 +19,16 @@ def example(depth=2, **changes):
         "status": Status.OPTIMAL,
         "message": "The gap closed: ‖Σ yᵢAᵢ‖ ≤ 1.",
         "certificate": Certificate(
-            1e-15, 12.3, 3.7e-9, rng.standard_normal(6), 2e-9, 5e-16, -1e-3, 2e-10, rng.standard_normal((2, 3, 3)),
-            "Weak duality."
+            1e-15,
+            12.3,
+            3.7e-9,
+            rng.standard_normal(6),
+            2e-9,
+            5e-16,
+            -1e-3,
+            2e-10,
+            rng.standard_normal((2, 3, 3)),
+            "Weak duality.",
         ),
         "history": {"gap": np.array([1.0, 1e-3, np.nan]), "seconds": np.array([0.1, 0.2, 0.3]), "rank": np.array([3, 2, 2])},
         "method": "interior point",

@@ -86,7 +86,5 @@ def compare(
         found = way()
         rows.append(row_of(name, found.layers, A, data, known, time.perf_counter() - start, found.note, found.steps))
     goal = next(row for row in rows if row.method == "certified")
-    rows = [
-        replace(row, excess=row.trace / goal.trace - 1, distance=aligned_distance(row.layers, goal.layers)) for row in rows
-    ]
+    rows = [replace(row, excess=row.trace / goal.trace - 1, distance=aligned_distance(row.layers, goal.layers)) for row in rows]
     return Comparison(rows, layers)

@@ -139,8 +139,7 @@ class Sensitivities:
                 moved += _twice((dY[k - 1] @ B[k].T).T) + W[k].T @ d_right[0] + V[k].T @ self.right[k]
             d_right.insert(0, moved)
         product = [
-            C[k].T @ d_left[k] + dC[k].T @ self.left[k] + d_right[k] @ B[k].T + self.right[k] @ dB[k].T
-            for k in range(last + 1)
+            C[k].T @ d_left[k] + dC[k].T @ self.left[k] + d_right[k] @ B[k].T + self.right[k] @ dB[k].T for k in range(last + 1)
         ]
         return _values(product, W, moment)
 

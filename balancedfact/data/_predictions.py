@@ -51,8 +51,6 @@ def _pairs(table: Table) -> Pairs:
     return Pairs(table.columns[row].names, table.columns[col].names, titles)
 
 
-
-
 def labelled(solution: Solution) -> Solution:
     """The solution with labels on both sides: positions as texts where there are no others."""
     d1, d2 = solution.layers[-1].shape[0], solution.layers[0].shape[1]

@@ -49,12 +49,16 @@ class LayerManifold(Manifold):
     ...     def __init__(self, widths, rng=None):
     ...         sizes = [below * above for below, above in zip(widths, widths[1:])]
     ...         super().__init__("unit layers", widths, sum(sizes) - len(sizes), rng)
+    ...
     ...     def random_point(self):
     ...         return [W / np.linalg.norm(W) for W in self.normal_layers()]
+    ...
     ...     def projection(self, point, vector):
     ...         return bf.manifolds.TangentVector(V - np.vdot(W, V) * W for W, V in zip(point, vector))
+    ...
     ...     def retraction(self, point, tangent_vector):
     ...         return [(W + V) / np.linalg.norm(W + V) for W, V in zip(point, tangent_vector)]
+    ...
     ...     def euclidean_to_riemannian_hessian(self, point, gradient, hessian, vector):
     ...         bent = [H - np.vdot(W, G) * V for W, G, H, V in zip(point, gradient, hessian, vector)]
     ...         return self.projection(point, bent)

@@ -48,9 +48,7 @@ class Entries(SingleEntries):
     array([2., 3.])
     """
 
-    def __init__(
-        self, rows: ArrayLike, cols: ArrayLike, shape: tuple[int, int], weights: ArrayLike | None = None
-    ) -> None:
+    def __init__(self, rows: ArrayLike, cols: ArrayLike, shape: tuple[int, int], weights: ArrayLike | None = None) -> None:
         self.matrix_shape = as_shape(shape)
         self.rows = as_index(rows, "rows", self.matrix_shape[0])
         self.cols = as_index(cols, "cols", self.matrix_shape[1])

@@ -39,6 +39,8 @@ class EnergyDifferences(bf.measurements.MeasurementMap):
 
     def _right_moment(self, Q):
         return self._left_moment(Q)  # the A_i are symmetric
+
+
 # [map end]
 
 
@@ -53,6 +55,8 @@ class FastEnergyDifferences(EnergyDifferences):
     def forward_factored(self, L, R):
         x, z = self.first, self.second
         return np.einsum("ik,ik->i", x @ L, x @ R) - np.einsum("ik,ik->i", z @ L, z @ R)
+
+
 # [faster end]
 
 

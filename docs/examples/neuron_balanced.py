@@ -35,6 +35,7 @@ class NeuronBalanced(Manifold):
 
     def norm(self, point, tangent_vector):
         return np.sqrt(self.inner_product(point, tangent_vector, tangent_vector))
+
     # [projection]
     def _multiplier(self, point, vector):
         """Per neuron the number `s` for which ``(s V, -p s U)`` is the normal part of a vector."""
@@ -52,6 +53,7 @@ class NeuronBalanced(Manifold):
 
     def transport(self, point_a, point_b, tangent_vector_a):
         return self.projection(point_b, tangent_vector_a)
+
     # [projection end]
 
     # [retraction]
@@ -60,12 +62,17 @@ class NeuronBalanced(Manifold):
         v, u = np.linalg.norm(V, axis=0), np.linalg.norm(U, axis=0)
         root = np.sqrt(self.degree)
         length = (root * v + u) / (self.degree + 1)
-        return TangentVector([V * np.divide(root * length, v, out=np.zeros_like(v), where=v > 0),
-                              U * np.divide(length, u, out=np.zeros_like(u), where=u > 0)])
+        return TangentVector(
+            [
+                V * np.divide(root * length, v, out=np.zeros_like(v), where=v > 0),
+                U * np.divide(length, u, out=np.zeros_like(u), where=u > 0),
+            ]
+        )
 
     def retraction(self, point, tangent_vector):
         (V, U), (A, B) = point, tangent_vector
         return self.nearest(V + A, U + B)
+
     # [retraction end]
 
     def residual(self, point):
@@ -83,6 +90,7 @@ class NeuronBalanced(Manifold):
 
     def zero_vector(self, point):
         return TangentVector(np.zeros(shape) for shape in self.shapes)
+
     # [points end]
 
     # [derivatives]
@@ -93,7 +101,10 @@ class NeuronBalanced(Manifold):
         s = self._multiplier(point, euclidean_gradient)
         (hV, hU), (A, B) = euclidean_hessian, tangent_vector
         return self.projection(point, [hV - A * s, hU + B * (self.degree * s)])
+
     # [derivatives end]
+
+
 # [manifold end]
 
 
@@ -139,8 +150,10 @@ for optimizer in (TrustRegions(verbosity=0), ConjugateGradient(verbosity=0)):
     right = np.delete(np.arange(400), wrong)
     error = np.linalg.norm(((x @ V) ** 2 @ U.T - y)[right]) / np.linalg.norm(y[right])
     balance = np.abs(np.sum(V * V, axis=0) - 2 * np.sum(U * U, axis=0)).max()
-    print(f"{type(optimizer).__name__}: cost {best.cost:.9f}, {best.iterations} iterations, gradient {best.gradient_norm:.0e}, "
-          f"error on the right answers {error:.1e}, balance {balance:.0e}")
+    print(
+        f"{type(optimizer).__name__}: cost {best.cost:.9f}, {best.iterations} iterations, gradient {best.gradient_norm:.0e}, "
+        f"error on the right answers {error:.1e}, balance {balance:.0e}"
+    )
 # [use end]
 
 

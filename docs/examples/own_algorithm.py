@@ -53,6 +53,8 @@ def largest_eigenvalue(A, rng, iterations=50):
     for _ in range(iterations):
         X = A.adjoint_matrix(A.forward(X / np.linalg.norm(X)))
     return 1.1 * np.linalg.norm(X)
+
+
 # [algorithm end]
 
 

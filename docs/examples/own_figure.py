@@ -27,6 +27,8 @@ def run(settings, unit, rng):
     solution = bf.flat_minimum(A, A(M), rng=rng)
     error = np.linalg.norm(solution.matrix - M) / np.linalg.norm(M)
     return [unit | {"error": error, "proved": solution.status.name == "OPTIMAL"}]
+
+
 # [work end]
 
 
@@ -40,6 +42,8 @@ def draw(settings, table):
     ax.plot(counts, shares, "o-")
     ax.set(xlabel="measurements", ylabel="share recovered", ylim=(-0.05, 1.05))
     return figure
+
+
 # [picture end]
 
 

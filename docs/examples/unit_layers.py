@@ -30,6 +30,8 @@ class UnitLayers(LayerManifold):
     def euclidean_to_riemannian_hessian(self, point, euclidean_gradient, euclidean_hessian, tangent_vector):
         parts = zip(point, euclidean_gradient, euclidean_hessian, tangent_vector, strict=True)
         return self.projection(point, [H - np.vdot(W, G) * V for W, G, H, V in parts])
+
+
 # [manifold end]
 
 

@@ -188,9 +188,7 @@ def test_normalised_steps_do_not_depend_on_the_scale_of_the_loss(scale, rng):
     start = bf.dynamics.gaussian_layers(widths, [0.5, 0.7], rng)
     root = np.sqrt(scale) if scale < 1 else scale**0.4
     scaled = bf.measurements.Dense(root * A.matrices)
-    found, expected = (
-        run(start, kind, data, 0.01, 30, 0, {"normalised": True}) for kind, data in ((scaled, root * b), (A, b))
-    )
+    found, expected = (run(start, kind, data, 0.01, 30, 0, {"normalised": True}) for kind, data in ((scaled, root * b), (A, b)))
     assert naive.deviation(found.layers, expected.layers) <= 1e-9
 
 
@@ -201,9 +199,7 @@ def test_regression_with_data_of_each_run_knows_the_rules(rng):
     found = bf.dynamics.regression_descent(start, sigma, w, step=0.01, iterations=40, momentum=0.6, weight_decay=0.1)
     for r in range(2):
         data = X[r] @ w[r]
-        expected = reference(
-            naive.run(start, r), [x[None] for x in X[r]], data, 0.01, 40, None, momentum=0.6, weight_decay=0.1
-        )
+        expected = reference(naive.run(start, r), [x[None] for x in X[r]], data, 0.01, 40, None, momentum=0.6, weight_decay=0.1)
         assert naive.deviation(naive.run(found.layers, r), expected) <= 1e-10
 
 

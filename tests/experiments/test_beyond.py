@@ -108,7 +108,7 @@ def plain_descent(layers, readout, sigma, w, step, iterations):
             gradients = []
             for k in range(len(layers)):
                 above, below = readout, outer
-                for layer in layers[: k : -1]:
+                for layer in layers[:k:-1]:
                     above = layer.T @ above
                 for layer in layers[:k]:
                     below = layer @ below

@@ -46,8 +46,9 @@ def mistakes(manifold):
         "projection half-way": ({"projection": scaled("projection", 0.5)}, {"projection idempotent"}),
         "projection not linear": (
             {
-                "projection": lambda self, point, vector: base("projection")(self, point, vector)
-                * (1 + np.linalg.norm(vector[0]))
+                "projection": lambda self, point, vector: (
+                    base("projection")(self, point, vector) * (1 + np.linalg.norm(vector[0]))
+                )
             },
             {"projection"},
         ),

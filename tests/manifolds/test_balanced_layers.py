@@ -57,12 +57,7 @@ def parametrised(widths, rng, core=None):
         dS = rng.standard_normal((q, q))
         dS += dS.T
         columns.append(
-            flat(
-                [
-                    dQ[k + 1] @ S @ Q[k].T + Q[k + 1] @ dS @ Q[k].T + Q[k + 1] @ S @ dQ[k].T
-                    for k in range(len(widths) - 1)
-                ]
-            )
+            flat([dQ[k + 1] @ S @ Q[k].T + Q[k + 1] @ dS @ Q[k].T + Q[k + 1] @ S @ dQ[k].T for k in range(len(widths) - 1)])
         )
     return [Q[k + 1] @ S @ Q[k].T for k in range(len(widths) - 1)], np.array(columns).T
 
@@ -211,9 +206,7 @@ def test_scales_cancel(scale, rng):
     point, vector = manifold.random_point(), manifold.random_point()
     small, change = [scale * part for part in point], [scale * part for part in vector]
     assert np.allclose(flat(manifold.projection(small, vector)), flat(manifold.projection(point, vector)), atol=1e-13)
-    assert np.allclose(
-        flat(manifold.retraction(small, change)) / scale, flat(manifold.retraction(point, vector)), atol=1e-13
-    )
+    assert np.allclose(flat(manifold.retraction(small, change)) / scale, flat(manifold.retraction(point, vector)), atol=1e-13)
 
 
 def test_balanced_layers_and_small_singular_values_are_kept(rng):

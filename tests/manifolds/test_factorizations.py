@@ -121,9 +121,7 @@ def test_retraction_is_a_geodesic(rng):
 
     def energy(size):
         bent = [scipy.linalg.expm(size * np.sin(np.pi * t) * bend) @ G for t, G in zip(times, path, strict=True)]
-        steps = [
-            (other - one) @ np.linalg.inv((one + other) / 2) for one, other in itertools.pairwise(bent)
-        ]
+        steps = [(other - one) @ np.linalg.inv((one + other) / 2) for one, other in itertools.pairwise(bent)]
         return np.sum(np.square(steps)) * (len(times) - 1)
 
     assert energy(0.0) == pytest.approx(np.sum(X**2), rel=1e-4)

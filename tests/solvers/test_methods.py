@@ -46,7 +46,7 @@ def test_one_that_cannot_serve_says_why():
 
 @pytest.mark.parametrize("bad", ["simplex", 3, InteriorPoint, object()])
 def test_what_is_no_method_is_refused(bad):
-    with pytest.raises(ValueError, match="method is .*expected None, one of 'interior-point'"):
+    with pytest.raises(ValueError, match=r"method is (?s:.*)expected None, one of 'interior-point'"):
         bf.flat_minimum(A, B, method=bad)
     with pytest.raises(ValueError, match="method is"):
         bf.norm_minimum(A, B, method=bad)

@@ -143,8 +143,16 @@ class NetworkSearch:
     def _weighted(self, left: np.ndarray, right: np.ndarray) -> Start | None:
         """The flattest layers of the matrix of least ``|Z|_*``, ``X = left @ Z @ right.T``, that fits."""
         found = certified_minimum(
-            self.problem.map.congruence(left, right), self.problem.b,
-            flat=False, penalty=0.0, max_rank=self.limit, tol=1e-8, rng=self.rng, initial=None, callback=None, progress=False,
+            self.problem.map.congruence(left, right),
+            self.problem.b,
+            flat=False,
+            penalty=0.0,
+            max_rank=self.limit,
+            tol=1e-8,
+            rng=self.rng,
+            initial=None,
+            callback=None,
+            progress=False,
         )
         X, k = left @ found.matrix @ right.T, found.layers[0].shape[0]
         point = self._fitted(X, k)

@@ -37,8 +37,10 @@ class Algorithm(ABC):
     ... class ProximalGradient(Algorithm):
     ...     name = "proximal gradient"
     ...     steps: int = 2000
+    ...
     ...     def suits(self, problem):
     ...         return None if problem.q > 0 else "it needs a penalty"
+    ...
     ...     def points(self, problem, rng, *, max_rank=None, initial=None):
     ...         A, b, q = problem.map, problem.b, problem.q
     ...         t = 1 / np.linalg.norm(A.scaled_gram(np.eye(6), np.zeros((6, 5)), np.eye(5)), 2)

@@ -73,9 +73,7 @@ def _exponent(n: int) -> float:
     return float(np.log(1.648 * np.sqrt(n) / FAILURE))
 
 
-def _complement_norm(
-    S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int, level: float
-) -> float:
+def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int, level: float) -> float:
     """A bound, with probability ``1 - FAILURE``, on the norm of ``(I - U U.T) S (I - V V.T)``."""
     if S.shape[1] > S.shape[0]:  # Lanczos on the shorter side
         S, U, V = S.T, V, U
