@@ -215,8 +215,8 @@ def test_interrupted_before_a_result(entries, monkeypatch, capsys):
 
 
 def test_a_failed_picture_leaves_the_solution_and_no_fragments(entries, monkeypatch, capsys):
-    def full_disk(self, path, **_):
-        Path(path).write_bytes(b"half")
+    def full_disk(self, file, **_):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", full_disk)
