@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,6 +76,17 @@ def as_number(value: float, name: str, *, least: float = -np.inf, above: float =
     if value > most:
         raise ValueError(f"{name} is {value}; expected at most {most}")
     return value
+
+
+def as_path(value: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return `value` as a ``pathlib.Path`` that names a file."""
+    try:
+        path = Path(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; expected the name of a file") from None
+    if not path.name or "\0" in str(path):
+        raise ValueError(f"{name} is {os.fspath(value)!r}; expected the name of a file")
+    return path
 
 
 def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:

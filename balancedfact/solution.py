@@ -6,12 +6,12 @@ import json
 import os
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._files import write_arrays
 from balancedfact._memory import available_memory
 from balancedfact._validate import as_index, as_layers
 
@@ -245,14 +245,7 @@ class Solution:
         if self.offsets is not None:
             arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
-        for name, array in arrays.items():
-            if array.dtype.hasobject:  # NumPy would pickle it
-                raise ValueError(f"{name} has dtype {array.dtype}; expected numbers")
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        partial.replace(target)
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Solution:

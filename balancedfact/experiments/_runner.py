@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from balancedfact import __version__
-from balancedfact._files import replacing, write_json
+from balancedfact._files import write_json, write_picture, write_text
+from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
 
@@ -29,8 +29,8 @@ _WAITING = 64  # units handed to the executor beyond those finished
 def reproduce(
     experiment: Experiment,
     scale: str,
-    out: Path,
-    executor: Executor,
+    out: str | os.PathLike[str],
+    executor: Executor | None = None,
     *,
     progress: bool | None = None,
 ) -> Table:
@@ -44,10 +44,11 @@ def reproduce(
     experiment : Experiment
     scale : str
         One of ``experiment.scales``.
-    out : pathlib.Path
+    out : str or path-like
         The folder; made if it does not exist.
-    executor : concurrent.futures.Executor
-        Where the units run: a process pool, or ``dask.distributed.Client(...).get_executor()``.
+    executor : concurrent.futures.Executor, optional
+        Where the units run: a process pool, as `process_pool` opens one, or ``dask.distributed.Client(...).get_executor()``. By
+        default this process, one unit after the other.
     progress : bool, optional
         Show a bar with the time left. By default on a terminal only.
 
@@ -59,11 +60,13 @@ def reproduce(
     Raises
     ------
     ValueError
-        If there is no such scale.
+        If `experiment` is no `Experiment` or has no such scale.
     """
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
     if scale not in experiment.scales:
         raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
-    settings = experiment.scales[scale]
+    settings, out = experiment.scales[scale], Path(out)
     started = time.perf_counter()
     units = list(experiment.units(settings))
     store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
@@ -107,14 +110,14 @@ class _Store:
         if not (marker.exists() and marker.read_text(encoding="utf-8") == self.plan):
             for stale in folder.glob("*.json"):
                 stale.unlink()
-            _write_durably(marker, self.plan)
+            write_text(marker, self.plan)
         self.missing = [index for index in range(len(units)) if not self._path(index).exists()]
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.json"
 
     def keep(self, index: int, rows: list[Row]) -> None:
-        _write_durably(self._path(index), json.dumps(rows))
+        write_text(self._path(index), json.dumps(rows))
 
     def rows(self, index: int) -> list[Row]:
         return json.loads(self._path(index).read_text(encoding="utf-8"))
@@ -123,17 +126,14 @@ class _Store:
         shutil.rmtree(self.folder)
 
 
-def _write_durably(path: Path, text: str) -> None:
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _run(
-    experiment: Experiment, settings: Settings, units: list[Row], missing: list[int], executor: Executor
+    experiment: Experiment, settings: Settings, units: list[Row], missing: list[int], executor: Executor | None
 ) -> Iterator[tuple[int, list[Row]]]:
-    """The rows of the missing units, as they finish."""
+    """Yield the rows of the missing units, as they finish."""
+    if executor is None:
+        for index in missing:
+            yield index, _work(experiment.run, dict(settings), units[index], experiment.generator(settings, index))
+        return
     pending: dict[Future[list[Row]], int] = {}
     queue = iter(missing)
     try:
@@ -164,8 +164,8 @@ def _plain(value: Any) -> Any:
 def _save_picture(experiment: Experiment, settings: Settings, table: Table, out: Path) -> None:
     from balancedfact.plots import style
 
-    with style(), replacing(out / f"{experiment.name}.png") as partial:
-        experiment.draw(settings, table).savefig(partial, format="png")
+    with style():
+        write_picture(out / f"{experiment.name}.png", experiment.draw(settings, table))
 
 
 def _bar(name: str, total: int, found: int, progress: bool | None) -> Progress:

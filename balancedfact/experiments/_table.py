@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._files import replacing
+from balancedfact._files import write_text
 
 Row = dict[str, Any]
 
@@ -22,8 +22,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: repr(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows)
-    with replacing(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8")
+    write_text(path, text.getvalue())
 
 
 class Table:
@@ -31,7 +30,7 @@ class Table:
 
     Examples
     --------
-    >>> from balancedfact.experiments._table import Table
+    >>> from balancedfact.experiments import Table
     >>> table = Table([{"depth": 2, "loss": 0.5}, {"depth": 3, "loss": 0.25}, {"depth": 3, "loss": 0.75}])
     >>> table.where(depth=3)["loss"]
     array([0.25, 0.75])
