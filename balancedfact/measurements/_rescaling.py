@@ -1,7 +1,7 @@
 r"""The rescalings `D1` and `D2`: roots of second moments, which are diagonal for measurements of single entries.
 
 A root is made from a factor `F` with ``F.T @ F = D**2``, never from the eigenvalues of ``D**2``, which lose half of the digits:
-the triangle of a QR factorization of the unfolded measurements. Its columns are first divided by powers of two near their norms
+the triangle of a QR factorization of the unfolded measurements. Its columns are first divided by powers of two near their size
 (Van der Sluis 1969), so that rows of very different size cost no accuracy. A direction is seen when its singular value exceeds
 the rounding of that factorization.
 """
@@ -27,9 +27,9 @@ class FullRoot:
 
     def __init__(self, factor: np.ndarray) -> None:
         self.size = factor.shape[1]
-        norms = np.sqrt(np.einsum("ij,ij->j", factor, factor))
-        self.seen = np.flatnonzero(norms)
-        self.scales = np.ldexp(1.0, np.frexp(norms[self.seen])[1])
+        largest = np.abs(factor).max(axis=0)
+        self.seen = np.flatnonzero(largest)
+        self.scales = np.ldexp(1.0, np.frexp(largest[self.seen])[1])
         self.factor = factor[:, self.seen]
         _, s, Vt = np.linalg.svd(self.factor / self.scales, full_matrices=False)
         keep = s > 4 * max(factor.shape[1], 8) * np.finfo(float).eps * s[:1].max(initial=0.0)
@@ -76,7 +76,7 @@ class DiagonalRoot:
     """The root of a diagonal matrix, of which no square array is formed unless it is asked for."""
 
     def __init__(self, values: np.ndarray) -> None:
-        self.values = values
+        self.values, self.size = values, values.size
 
     @property
     def rank(self) -> int:
@@ -114,10 +114,17 @@ def triangle(blocks: Iterable[np.ndarray]) -> np.ndarray:
     return found
 
 
+def row_blocks(N: np.ndarray) -> Iterable[np.ndarray]:
+    """The rows of a matrix in blocks that are a few times as long as wide."""
+    size = max(2048, 4 * N.shape[1])
+    return (N[start : start + size] for start in range(0, N.shape[0], size))
+
+
 def rank_at_most(rows: np.ndarray) -> int:
     """An upper bound on the rank of a matrix that holds in exact arithmetic; the rank itself where it is small."""
     rows = rows[:, np.any(rows != 0, axis=0)]
-    rows = np.unique(rows[np.any(rows != 0, axis=1)], axis=0)
+    rows = np.unique(rows, axis=0)
+    rows = rows[np.any(rows != 0, axis=1)]
     n, d = rows.shape
     bound = min(n, d)
     return _exact_rank(rows) if n * d * bound <= _MOST_EXACT else bound

@@ -24,7 +24,8 @@ from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoi
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.nuclear._certified import _contradictory, certified_minimum
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._frame import FEASIBLE, Contradiction, Frame, unseen_part
+from balancedfact.solvers.nuclear._certificate import FEASIBLE
+from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 from balancedfact.solvers.nuclear._problem import NuclearProblem, balanced_from_matrix
 
 _REWEIGHTINGS = 3  # convex problems solved to bring a start close to a minimum
@@ -87,7 +88,7 @@ def deep_flat_minimum(
     try:
         frame = Frame(A, data, 0.0, flat=False)
     except Contradiction as found:
-        return _padded(_contradictory(A, found.y), depth)
+        return _padded(_contradictory(A, found), depth)
     if not np.any(data):
         certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
         d1, d2 = A.matrix_shape

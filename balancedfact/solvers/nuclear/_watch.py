@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
-from balancedfact.solvers.nuclear._frame import FEASIBLE
+from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
 
