@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap, RankOne
-from balancedfact.solution import Certificate, Offsets
-from balancedfact.solvers.nuclear._certificate import FEASIBLE, Objective
+from balancedfact.solution import Certificate, Objective, Offsets
+from balancedfact.solvers.nuclear._certificate import FEASIBLE
 
 _MOST = 400_000  # numbers in all matrices of the measurements
 _WIDEST = 80

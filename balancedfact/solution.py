@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +15,11 @@ from balancedfact._files import write_arrays
 from balancedfact._memory import available_memory
 from balancedfact._validate import as_index, as_layers
 
+if TYPE_CHECKING:
+    from balancedfact.measurements import MeasurementMap
+
 _FORMAT = "balancedfact solution 1"
+_UNCHECKED = "(not checked: read from a file without its data) "
 
 
 class Status(Enum):
@@ -60,6 +64,37 @@ class Offsets(NamedTuple):
     mean: float
     rows: np.ndarray
     cols: np.ndarray
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What was minimised, so that it can be checked.
+
+    Attributes
+    ----------
+    kind : str
+        ``"flat"`` (`balancedfact.flat_minimum`) or ``"norm"`` (`balancedfact.norm_minimum`).
+    penalty : float
+        The penalty; 0 interpolates.
+    offset_penalty : float, optional
+        The weight of the squares of offsets.
+    depth : int
+        The number of layers.
+    """
+
+    kind: str
+    penalty: float = 0.0
+    offset_penalty: float | None = None
+    depth: int = 2
+
+    @property
+    def flat(self) -> bool:
+        """Whether the pair is flat, or of least norm."""
+        return self.kind == "flat"
+
+    def weight(self, m: int) -> float:
+        """The objective is that many nuclear norms where `m` data are interpolated."""
+        return 4.0 * m if self.flat else 2.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,6 +199,8 @@ class Solution:
         The algorithm that was used.
     offsets : Offsets, optional
         The mean and the offsets of rows and columns, where the model has them: what `matrix` lacks and `predict` adds.
+    objective : Objective, optional
+        What was minimised, where `verify` can check it.
 
     Examples
     --------
@@ -185,6 +222,7 @@ class Solution:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     method: str = ""
     offsets: Offsets | None = None
+    objective: Objective | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -263,6 +301,7 @@ class Solution:
             "message": self.message,
             "method": self.method,
             "certificate": self.certificate.to_dict(),
+            "objective": None if self.objective is None else asdict(self.objective),
         }
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
         arrays["direction"] = self.certificate.direction
@@ -272,15 +311,72 @@ class Solution:
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
         write_arrays(path, arrays)
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution that `save` wrote.
+    def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
+        """Compute the certificate anew, from the layers, the dual vector and the data alone.
+
+        Parameters
+        ----------
+        A : MeasurementMap
+            The measurements.
+        b : array_like, shape (m,)
+            The data.
+        rigorous : bool
+            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+
+        Returns
+        -------
+        Certificate
+            For data that contradict one another, with the norm up to which every matrix is excluded.
 
         Raises
         ------
         ValueError
-            If the file is not a saved solution.
+            If an argument is malformed, or the objective of the solution is not that of a flat or a norm-minimal pair.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).verify(A, [1.0, 2.0, 3.0]).gap < 1e-8
+        True
         """
+        from balancedfact.certification import verified  # which builds on solvers, and they on this
+
+        return verified(self, A, b, rigorous)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None) -> Solution:
+        """Read a solution that `save` wrote.
+
+        A file may say anything. With the data its certificate and its verdict are computed anew; without, the message says that
+        they were not checked.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        A : MeasurementMap, optional
+            The measurements.
+        b : array_like, shape (m,), optional
+            The data.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved solution, or only one of `A` and `b` is given.
+        """
+        if (A is None) != (b is None):
+            raise ValueError(f"{'b' if b is None else 'A'} is None; expected both A and b, or neither")
+        found = cls._read(path)
+        if A is None or b is None:
+            mark = "" if found.message.startswith(_UNCHECKED) else _UNCHECKED
+            return replace(found, message=mark + found.message)
+        from balancedfact.certification import rechecked  # which builds on solvers, and they on this
+
+        return rechecked(found, A, b)
+
+    @classmethod
+    def _read(cls, path: str | os.PathLike[str]) -> Solution:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -294,7 +390,9 @@ class Solution:
             if "offset_mean" in arrays:
                 offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
             verdict = Status[header["status"]], header["message"]
-            return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
+            said = header.get("objective")
+            objective = None if said is None else Objective(**said)
+            return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets, objective)
         except FileNotFoundError:
             raise
         except Exception as error:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._linalg import frobenius
+from balancedfact._linalg import magnitude
 from balancedfact._validate import as_array, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
 from balancedfact.measurements._careful import gamma
@@ -203,7 +204,7 @@ class Entries(SingleEntries):
         return np.unique(self.rows[some]).size, np.unique(self.cols[some]).size
 
     def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        left, right = (np.linalg.norm(each, axis=1)[:, None] for each in (L, R))
+        left, right = (magnitude(each) * np.linalg.norm(each / magnitude(each), axis=1)[:, None] for each in (L, R))
         sizes = np.abs(self.forward_factored(left, right))
         return self.forward_factored(L, R), gamma(L.shape[1] + 2) * sizes
 

@@ -5,7 +5,7 @@ Whoever found them: a solver of this package, another one, or a file. The bounds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from balancedfact._linalg import frobenius, magnitude
 from balancedfact._spectrum import product_singular_values
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import UNIT, careful_total
-from balancedfact.solution import Certificate, Offsets
+from balancedfact.solution import Certificate, Objective, Offsets
 from balancedfact.solvers.nuclear._rounding import Whitening, dual_norm, whitening
 from balancedfact.solvers.nuclear._spectral_norm import norm_bound
 
@@ -22,19 +22,6 @@ from balancedfact.solvers.nuclear._spectral_norm import norm_bound
 FEASIBLE = 1e-10
 # The share of |A_i| |X| that counts as the size of a datum which is smaller.
 _SHARE = 1e-3
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised: a flat or a norm-minimal pair, a penalty (0: interpolate), offsets and their weight."""
-
-    flat: bool
-    penalty: float = 0.0
-    offset_penalty: float | None = None
-
-    def weight(self, m: int) -> float:
-        """The objective is that many nuclear norms where data are interpolated."""
-        return 4.0 * m if self.flat else 2.0
 
 
 def certify_pair(
@@ -64,7 +51,7 @@ def certify_pair(
             value += 0.5 * objective.offset_penalty * (frobenius(offsets.rows) ** 2 + frobenius(offsets.cols) ** 2)
         value_error += 1e-14 * value
     fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
-    size = float(np.linalg.norm(product_singular_values([R.T, L])))
+    size = frobenius(product_singular_values([R.T / magnitude(R), L / magnitude(L)])) * magnitude(L) * magnitude(R)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         sizes = np.maximum(np.abs(b), _SHARE * size * A.row_norms)
         worst = float(np.max(np.where(np.abs(residual) + errors > 0, (np.abs(residual) + errors) / sizes, 0.0)))
@@ -97,7 +84,7 @@ def _size(A: MeasurementMap, L: np.ndarray, R: np.ndarray, flat: bool) -> tuple[
         elif A.of_entries:
             scaled = (A.rescale_left if side == 0 else A.rescale_right)(factor / a)
             found, spill = careful_total(np.square(scaled).ravel())
-            scale, spill = np.sqrt(2 * A.m) * A.scale * a, spill + 1e-12 * found
+            scale, spill = np.sqrt(2 * A.m) * A.scale * a, spill + 2 * _longest_sum(A, side) * UNIT * found
         else:
             G, spill = unit.careful_gram(factor / a, side)
             found, spill = max(float(np.trace(G)), 0.0), spill * np.sqrt(len(G))
@@ -106,6 +93,14 @@ def _size(A: MeasurementMap, L: np.ndarray, R: np.ndarray, flat: bool) -> tuple[
             total += float(scale * np.sqrt(found)) ** 2
             error += float(scale * np.sqrt(spill)) ** 2
     return total, error + 1e-14 * total
+
+
+def _longest_sum(A: MeasurementMap, side: int) -> int:
+    """The number of roundings in a squared entry of a diagonal rescaling; sums of ones are exact."""
+    entries = A.at_unit_scale().as_entries()
+    if np.all(np.abs(entries.weights) == 1):
+        return 10
+    return 10 + int(np.bincount(entries.rows if side == 0 else entries.cols).max())
 
 
 def _bound(
@@ -168,3 +163,36 @@ def _dual_objective(
                 sums = sums + counts * UNIT * np.bincount(places, np.abs(entries.weights * dual), size)
             lower -= frobenius(sums) ** 2 / (2 * objective.offset_penalty) * (1 + 1e-14 * exact)
     return float(lower)
+
+
+def excluded_norm(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> float:
+    """The nuclear norm up to which no matrix fits, by ``b.y`` against ``A*(y)`` with its rounding; 0 if `y` proves nothing."""
+    along, error = careful_total(b * y)
+    if not along > error:
+        return 0.0
+    if _vanishes(A, y):
+        return float(np.inf)
+    S, spill = A.at_unit_scale().careful_adjoint(y * A.scale)
+    reach = float(np.linalg.norm(np.abs(S) + spill)) * (1 + 1e-12)
+    return (along - error) / reach if reach > 0 else float(np.inf)
+
+
+def _vanishes(A: MeasurementMap, y: np.ndarray) -> bool:
+    """Whether the combination is zero in exact arithmetic, where that is quick to tell."""
+    used = np.flatnonzero(y)
+    if not A.row_norms[used].any():
+        return True
+    if not A.of_entries or used.size > 1000:
+        return False
+    entries, sums = A.as_entries(), dict[tuple[int, int], Fraction]()
+    for i in used.tolist():
+        place = int(entries.rows[i]), int(entries.cols[i])
+        sums[place] = sums.get(place, Fraction(0)) + Fraction(float(entries.weights[i])) * Fraction(float(y[i]))
+    return not any(sums.values())
+
+
+def suggested_size(A: MeasurementMap, b: np.ndarray) -> float:
+    """The size of a matrix that single data suggest: the largest ``|b_i| / |A_i|``."""
+    norms = A.row_norms
+    seen = norms > 0
+    return float(np.max(np.abs(b[seen]) / norms[seen], initial=0.0))

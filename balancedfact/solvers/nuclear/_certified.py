@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Certificate, Objective, Solution, Status
 from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._factored import factored, least_norm_certificate
@@ -67,13 +67,13 @@ def certified_minimum(
     try:
         frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
     except Contradiction as found:
-        return _contradictory(A, found)
+        return _contradictory(A, found, Objective("flat" if flat else "norm"))
     if _zero_is_optimal(frame, generator):
         y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
         layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
         status, message = _outcome(certificate, penalty, None, tol)
         message = f"{'The zero matrix is optimal.' if status is Status.OPTIMAL else message}{frame.unseen}"
-        return Solution(layers, value, status, message, certificate, {}, "closed form", frame.offsets(None))
+        return Solution(layers, value, status, message, certificate, {}, "closed form", frame.offsets(None), frame.objective)
     with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
         interrupted = False
         try:
@@ -94,7 +94,7 @@ def certified_minimum(
     else:
         status, message = _outcome(certificate, penalty, limit, tol)
     offsets = frame.offsets(point)
-    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets)
+    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets, frame.objective)
 
 
 def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
@@ -217,7 +217,7 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 
-def _contradictory(A: MeasurementMap, found: Contradiction) -> Solution:
+def _contradictory(A: MeasurementMap, found: Contradiction, objective: Objective | None = None) -> Solution:
     d1, d2 = A.matrix_shape
     every = not np.isfinite(found.excluded_norm)
     reach = "no matrix of any rank" if every else f"no matrix of nuclear norm up to {found.excluded_norm:.3g}"
@@ -228,4 +228,5 @@ def _contradictory(A: MeasurementMap, found: Contradiction) -> Solution:
         "With a penalty > 0 they need not be fitted exactly."
     )
     certificate = Certificate(1.0, np.inf, np.nan, found.y, proof=proof, excluded_norm=found.excluded_norm)
-    return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form")
+    layers = [np.zeros((1, d2)), np.zeros((d1, 1))]
+    return Solution(layers, np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form", objective=objective)

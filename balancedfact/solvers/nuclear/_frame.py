@@ -13,15 +13,15 @@ from scipy.sparse.linalg import aslinearoperator
 from balancedfact._linalg import magnitude
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total
-from balancedfact.solution import Certificate, Offsets
-from balancedfact.solvers.nuclear._certificate import Objective, certify_pair
+from balancedfact.solution import Certificate, Objective, Offsets
+from balancedfact.solvers.nuclear._certificate import certify_pair, excluded_norm, suggested_size
 from balancedfact.solvers.nuclear._problem import NuclearProblem, OffsetTerms, Point, balanced
 from balancedfact.solvers.nuclear._spectral_norm import is_small
 
 # Repeated measurements contradict one another when they differ by more than this, relative to their size.
 _CONTRADICTION = 1e-9
 # A contradiction is claimed if it excludes matrices of that many times the size that the data suggest.
-_EXCLUDED = 1e6
+EXCLUDED = 1e6
 # Multiplications up to which the rank of measurements that look dependent is revealed by QR.
 _MOST_REVEALED = 5_000_000_000
 # Beyond this many measurements their linear dependence is not examined.
@@ -120,7 +120,7 @@ class Frame:
             if error[j] > _CONTRADICTION * max(abs(data[j]), abs(data[first[group[j]]])):
                 one, other = int(kept[j]), int(kept[first[group[j]]])
                 user = self.A.as_entries().weights / magnitude(self.A.as_entries().weights[[one, other]])
-                self._contradict({one: float(user[other]), other: -float(user[one])}, exact=True)
+                self._contradict({one: float(user[other]), other: -float(user[one])})
             chosen = np.sort(first)
         elif unit.m <= MOST_DEPENDENT:
             gram = unit.gram
@@ -169,29 +169,19 @@ class Frame:
             combination = dict(zip(self.kept[chosen].tolist(), -C[:, j] * self.weights[chosen], strict=True))
             self._contradict(combination | {int(self.kept[rest[j]]): self.weights[rest[j]]})
 
-    def _contradict(self, combination: dict[int, float], *, exact: bool = False) -> None:
-        """Raise `Contradiction` if the combination proves one: if it excludes all matrices of any size that data suggest.
-
-        If `exact`, the combination of the measurements is known to vanish. Otherwise its rounding tells which are excluded.
-        """
-        A, b = self.A, self.b
-        y = np.zeros(A.m)
+    def _contradict(self, combination: dict[int, float]) -> None:
+        """Raise `Contradiction` if the combination proves one: if it excludes all matrices of any size that data suggest."""
+        y = np.zeros(self.A.m)
         y[list(combination)] = list(combination.values())
-        along, error = careful_total(b * y)
-        y, along = (y, along) if along >= 0 else (-y, -along)
-        used = np.flatnonzero(y)
-        norms = A.row_norms
-        exact = exact or not norms[used].any()
-        if exact:
-            excluded = np.inf if along > error else 0.0
-        else:
-            S, spill = A.at_unit_scale().careful_adjoint(y * A.scale)
-            reach = float(np.linalg.norm(np.abs(S) + spill)) * (1 + 1e-12)
-            excluded = (along - error) / reach if reach > 0 else np.inf
-        seen = norms > 0
-        typical = float(np.max(np.abs(b[seen]) / norms[seen], initial=0.0))
-        if excluded > _EXCLUDED * typical:
+        y = y if careful_total(self.b * y)[0] >= 0 else -y
+        excluded = excluded_norm(self.A, self.b, y)
+        if excluded > EXCLUDED * suggested_size(self.A, self.b):
             raise Contradiction(y, excluded)
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return Objective("flat" if self.flat else "norm", self.penalty, self.offset_penalty)
 
     @cached_property
     def unseen(self) -> str:
@@ -248,7 +238,7 @@ class Frame:
         certificate = certify_pair(
             A,
             self.data,
-            Objective(self.flat, self.penalty, self.offset_penalty),
+            self.objective,
             (L, R),
             self.dual(y),
             rng=np.random.default_rng(0),
