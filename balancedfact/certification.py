@@ -184,7 +184,7 @@ def rechecked(solution: Solution, A: MeasurementMap, b: ArrayLike) -> Solution:
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(candidate, np.ndarray) and candidate.ndim == 2 or _is_matrix(candidate):
+    if (isinstance(candidate, np.ndarray) and candidate.ndim == 2) or _is_matrix(candidate):
         X = as_array(candidate, "candidate", shape=A.matrix_shape)
         return _best_pair(X, A, flat)
     if isinstance(candidate, tuple) and len(candidate) == 2:
@@ -209,7 +209,7 @@ def _best_pair(X: np.ndarray, A: MeasurementMap, flat: bool) -> tuple[np.ndarray
     else:
         white = A.whitened()
         seen = A.rescale_right(A.rescale_right(A.rescale_left(A.rescale_left(X)).T)).T
-        inner = np.asarray((white.right.T @ (white.left.T @ seen).T)).T
+        inner = np.asarray(white.right.T @ (white.left.T @ seen).T).T
         L, R, _ = balanced_from_matrix(inner)
         L, R = np.asarray(white.left @ L), np.asarray(white.right @ R)
     if L.shape[1] == 0:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._arrays import read_arrays
 from balancedfact._files import write_arrays
 from balancedfact._memory import available_memory
-from balancedfact._validate import as_index, as_layers
+from balancedfact._validate import as_index, as_layers, as_path
 
 if TYPE_CHECKING:
     from balancedfact.measurements import MeasurementMap
@@ -378,8 +379,7 @@ class Solution:
     @classmethod
     def _read(cls, path: str | os.PathLike[str]) -> Solution:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(as_path(path))
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise KeyError("format")
@@ -393,10 +393,10 @@ class Solution:
             said = header.get("objective")
             objective = None if said is None else Objective(**said)
             return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets, objective)
-        except FileNotFoundError:
+        except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"path is {os.fspath(path)!r}; expected a file that Solution.save wrote") from error
+            raise ValueError(f"path is {path!r}; expected a file that Solution.save wrote") from error
 
     def __repr__(self) -> str:
         shapes = " x ".join(str(size) for size in [self.layers[-1].shape[0], *(w.shape[1] for w in self.layers[::-1])])

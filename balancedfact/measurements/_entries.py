@@ -11,8 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._linalg import frobenius
-from balancedfact._linalg import magnitude
+from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
 from balancedfact.measurements._careful import gamma

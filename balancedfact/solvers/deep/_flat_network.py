@@ -22,9 +22,9 @@ from balancedfact.solvers.deep._bounds import isometry_bound, multiplier_bound
 from balancedfact.solvers.deep._rank_test import rank_test
 from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoint, newton
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
+from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._certified import _contradictory, certified_minimum
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 from balancedfact.solvers.nuclear._problem import NuclearProblem, balanced_from_matrix
 

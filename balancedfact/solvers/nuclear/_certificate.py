@@ -132,9 +132,7 @@ def _bound(
     if not np.isfinite(norm):
         zeros = np.zeros_like(dual)
         return before, 0.0, zeros  # nothing is known but that the objective is not negative
-    if norm > limit:
-        dual = dual * (limit / norm * (1 - 4 * UNIT))
-    elif objective.penalty == 0 and norm < 0.5 * limit and not known:
+    if norm > limit or (objective.penalty == 0 and norm < 0.5 * limit and not known):
         dual = dual * (limit / norm * (1 - 4 * UNIT))
     return before, max(_dual_objective(A, b, objective, dual, offsets, exact=True), 0.0), dual
 

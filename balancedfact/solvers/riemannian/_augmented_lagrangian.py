@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._global_seed import global_seed
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, balanced
 from balancedfact.solvers.riemannian._search import Search
 
@@ -79,7 +79,7 @@ def _at_one_width(
         # The scale of the gradient grows with rho.
         search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, None)
         search.second_order = last or before == np.inf
-        with global_seed(rng):
+        with pymanopt_draws(rng):
             search.run(search.manifold.nearest(L, R))
         if search.interrupted:
             raise KeyboardInterrupt

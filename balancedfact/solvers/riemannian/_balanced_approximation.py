@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import svds
 
-from balancedfact._global_seed import global_seed
 from balancedfact._linalg import frobenius, magnitude
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_count, as_pair, as_rng
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.nuclear._spectral_norm import norm_bound
@@ -299,7 +299,7 @@ def _search(
         search = Search(target.problem(width), tol, _LIMIT, callback, shown, units)
         if before is not None:
             search.resume(before)
-        with global_seed(rng):
+        with pymanopt_draws(rng):
             search.run(search.manifold.nearest(L, R))
         return search
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
-from balancedfact._global_seed import global_seed
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_count, as_number, as_rng
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.riemannian._tangent_spectrum import Curvature, extreme_curvature
@@ -132,7 +132,7 @@ def riemannian_minimum(
             raise ValueError(f"problem is {type(problem).__name__}; expected a pymanopt.Problem")
     if optimizer is not None and not hasattr(optimizer, "run"):
         raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
-    with global_seed(generator), spinner(progress) as shown:
+    with pymanopt_draws(generator), spinner(progress) as shown:
         start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
         search = Search(problem, tol, limit, callback, shown)
         search.run(start, optimizer)
