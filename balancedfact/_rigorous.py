@@ -1,8 +1,8 @@
 r"""A certificate in exact arithmetic, for small and middle sizes.
 
 All numbers given are rational, and so are value, residual, the sum ``S = A*(y)`` and the second moments. The norm of
-:math:`D_1^+SD_2^+` is at most `beta` if and only if :math:`\beta^2D_2^2 - S^\top D_1^{+2}S` is positive semidefinite; on rows and
-columns that make the second moments regular, that is decided by pivots in ball arithmetic (Arb, through python-flint).
+:math:`D_1^+SD_2^+` is at most `beta` if and only if :math:`\beta^2D_2^2 - S^\top D_1^{+2}S` is positive semidefinite; on
+rows and columns that make the second moments regular, that is decided by pivots in ball arithmetic (Arb, through python-flint).
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def enclosed(
         for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
         if r != 0 and (data[i, 0] != 0 or (_inner(M, M) != 0 and size != 0))
     ]
-    unmet = any(r != 0 and data[i, 0] == 0 and (size == 0 or _inner(M, M) == 0) for i, (r, M) in enumerate(zip(residual, matrices)))
+    unmet = any(
+        r != 0 and data[i, 0] == 0 and (size == 0 or _inner(M, M) == 0)
+        for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
+    )
     worst = np.inf if unmet else _above(max(misses, default=Fraction(0)))
     fits = float(np.sqrt(_above(_fraction(misfit / _inner(data, data))))) if np.any(b) else 0.0
     gap = _above(_fraction((value - lower) / value)) if value > 0 else 0.0

@@ -60,8 +60,8 @@ def certify(
     Returns
     -------
     Certificate
-        In the units of `Solution.value`. With ``rigorous=True``, `value` and `lower_bound` are the ends of proved enclosures that
-        make the gap the largest.
+        In the units of `Solution.value`. With ``rigorous=True``, `value` and `lower_bound` are the ends of proved enclosures
+        that make the gap the largest.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def _is_matrix(candidate: Any) -> bool:
 
 
 def _best_pair(X: np.ndarray, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Factors of a matrix whose objective is that of the matrix; what no measurement sees of it costs nothing and is left out."""
+    """Factors of a matrix whose objective is that of the matrix; what no measurement sees costs nothing and is left out."""
     if not flat:
         L, R, _ = balanced_from_matrix(X)
     else:

@@ -105,10 +105,10 @@ def root(factor: np.ndarray) -> FullRoot | DiagonalRoot:
 
 def triangle(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """A factor with the Gram matrix of all rows together, with at most as many rows as columns: QR, block after block."""
-    found = None
+    found: np.ndarray | None = None
     for block in blocks:
         stacked = block if found is None else np.vstack([found, block])
-        found = np.linalg.qr(stacked, mode="r") if stacked.shape[0] > stacked.shape[1] else stacked
+        found = np.asarray(np.linalg.qr(stacked, mode="r")) if stacked.shape[0] > stacked.shape[1] else stacked
     if found is None:
         raise ValueError("blocks is empty; expected at least one matrix")
     return found

@@ -37,7 +37,7 @@ def certify_pair(
     white: tuple[Any, Any] | None = None,
 ) -> Certificate:
     """The certificate; `known` says that the dual matrix is within its constraint up to rounding."""
-    (L, R), weight, (d1, d2) = pair, objective.weight(A.m), A.matrix_shape
+    (L, R), weight = pair, objective.weight(A.m)
     values, errors = _measured(A, L, R, offsets)
     residual = values - b
     errors = errors + 2 * UNIT * (np.abs(values) + np.abs(b))

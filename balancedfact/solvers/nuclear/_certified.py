@@ -93,8 +93,8 @@ def certified_minimum(
         status, message = Status.INTERRUPTED, "Interrupted; this is the best point so far."
     else:
         status, message = _outcome(certificate, penalty, limit, tol)
-    offsets = frame.offsets(point)
-    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets, frame.objective)
+    offsets, message = frame.offsets(point), message + frame.unseen
+    return Solution(layers, value, status, message, certificate, watch.history, watch.method, offsets, frame.objective)
 
 
 def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:

@@ -1,9 +1,9 @@
 r"""The rounding of a certificate: bounds that hold in exact arithmetic for the numbers that are returned.
 
-The rounding is bounded a priori, by the constants :math:`\gamma_n` of Higham (2002, chapter 3), from the numbers at hand and from
-nothing the solver claims. Let `T` be the matrix by which the left side was whitened. With
-:math:`\|T^\top D_1^2T - I\|_F\le\varepsilon`, computed from the measurements themselves, :math:`D_1^{+2}\preceq TT^\top/(1-\varepsilon)`
-on the range of `D1`, so that
+The rounding is bounded a priori, by the constants :math:`\gamma_n` of Higham (2002, chapter 3), from the numbers at hand and
+from nothing the solver claims. Let `T` be the matrix by which the left side was whitened. With
+:math:`\|T^\top D_1^2T - I\|_F\le\varepsilon`, computed from the measurements themselves,
+:math:`D_1^{+2}\preceq TT^\top/(1-\varepsilon)` on the range of `D1`, so that
 
 .. math:: \|D_1^+ S D_2^+\| \le \frac{\|T_1^\top S T_2\|}{\sqrt{(1-\varepsilon_1)(1-\varepsilon_2)}}
 

@@ -5,11 +5,11 @@ Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; 
 ``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
 sphere, in a stream of its own that no seed of a user can give. With `theta` the largest Ritz value of ``N.T N``, of order
 ``n``, after `k` steps, ``|N|^2 <= theta cosh(E / (2 k - 1))^2`` for all `k` at once, but with probability at most
-``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector, ``sinh((2 k - 1) arsinh
-sqrt(lambda / theta - 1))^2 b^2 <= 1 - b^2`` (after Kuczynski and Wozniakowski 1992, Theorem 4.2). Where the iteration
-breaks down, the Krylov space is invariant, further steps would change nothing, and the bound is `theta` itself up to what was
-neglected. Where `U` and `V` carry the singular values near the norm, the rest is smaller by a good factor, so few steps
-suffice.
+``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector,
+``sinh((2 k - 1) arsinh sqrt(lambda / theta - 1))^2 b^2 <= 1 - b^2`` (after Kuczynski and Wozniakowski 1992, Theorem 4.2). Where
+the iteration breaks down, the Krylov space is invariant, further steps would change nothing, and the bound is `theta` itself
+up to what was neglected. Where `U` and `V` carry the singular values near the norm, the rest is smaller by a good factor, so
+few steps suffice.
 """
 
 from __future__ import annotations
