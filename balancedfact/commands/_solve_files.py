@@ -1,4 +1,4 @@
-"""What ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
+"""Files that ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PANEL = 3.6  # inches
 def report(
     file: Path, problem: Problem, solution: Solution, settings: dict[str, Any], path: PenaltyPath | None, seconds: float
 ) -> dict[str, Any]:
-    """Everything about a solve but the factors, as the content of ``report.json``."""
+    """The content of ``report.json``: all of a solve but its factors."""
     error = None
     if problem.truth is not None:
         size = float(np.linalg.norm(problem.truth))
@@ -88,7 +88,7 @@ def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str
 
 
 def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[str]) -> str:
-    """What a reader at a terminal wants to know."""
+    """The summary for a reader at a terminal."""
     certificate = content["certificate"]
     lines = {"problem": f"{content['problem']['file']}: {_describe(problem)}"}
     for name, labels in (("rows", problem.row_labels), ("columns", problem.col_labels)):

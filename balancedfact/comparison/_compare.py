@@ -1,4 +1,4 @@
-"""Every way to a factorization that fits the data, side by side on one problem."""
+"""A comparison of all ways to a factorization that fits the data, on one problem."""
 
 from __future__ import annotations
 

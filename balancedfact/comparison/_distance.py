@@ -1,4 +1,4 @@
-"""How far two networks are from each other when changes of basis of the hidden spaces do not count."""
+"""Distance of two networks up to changes of basis of the hidden spaces."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def row_of(
     note: str,
     steps: int,
 ) -> ComparisonRow:
-    """All numbers of one way; `excess` and `distance` are filled in once the certified way is known."""
+    """Collect the numbers of one way; `excess` and `distance` follow once the certified way is known."""
     E = np.linalg.multi_dot(layers[::-1])
     s = product_singular_values(layers)
     factors = [np.linalg.svd(layer, full_matrices=False) for layer in layers]

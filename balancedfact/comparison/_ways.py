@@ -26,7 +26,7 @@ _DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e
 
 
 class Found(NamedTuple):
-    """What a way leads to."""
+    """The end of one way."""
 
     layers: list[np.ndarray]
     note: str
@@ -79,7 +79,7 @@ class Ways:
 
     @cached_property
     def sharpness(self) -> float:
-        """Of the analytic layers: it tells which steps are small and which are large."""
+        """Sharpness of the analytic layers, which tells small steps from large ones."""
         return float(curvature.sharpness(self.analytic, self.A, self.b))
 
     def certified(self) -> Found:
@@ -126,7 +126,7 @@ class Ways:
 
     @cached_property
     def common_start(self) -> list[np.ndarray]:
-        """Where all rules of training start."""
+        """Common starting point of all rules of training."""
         return self.start(_START, self.seeds[3])
 
     def start(self, size: float, rng: np.random.Generator) -> list[np.ndarray]:

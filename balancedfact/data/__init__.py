@@ -1,1 +1,1 @@
-"""From the data that people hold to a problem, and from a solution to answers that they can use."""
+"""Data as people hold them, made into problems, and solutions made into answers."""

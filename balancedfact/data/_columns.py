@@ -17,12 +17,12 @@ _EXACT = 2.0**53  # integers up to here are exact in float64
 
 
 def is_missing(cell: str) -> bool:
-    """Whether the cell says that there is nothing in it."""
+    """Tell whether the cell says that there is nothing in it."""
     return cell.lower() in _MISSING
 
 
 def is_text(cell: str, *, comma: bool = False) -> bool:
-    """Whether the cell is neither missing nor a number; `comma` allows a decimal comma."""
+    """Tell whether the cell is neither missing nor a number; `comma` allows a decimal comma."""
     return not (is_missing(cell) or _NUMBER.fullmatch(cell) or (comma and _DECIMAL_COMMA.fullmatch(cell)))
 
 
@@ -39,7 +39,7 @@ def whole(cell: str) -> int | None:
 
 
 def counts(values: Sequence[int] | np.ndarray | None) -> bool:
-    """Whether integers rise by one."""
+    """Tell whether integers rise by one."""
     return values is not None and len(values) > 1 and all(b - a == 1 for a, b in pairwise(values))
 
 
@@ -54,7 +54,7 @@ class Column:
 
     @cached_property
     def missing(self) -> np.ndarray:
-        """Which cells are missing."""
+        """Tell which cells are missing."""
         if isinstance(self.cells, np.ndarray):
             return np.isnan(self.cells) if self.cells.dtype.kind == "f" else np.zeros(len(self.cells), bool)
         return np.fromiter(map(is_missing, self.cells), bool, len(self.cells))
@@ -68,7 +68,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether there is text in the column."""
+        """Tell whether there is text in the column."""
         return self.first_text is not None
 
     @cached_property
@@ -100,7 +100,7 @@ class Column:
 
     @property
     def can_name(self) -> bool:
-        """Whether the column can name rows or columns: nothing missing, and all integers or some of it text."""
+        """Tell whether the column can name rows or columns: nothing missing, and all integers or some of it text."""
         return not self.missing.any() and (self.integers is not None or self.is_text)
 
     def number(self, k: int) -> float:

@@ -1,4 +1,4 @@
-"""What a table means: observed entries or a matrix, by its header, by its content, or by what the user says.
+"""The meaning of a table: observed entries or a matrix, by its header, its content, or what the user says.
 
 A table that can be read in two ways is refused, and the refusal names the option for each: a wrong reading would be solved, and
 come with a proof.
@@ -76,7 +76,7 @@ def _chosen(table: Table, columns: Columns) -> tuple[int, int, int]:
 
 
 def _position(table: Table, name: str | int, place: int | None = None) -> int:
-    """Where the column `name` stands; `place` is its place among row, column and value, whose kin may stand for it."""
+    """Find the column `name`; `place` is its place among row, column and value, whose kin may stand for it."""
     width, header = len(table.columns), table.header
     if header is not None and isinstance(name, str):
         if header.count(name) == 1:
@@ -95,7 +95,7 @@ def _position(table: Table, name: str | int, place: int | None = None) -> int:
 
 
 def _label_column(table: Table, columns: Columns | None) -> tuple[bool, str]:
-    """Whether the first column of a matrix holds the names of its rows, and how that is known."""
+    """Tell whether the first column of a matrix holds the names of its rows, and how that is known."""
     if columns is not None:
         if len(columns) == 1 and isinstance(columns[0], str) and columns[0].lower() == "none":
             return False, ""
@@ -221,7 +221,7 @@ def _value_first(table: Table) -> bool:
 
 
 def _evidence(table: Table) -> str:
-    """What three columns are whose first two can name things: ``"triplets"``, ``"matrix"``, or ``""`` for what may be both."""
+    """Classify three columns whose first two can name things: ``"triplets"``, ``"matrix"``, or ``""`` if it may be both."""
     first, second, third = table.columns[:3]
     if third.missing.any():
         return "matrix" if first.is_text and len(set(first.names)) == len(first) and table.header is not None else ""
@@ -250,7 +250,7 @@ def _evidence(table: Table) -> str:
 
 
 def _rises(major: np.ndarray, minor: np.ndarray) -> bool:
-    """Whether pairs are sorted as a matrix is stored, row by row."""
+    """Tell whether pairs are sorted as a matrix is stored, row by row."""
     up, level = major[1:] > major[:-1], major[1:] == major[:-1]
     return bool(np.all(up | (level & (minor[1:] > minor[:-1]))))
 

@@ -1,4 +1,4 @@
-"""What the names in a header say about the columns below them."""
+"""The roles that the names in a header give to the columns below them."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def role(name: str) -> str | None:
 
 
 def is_key(name: str) -> bool:
-    """Whether the name is that of a key, such as ``movieId``."""
+    """Tell whether the name is that of a key, such as ``movieId``."""
     return normal(name).endswith(("id", "key", "code"))

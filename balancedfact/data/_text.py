@@ -44,7 +44,7 @@ class Table:
         return len(self.columns[0])
 
     def title(self, k: int) -> str:
-        """How column `k` is called in messages and options."""
+        """The name of column `k` in messages and options."""
         return self.header[k] if self.header is not None and self.header[k] else str(k + 1)
 
 
@@ -113,7 +113,7 @@ def _meaningful(file: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _separator(suffix: str, sample: list[str]) -> str | None:
-    """What stands between the fields, ``None`` for white space.
+    """The separator of the fields, ``None`` for white space.
 
     A separator must cut all sampled lines into equally many fields. Where several do, that one is right whose fields hold the
     fewest of the other separators without being numbers, and then the most numbers: ``ann;Ran;4,5`` against ``a;b,1,5``.
@@ -211,7 +211,7 @@ def _split(path: Path, separator: str | None) -> list[Line]:
 
 
 def find_header(lines: list[Line], *, comma: bool) -> bool:
-    """Whether the first line names the columns: it starts with text or nothing, and is text where numbers follow."""
+    """Tell whether the first line names the columns: it starts with text or nothing, and is text where numbers follow."""
     first, body = lines[0].cells, lines[1:]
     corner, rest = first[0], first[1:]
     if not is_text(corner, comma=comma) and corner != "":

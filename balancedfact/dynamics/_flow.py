@@ -198,16 +198,16 @@ class _Field:
         return [part.reshape(shape) for part, shape in zip(np.split(y, self.ends), self.shapes, strict=True)]
 
     def _pull(self, residual: np.ndarray) -> np.ndarray:
-        return self.A._adjoint((2 / self.A.m) * residual)
+        return self.A.adjoint_matrix((2 / self.A.m) * residual)
 
     def loss(self, y: np.ndarray) -> float:
-        return float(np.mean((self.A._forward(_products(self.layers(y))[-1]) - self.b) ** 2))
+        return float(np.mean((self.A.forward(_products(self.layers(y))[-1]) - self.b) ** 2))
 
     def _sides(self, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """The layers, the products ``B_1, ..., B_L`` and the gradients in ``E`` carried back to each layer."""
         W = self.layers(y)
         before = _products(W)
-        carried = [self._pull(self.A._forward(before[-1]) - self.b)]
+        carried = [self._pull(self.A.forward(before[-1]) - self.b)]
         for layer in W[:0:-1]:
             carried.append(layer.T @ carried[-1])
         return W, before, carried[::-1]
@@ -226,7 +226,7 @@ class _Field:
             moved = [V[0]]
             for k in range(1, len(W)):
                 moved.append(V[k] @ before[k - 1] + W[k] @ moved[-1])
-            back = self._pull(self.A._forward(moved[-1]))
+            back = self._pull(self.A.forward(moved[-1]))
             parts = []
             for k in range(len(W) - 1, 0, -1):
                 parts.append(back @ before[k - 1].T + carried[k] @ moved[k - 1].T)

@@ -3,6 +3,7 @@
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers._norm_minimum import norm_minimum
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer, induced_regularizer_gradient
+from balancedfact.solvers.fibre._minimal_sharpness import minimal_sharpness
 from balancedfact.solvers.nuclear._hold_out import PenaltyPath, select_penalty
 from balancedfact.solvers.riemannian._balanced_approximation import balanced_approximation
 from balancedfact.solvers.riemannian._flattest_factorization import flattest_factorization
@@ -15,6 +16,7 @@ __all__ = [
     "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",
+    "minimal_sharpness",
     "norm_minimum",
     "riemannian_minimum",
     "select_penalty",
