@@ -50,7 +50,7 @@ def in_a_fresh_process(code):
 
 
 def test_import_loads_only_what_every_user_needs():
-    heavy = ["autograd", "dask", "distributed", "matplotlib", "numba", "pandas", "pymanopt", "sklearn", "torch"]
+    heavy = ["autograd", "dask", "distributed", "matplotlib", "numba", "pandas", "pymanopt", "scipy.optimize", "sklearn", "torch"]
     loaded = in_a_fresh_process(f"import sys, balancedfact; print(*set({heavy!r}).intersection(sys.modules))")
     assert loaded.split() == []
 

@@ -35,7 +35,14 @@ def report(
         error = float(np.linalg.norm(_completed(solution) - problem.truth)) / (size or 1.0)
     chosen = {"value": settings["penalty"]}
     if path is not None:
-        chosen = {"value": path.penalty, "penalties": path.penalties.tolist(), "held_out_errors": path.errors.tolist()}
+        chosen = {
+            "value": path.penalty,
+            "penalties": path.penalties.tolist(),
+            "held_out_errors": path.errors.tolist(),
+            "standard_errors": path.standard_errors.tolist(),
+            "ranks": path.ranks.tolist(),
+            "message": path.message,
+        }
     return {
         "status": solution.status.value,
         "ok": solution.status.ok,

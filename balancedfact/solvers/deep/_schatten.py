@@ -54,7 +54,7 @@ def schatten_minimum(
     depth: int,
     nuclear: Solution,
     start: np.ndarray | None,
-    callback: Callable[[dict[str, float]], None] | None,
+    callback: Callable[[dict[str, float]], object] | None,
 ) -> Solution:
     """The norm-minimal network that fits, from the matrix `start` or, without it, from the least nuclear norm."""
     if nuclear.status is Status.INFEASIBLE:
