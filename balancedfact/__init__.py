@@ -1,9 +1,10 @@
 """Of all the factorizations that fit the data, which one is flat, balanced or norm-minimal, and how do you know?"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from balancedfact import closed_forms, curvature, measurements, solvers
+from balancedfact._version import __version__
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     balanced_approximation,
@@ -17,27 +18,48 @@ from balancedfact.solvers import (
 
 __all__ = [
     "Certificate",
+    "Comparison",
+    "ComparisonRow",
     "Solution",
     "Status",
+    "__version__",
     "balanced_approximation",
     "closed_forms",
+    "compare",
     "curvature",
+    "dynamics",
+    "experiments",
     "flat_minimum",
     "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",
+    "io",
+    "manifolds",
     "measurements",
     "norm_minimum",
+    "plots",
     "riemannian_minimum",
     "solvers",
+    "theorems",
 ]
-__version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    # numba, pymanopt and matplotlib are imported only by those who use them.
-    if name in ("dynamics", "manifolds", "plots", "theorems"):
-        return import_module(f"balancedfact.{name}")
-    if name in ("Comparison", "ComparisonRow", "compare"):
-        return getattr(import_module("balancedfact.comparison"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# What is imported only by those who use it: numba, pymanopt, matplotlib and SciPy's optimizers stand behind these doors.
+_ROOMS = ("dynamics", "experiments", "io", "manifolds", "plots", "theorems")
+_ELSEWHERE = {"Comparison": "comparison", "ComparisonRow": "comparison", "compare": "comparison"}
+
+if TYPE_CHECKING:
+    from balancedfact import dynamics, experiments, io, manifolds, plots, theorems
+    from balancedfact.comparison import Comparison, ComparisonRow, compare
+else:  # hidden from type checkers, which would take it to have every name
+
+    def __getattr__(name):
+        if name in _ROOMS:
+            return import_module(f"balancedfact.{name}")
+        if name in _ELSEWHERE:
+            return getattr(import_module(f"balancedfact.{_ELSEWHERE[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from balancedfact import __version__
+from balancedfact._version import __version__
 from balancedfact.commands import ADD_PARSERS
 
 _BAD_INPUT = 2

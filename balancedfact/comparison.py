@@ -261,7 +261,7 @@ class _Ways:
         return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
 
     def flow(self, start: list[np.ndarray]) -> tuple[list[np.ndarray], str]:
-        end = dynamics.gradient_flow(start, self.A, self.b, rtol=1e-6, stationarity=1e-9, observe=())
+        end = dynamics.gradient_flow(start, self.A, self.b, rtol=1e-5, stationarity=1e-9, observe=())
         return end.layers, end.message
 
     def descent(self, noise: float) -> tuple[list[np.ndarray], str]:

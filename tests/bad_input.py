@@ -1,10 +1,14 @@
-"""Arrays that every function must refuse."""
+"""Arguments that must be refused: every kind for the validators, one or two of a kind for the functions that call them.
+
+`balancedfact/_validate.py` decides what is refused; `tests/test_validate.py` tries everything (``EVERY_...``, ``every_...``)
+on it. The tests of a function show that its arguments go through: for that one value and one shape are enough.
+"""
 
 import numpy as np
 import pytest
 
 
-def not_numbers(shape):
+def every_not_numbers(shape):
     """Arrays of the right shape whose entries are not finite real numbers."""
     good = np.ones(shape)
     nan, infinite, negative = good.copy(), good.copy(), good.copy()
@@ -20,12 +24,12 @@ def not_numbers(shape):
     ]
 
 
-def not_arrays(ndim):
+def every_not_arrays(ndim):
     """Things that are no array of `ndim` dimensions with at least one entry."""
     return [
+        pytest.param(np.ones((2,) * (ndim + 1)), id="one dimension more"),
         pytest.param(np.empty((0,) * ndim), id="empty"),
         pytest.param(np.empty((2,) * (ndim - 1) + (0,)), id="empty last axis"),
-        pytest.param(np.ones((2,) * (ndim + 1)), id="one dimension more"),
         pytest.param(np.ones((2,) * (ndim - 1)), id="one dimension less"),
         pytest.param([[1.0, 2.0], [3.0]], id="ragged"),
         pytest.param("matrix", id="string"),
@@ -35,15 +39,42 @@ def not_arrays(ndim):
     ]
 
 
-def bad(shape):
-    """All of the above for an array of `shape`, with wrong shapes of the same number of dimensions."""
+def _every_wrong_shape(shape):
     longer = tuple(size + 1 for size in shape)
     wrong = [pytest.param(np.ones(longer), id="wrong shape")]
     if len(set(shape)) > 1:
         wrong.append(pytest.param(np.ones(shape[::-1]), id="transposed"))
-    return not_numbers(shape) + not_arrays(len(shape)) + wrong
+    return wrong
 
 
-BAD_RNG = [-1, np.int64(-3), True, 1.5, "seed", [1, 2], np.random.RandomState(0), object()]
-BAD_COUNT = [0, -1, 2.5, 3.0, True, np.True_, "3", None, np.nan, [3], np.array([3])]
-BAD_SHAPE = [3, None, (3,), (3, 4, 5), (3, 0), (-1, 4), (3.0, 4), (True, 4), "ab", ("3", "4"), (np.nan, 4)]
+def every_bad(shape):
+    """All of the above for an array of `shape`, with wrong shapes of the same number of dimensions."""
+    return every_not_numbers(shape) + every_not_arrays(len(shape)) + _every_wrong_shape(shape)
+
+
+EVERY_BAD_RNG = [-1, np.int64(-3), True, 1.5, "seed", [1, 2], np.random.RandomState(0), object()]
+EVERY_BAD_COUNT = [0, -1, 2.5, 3.0, True, np.True_, "3", None, np.nan, [3], np.array([3])]
+EVERY_BAD_SHAPE = [3, None, (3,), (3, 4, 5), (3, 0), (-1, 4), (3.0, 4), (True, 4), "ab", ("3", "4"), (np.nan, 4)]
+
+
+# One or two of a kind.
+
+
+def not_numbers(shape):
+    """An array of the right shape with a NaN."""
+    return every_not_numbers(shape)[:1]
+
+
+def not_arrays(ndim):
+    """An array with one dimension more than `ndim`."""
+    return every_not_arrays(ndim)[:1]
+
+
+def bad(shape):
+    """An array of `shape` with a NaN, and arrays of other shapes with the same number of dimensions."""
+    return not_numbers(shape) + _every_wrong_shape(shape)
+
+
+BAD_RNG = [-1]
+BAD_COUNT = [0, 2.5]
+BAD_SHAPE = [(3, 0)]

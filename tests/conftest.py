@@ -1,11 +1,24 @@
 """Settings and fixtures of the whole suite."""
 
+import os
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads in each only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
 settings.register_profile("balancedfact", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.load_profile("balancedfact")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run a few named files in this process: it starts sooner than workers do, and shows what is printed."""
+    named = [Path(str(arg).split("::")[0]) for arg in config.args]
+    return 0 if named and all(path.is_file() for path in named) else None
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The code shown in the documentation runs, and the notebooks are stored with their outputs."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.theorems._claim import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,10 +33,49 @@ def test_example_manifold_conforms_and_both_optimizers_agree(capsys):
     assert len(costs) == 2
     assert costs[0] == pytest.approx(costs[1], rel=1e-8)
     assert names["error"] < 1e-2
+    assert names["solution"].status is bf.Status.STATIONARY
+    assert names["solution"].value == pytest.approx(costs[0], rel=1e-8)
+    assert names["solution"].certificate.feasibility < 1e-12
     for sizes in [(1, 1, 1), (4, 1, 2), (2, 5, 3)]:
         for degree in (1, 2, 3):
             report = bf.manifolds.check_manifold(names["NeuronBalanced"](*sizes, degree, rng=1), rng=2)
             assert report.ok, f"sizes {sizes}, degree {degree}:\n{report}"
+
+
+def test_example_manifold_of_layers_is_solved_with_a_certificate():
+    names = runpy.run_path(str(ROOT / "docs" / "examples" / "unit_layers.py"))
+    solution = names["solution"]
+    assert solution.status is bf.Status.STATIONARY
+    assert solution.value == pytest.approx(-np.linalg.norm(names["target"], 2), rel=1e-12)
+    assert solution.certificate.stationarity < 1e-8
+    for widths in ([1, 2], [2, 3], [3, 1, 2], [2, 2, 2, 2]):
+        report = bf.manifolds.check_manifold(names["UnitLayers"](widths, rng=1), rng=2)
+        assert report.ok, f"widths {widths}:\n{report}"
+
+
+def test_example_claims_hold_and_join_the_ledger():
+    code = (ROOT / "docs" / "examples" / "own_claim.py").read_text(encoding="utf-8")
+    assert len(code.splitlines()) <= 40
+    exec(compile(code, "own_claim.py", "exec"), {"__name__": "own_claim"})
+    claims = [claim for claim in bf.theorems.ledger() if claim.source == "Notes"]
+    try:
+        assert [claim.key for claim in claims] == ["notes-units-of-the-data", "notes-units-misread"]
+        for claim in claims:
+            for seed in range(5):
+                outcome = claim.check(seed)
+                assert outcome.holds, f"{claim.key}, seed {seed}: {outcome}"
+    finally:
+        LEDGER[:] = [claim for claim in LEDGER if claim.source != "Notes"]
+
+
+def test_example_figure_leaves_its_files(tmp_path):
+    names = runpy.run_path(str(ROOT / "docs" / "examples" / "own_figure.py"))
+    small = names["SETTINGS"] | {"size": 5, "repetitions": 3, "measurements": [4, 24]}
+    figure = dataclasses.replace(names["RECOVERY"], scales={"small": small})
+    table = bf.experiments.reproduce(figure, "small", str(tmp_path))
+    assert len(table) == 6
+    assert max(table.where(measurements=24)["error"]) < 1e-6 < min(table.where(measurements=4)["error"])
+    assert {path.name for path in tmp_path.iterdir()} == {"recovery.csv", "recovery.json", "recovery.png"}
 
 
 @pytest.mark.parametrize("page", ["index.md", "guide/certificate.md", "guide/riemannian.md"])
@@ -61,8 +102,10 @@ def test_guide_computes_the_reported_bound():
 
 def test_guide_names_methods_that_exist():
     text = (ROOT / "docs" / "guide" / "own_measurements.md").read_text(encoding="utf-8")
-    methods = re.findall(r"^\| `(\w+)\(", text, flags=re.MULTILINE)
-    assert len(methods) >= 10
+    cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    methods = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    assert len(methods) >= 20
+    methods = [name for name in methods if name not in ("m", "matrix_shape")]  # which instances have
     assert [name for name in methods if not hasattr(bf.measurements.MeasurementMap, name)] == []
 
 

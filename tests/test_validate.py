@@ -7,13 +7,13 @@ from balancedfact._validate import as_array, as_count, as_index, as_layers, as_n
 from tests import bad_input
 
 
-@pytest.mark.parametrize("value", bad_input.bad((2, 3)))
+@pytest.mark.parametrize("value", bad_input.every_bad((2, 3)))
 def test_arrays_that_are_no_finite_matrix_of_the_shape_are_refused(value):
     with pytest.raises(ValueError, match=r"^thing "):
         as_array(value, "thing", shape=(2, 3))
 
 
-@pytest.mark.parametrize("value", bad_input.not_numbers((2, 3)) + bad_input.not_arrays(2))
+@pytest.mark.parametrize("value", bad_input.every_not_numbers((2, 3)) + bad_input.every_not_arrays(2))
 def test_arrays_that_are_no_finite_matrix_are_refused(value):
     with pytest.raises(ValueError, match=r"^thing "):
         as_array(value, "thing", ndim=2)
@@ -84,7 +84,7 @@ def test_a_count_is_an_integer_of_at_least_the_least():
         as_count(1, "thing", least=2)
 
 
-@pytest.mark.parametrize("value", bad_input.BAD_COUNT, ids=repr)
+@pytest.mark.parametrize("value", bad_input.EVERY_BAD_COUNT, ids=repr)
 def test_a_bad_count_is_refused(value):
     with pytest.raises(ValueError, match=r"^thing is "):
         as_count(value, "thing")
@@ -119,7 +119,7 @@ def test_a_shape_is_a_pair_of_counts(value):
     assert all(type(size) is int for size in as_shape(value))
 
 
-@pytest.mark.parametrize("value", bad_input.BAD_SHAPE, ids=repr)
+@pytest.mark.parametrize("value", bad_input.EVERY_BAD_SHAPE, ids=repr)
 def test_a_bad_shape_is_refused(value):
     with pytest.raises(ValueError, match=r"^thing"):
         as_shape(value, "thing")
@@ -134,7 +134,7 @@ def test_a_generator_comes_from_a_seed_or_is_passed_through():
     assert as_rng(0).random() != as_rng(1).random()
 
 
-@pytest.mark.parametrize("value", bad_input.BAD_RNG, ids=repr)
+@pytest.mark.parametrize("value", bad_input.EVERY_BAD_RNG, ids=lambda value: type(value).__name__)
 def test_a_bad_generator_is_refused(value):
     with pytest.raises(ValueError, match=r"^rng is .*; expected a .*seed or a numpy.random.Generator$"):
         as_rng(value)
@@ -154,7 +154,7 @@ def test_layers_that_are_no_list_are_refused(layers):
         as_layers(layers)
 
 
-@pytest.mark.parametrize("layer", bad_input.not_numbers((2, 3)) + bad_input.not_arrays(2))
+@pytest.mark.parametrize("layer", bad_input.every_not_numbers((2, 3)) + bad_input.every_not_arrays(2))
 def test_a_bad_layer_is_refused_by_its_place(layer):
     with pytest.raises(ValueError, match=r"^layers\[1\] "):
         as_layers([np.ones((3, 3)), layer])
@@ -177,7 +177,7 @@ def test_a_pair_has_factors_of_equal_width():
 
 
 @pytest.mark.parametrize("name", ["L", "R"])
-@pytest.mark.parametrize("factor", bad_input.not_numbers((2, 3)) + bad_input.not_arrays(2))
+@pytest.mark.parametrize("factor", bad_input.every_not_numbers((2, 3)) + bad_input.every_not_arrays(2))
 def test_a_bad_factor_is_refused_by_its_name(name, factor):
     with pytest.raises(ValueError, match=rf"^{name} "):
         as_pair(**{"L": np.ones((2, 3)), "R": np.ones((2, 3)), name: factor})

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancedfact import __version__, plots
+from balancedfact import plots
 from balancedfact._files import replacing, write_json
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
+from balancedfact._version import __version__
 from balancedfact.io import Problem
 from balancedfact.measurements import Entries
 from balancedfact.solution import Solution

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import runpy
 import zlib
 from concurrent.futures import Executor, as_completed
 from pathlib import Path
@@ -13,8 +15,8 @@ import numpy as np
 from balancedfact._validate import as_count
 
 
-class Verdict(NamedTuple):
-    """What the instances of one claim showed."""
+class Tally(NamedTuple):
+    """The result of all instances of one claim."""
 
     instances: int
     failures: int
@@ -40,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--instances", metavar="N", type=int, default=5, help="instances of each claim (default: 5)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the instances (default: 0)")
     parser.add_argument("--workers", metavar="N", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--file", metavar="FILE", type=Path, help="a Python file with claims of your own; they run too")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and the worst instances to a file")
     parser.set_defaults(run=run)
 
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from balancedfact._files import write_json
     from balancedfact.theorems import ledger
 
+    load(args.file)
     keys = [claim.key for claim in ledger()]
     chosen = [key for key in keys if not args.claims or any(key.startswith(word.lower()) for word in args.claims)]
     if not chosen:
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task))
+        verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task), args.file)
     Console().print(table(verdicts))
     if args.json is not None:
         write_json(args.json, report(verdicts, args.instances, args.seed))
@@ -75,9 +79,24 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def verify(pool: Executor, keys: list[str], instances: int, seed: int, advance: Any = lambda: None) -> dict[str, Verdict]:
-    """The verdicts on the claims with these keys."""
-    futures = {pool.submit(check, key, instances, seed): key for key in keys}
+def load(file: Path | None) -> None:
+    """Run a file that enters claims of its own, unless this process has done so."""
+    if file is None or str(file.resolve()) in _LOADED:
+        return
+    if not file.is_file():
+        raise ValueError(f"--file is {os.fspath(file)!r}; expected a Python file with claims")
+    runpy.run_path(str(file))
+    _LOADED.add(str(file.resolve()))
+
+
+_LOADED: set[str] = set()
+
+
+def verify(
+    pool: Executor, keys: list[str], instances: int, seed: int, advance: Any = lambda: None, file: Path | None = None
+) -> dict[str, Tally]:
+    """Run the claims with these keys."""
+    futures = {pool.submit(check, key, instances, seed, file): key for key in keys}
     found = {}
     for future in as_completed(futures):
         found[futures[future]] = future.result()
@@ -85,10 +104,11 @@ def verify(pool: Executor, keys: list[str], instances: int, seed: int, advance: 
     return {key: found[key] for key in keys}
 
 
-def check(key: str, instances: int, seed: int) -> Verdict:
+def check(key: str, instances: int, seed: int, file: Path | None = None) -> Tally:
     """Run one claim; an exception is a failure of the claim, not of the run."""
     from balancedfact.theorems import ledger
 
+    load(file)
     claim = next(claim for claim in ledger() if claim.key == key)
     worst, worst_seed, failures = np.inf, -1, 0
     for index in range(instances):
@@ -96,25 +116,25 @@ def check(key: str, instances: int, seed: int) -> Verdict:
         try:
             outcome = claim.check(instance)
         except Exception as error:
-            return Verdict(index + 1, failures + 1, -np.inf, instance, f"seed {instance}: {type(error).__name__}: {error}")
+            return Tally(index + 1, failures + 1, -np.inf, instance, f"seed {instance}: {type(error).__name__}: {error}")
         failures += not (outcome.holds and np.isfinite(outcome.slack))
         slack = outcome.slack if np.isfinite(outcome.slack) else -np.inf
         if slack < worst:
             worst, worst_seed = slack, instance
-    return Verdict(instances, failures, float(worst), worst_seed, "")
+    return Tally(instances, failures, float(worst), worst_seed, "")
 
 
-def table(verdicts: dict[str, Verdict]) -> Any:
-    """The verdicts as a table, one section for each source."""
+def table(verdicts: dict[str, Tally]) -> Any:
+    """Show the tallies in a table, one section for each source."""
     from rich.table import Table
 
-    from balancedfact.theorems import SOURCES, ledger
+    from balancedfact.theorems import ledger
 
     grid = Table(title="Theorem ledger", title_justify="left")
     for heading, justify in (("statement", "left"), ("kind", "left"), ("instances", "right"), ("worst slack", "right")):
         grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
     grid.add_column("verdict")
-    for source in SOURCES:
+    for source in dict.fromkeys(claim.source for claim in ledger()):
         for claim in (claim for claim in ledger() if claim.source == source and claim.key in verdicts):
             verdict = verdicts[claim.key]
             name = f"{claim.source}, {claim.name}"
@@ -124,8 +144,8 @@ def table(verdicts: dict[str, Verdict]) -> Any:
     return grid
 
 
-def report(verdicts: dict[str, Verdict], instances: int, seed: int) -> dict[str, Any]:
-    """Everything that was found, as plain data."""
+def report(verdicts: dict[str, Tally], instances: int, seed: int) -> dict[str, Any]:
+    """Collect everything that was found, as plain data."""
     from balancedfact.theorems import ledger
 
     claims = {claim.key: claim for claim in ledger()}

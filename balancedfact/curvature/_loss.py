@@ -110,7 +110,7 @@ class Linearisation:
         data = as_array(b, "b", shape=(A.m,))
         self.m, self.matrix_shape, self.shapes = A.m, A.matrix_shape, [layer.shape for layer in checked]
         self.W = [ordinary(layer) for layer in checked]
-        self.map, self.scale = A._divided_by_scale(), A.scale
+        self.map, self.scale = A.at_unit_scale(), A.scale
         self.B, self.C = partial_products(self.W)
         self.residual = self._measured([(self.W[-1], self.B[-1])]) + ordinary(-data)
         self.D = self._swept(self.adjoint(self.residual))
@@ -118,8 +118,13 @@ class Linearisation:
     def adjoint(self, y: Scaled) -> Scaled:
         """The matrix ``sum_i y_i A_i``, as anything with ``@`` and ``.T``, an array if there is only one layer."""
         weighted = y.times(self.scale)
-        apply = self.map._adjoint if len(self.W) == 1 else self.map.adjoint_operator
+        apply = self.map.adjoint_matrix if len(self.W) == 1 else self.map.adjoint_operator
         return Scaled(apply(weighted.array), weighted.exponent)
+
+    def log_norm_of_slope(self) -> float:
+        """The binary logarithm of the Frobenius norm of ``D[-1]``, the derivative in the end-to-end matrix."""
+        weighted = self.residual.times(self.scale)
+        return float(np.log2(self.map.adjoint_norm(weighted.array))) + weighted.exponent
 
     def pushed_forward(self, V: list[Scaled]) -> Scaled:
         """The change of the measurements when the layers move along `V`."""
@@ -157,7 +162,7 @@ class Linearisation:
         top = max(left.exponent + right.exponent for left, right in products)
         lefts = [np.ldexp(left.array, left.exponent + right.exponent - top) for left, right in products]
         if len(self.W) == 1:
-            numbers = self.map._forward(lefts[0])
+            numbers = self.map.forward(lefts[0])
         else:
             rights = [right.array for _, right in products]
             numbers = self.map.forward_factored(np.hstack(lefts), np.vstack(rights).T)

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact.curvature._loss import Linearisation
 from balancedfact.curvature._scaled import ONE, Scaled, ordinary
-from balancedfact.measurements import Dense, MeasurementMap
+from balancedfact.measurements import MeasurementMap
 
 # The residual term is left out where it is proved to change the sharpness by less than this, relatively.
 _NEGLIGIBLE = 1e-13
@@ -147,7 +146,7 @@ def _residual_term_is_below(at: Linearisation, value: float, exponent: int) -> b
     if len(at.W) == 1:
         return True
     with np.errstate(divide="ignore"):  # the logarithm of zero is minus infinity, and so is that of its products
-        gradients = [_log_norm(D, frobenius(D.array) if D is not at.D[-1] else _operator_norm(D.array)) for D in at.D]
+        gradients = [*(_log_norm(D, frobenius(D.array)) for D in at.D[:-1]), at.log_norm_of_slope()]
         before = [0.0, *(_log_norm(B, frobenius(B.array)) for B in at.B[1:])]
         between = [_log_norm(W, _spectral_bound(W.array)) for W in at.W]
         allowed = np.log2(value) + exponent
@@ -162,19 +161,6 @@ def _residual_term_is_below(at: Linearisation, value: float, exponent: int) -> b
 
 def _log_norm(X: Scaled, norm: float) -> float:
     return float(np.log2(norm)) + X.exponent
-
-
-def _operator_norm(G: Any) -> float:
-    """The Frobenius norm of an array, a sparse array or an operator."""
-    if isinstance(G, np.ndarray):
-        return frobenius(G)
-    if sp.issparse(G):
-        merged = G.copy()  # an entry may be stored in several parts
-        merged.sum_duplicates()
-        return frobenius(merged.data)
-    width = G.shape[1]
-    blocks = (np.eye(width, min(256, width - start), -start) for start in range(0, width, 256))
-    return frobenius(np.array([frobenius(G @ block) for block in blocks]))
 
 
 def _spectral_bound(W: np.ndarray) -> float:
@@ -228,8 +214,7 @@ def _gram(A: MeasurementMap) -> np.ndarray:
     total = np.zeros((d1 * d2, d1 * d2))
     for start in range(0, A.m, _CHUNK):
         chunk = A if A.m <= _CHUNK else A.select(np.arange(start, min(start + _CHUNK, A.m)))
-        matrices = chunk.matrices if isinstance(chunk, Dense) else chunk.rotated(np.eye(d1), np.eye(d2))
-        rows = matrices.reshape(chunk.m, d1 * d2)
+        rows = chunk.stack().reshape(chunk.m, d1 * d2)
         total += rows.T @ rows
     return total
 

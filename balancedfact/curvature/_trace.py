@@ -106,8 +106,8 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     """
     W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
     B, C = partial_products(W)
-    moment = A if isinstance(A, SecondMoment) else A._streamed_moment()
-    energies, total = moment._energies([(c.array, b.array) for b, c in zip(B, C, strict=True)]), ZERO
+    moment = A if isinstance(A, SecondMoment) else A.streamed_moment()
+    energies, total = moment.energies([(c.array, b.array) for b, c in zip(B, C, strict=True)]), ZERO
     for energy, b, c in zip(energies, B, C, strict=True):
         total += ordinary(np.asarray(energy), 2 * (b.exponent + c.exponent))
     return float(total.times(moment.scale).times(moment.scale).value(moment.weight))

@@ -158,7 +158,7 @@ def _twice(X: Scaled) -> Scaled:
 
 def _prepared(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> tuple[list[Scaled], SecondMoment]:
     checked = as_layers(layers, A.matrix_shape)
-    return [ordinary(layer) for layer in checked], A if isinstance(A, SecondMoment) else A._streamed_moment()
+    return [ordinary(layer) for layer in checked], A if isinstance(A, SecondMoment) else A.streamed_moment()
 
 
 def _values(halves: list[Scaled], W: list[Scaled], moment: SecondMoment) -> list[np.ndarray]:

@@ -14,7 +14,14 @@ from balancedfact.measurements import MeasurementMap
 
 
 def balanced_flow(
-    M: ArrayLike, A: MeasurementMap, b: ArrayLike, depth: int, *, t_final: float, rtol: float = 1e-8
+    M: ArrayLike,
+    A: MeasurementMap,
+    b: ArrayLike,
+    depth: int,
+    *,
+    t_final: float,
+    rtol: float = 1e-8,
+    max_steps: int = 10_000,
 ) -> Trajectory:
     r"""Gradient flow from balanced layers with a given product, integrated for the end-to-end matrix alone.
 
@@ -39,6 +46,8 @@ def balanced_flow(
         The time at which to stop.
     rtol : float, optional
         The accuracy, relative to the largest entry.
+    max_steps : int, optional
+        Give up after this many steps; the message says so, and the last time is where it stopped.
 
     Returns
     -------
@@ -69,11 +78,13 @@ def balanced_flow(
     model = MapModel(A, b)
     start = as_array(M, "M", shape=A.matrix_shape)
     L, end = as_count(depth, "depth", least=2), as_number(t_final, "t_final", least=0)
-    tol = as_number(rtol, "rtol", above=0, most=1e-2) / 30
+    tol, most = as_number(rtol, "rtol", above=0, most=1e-2) / 30, as_count(max_steps, "max_steps")
     rows, cols = start.shape
 
     def slope(_: float, y: np.ndarray) -> np.ndarray:
         E = y.reshape(rows, cols)
+        if not np.all(np.isfinite(E)):  # a trial step that is far too long; it is rejected
+            return np.full(y.size, np.nan)
         gradient = A._adjoint((2 / A.m) * (A._forward(E) - model.b))
         U, s, Vt = np.linalg.svd(E)
         left, right = np.zeros(rows), np.zeros(cols)
@@ -83,8 +94,20 @@ def balanced_flow(
         return -(U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt).ravel()
 
     floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
-    found = scipy.integrate.solve_ivp(slope, (0.0, end), start.ravel(), method="DOP853", rtol=max(tol, 3e-14), atol=floor)
-    matrices = found.y.T.reshape(-1, rows, cols)
+    solver = scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor)
+    times, states, message = [0.0], [start.ravel()], "Reached t_final"
+    while solver.status == "running":
+        if len(times) > most:
+            message = f"Stopped after {most} steps, before t_final"
+            break
+        with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+            solver.step()
+        if solver.status == "failed":
+            message = "Stopped where a step fell below rounding error"
+            break
+        times.append(float(solver.t))
+        states.append(solver.y)
+    matrices = np.stack(states).reshape(-1, rows, cols)
     loss = np.mean(model.residual(matrices) ** 2, axis=-1)
     layers = balanced_layers(matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
-    return Trajectory(layers, found.t, loss, {"matrix": matrices}, message=found.message)
+    return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message)

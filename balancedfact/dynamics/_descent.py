@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
-from balancedfact.closed_forms._regression_sharpness import as_regression, as_stack
-from balancedfact.dynamics._model import MapModel, RegressionModel, regression_of
-from balancedfact.dynamics._observables import Observe, Recorder
-from balancedfact.dynamics._regression_kernel import Descent
+from balancedfact.closed_forms._regression_sharpness import as_regression
+from balancedfact.dynamics._model import MapModel, RegressionModel
+from balancedfact.dynamics._observables import Observe
+from balancedfact.dynamics._rule import as_rule
+from balancedfact.dynamics._training import Start, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
-
-OVERFLOW = 1e300
 
 
 def gradient_descent(
@@ -25,6 +23,9 @@ def gradient_descent(
     *,
     step: ArrayLike,
     iterations: int,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    normalised: bool = False,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
 ) -> Trajectory:
@@ -42,6 +43,12 @@ def gradient_descent(
         The step size, one for all runs or one per run (its shape broadcasts to the leading axes).
     iterations : int
         The number of steps.
+    momentum : float, optional
+        :math:`\mu` of the heavy ball, at least 0 and less than 1.
+    weight_decay : float, optional
+        :math:`\lambda`: the gradient is that of the loss plus :math:`\frac\lambda2\|W\|^2`.
+    normalised : bool, optional
+        Divide the gradient by its norm over all layers; a zero gradient stays zero.
     record : int or sequence of int, optional
         Record every so many steps, or after these numbers of steps; by default about a hundred times. The start and the
         end are always recorded.
@@ -61,10 +68,14 @@ def gradient_descent(
 
     Notes
     -----
-    Divergence is data: a run whose loss overflows is stopped, and the trajectory says at which step.
+    A step, with :math:`g` the gradient of the loss plus :math:`\lambda W`, divided by its norm if `normalised`, is
 
-    With one output (`balancedfact.measurements.regression`) the loop is compiled and a step costs products with vectors only;
-    otherwise the products of all runs are done together.
+    .. math:: V \leftarrow \mu V + g, \qquad W \leftarrow W - \eta V.
+
+    Divergence is data: a run whose gradient overflows is stopped, and the trajectory says at which step.
+
+    Small networks run side by side in a compiled loop, on all cores; a step costs products with as many vectors as there are
+    outputs or inputs, whichever are fewer. Networks of more than a few thousand weights run one by one in NumPy.
 
     Examples
     --------
@@ -75,37 +86,9 @@ def gradient_descent(
     >>> bool(np.all(runs.loss[:, -1] < 1e-12))
     True
     """
-    stack, lead = as_runs(layers, A)
-    model = MapModel(A, b)
-    steps, moments = _as_steps(step, lead), as_moments(record, iterations)
-    runs = stack[0].shape[0]
-    regression = regression_of(A, model.b, runs)
-    if regression is not None:
-        return _regression_run(stack, regression, steps, moments, observe, lead)
-
-    recorder, diverged = Recorder(observe, model, lead), np.full(runs, -1)
-    current, sizes, last = [layer.copy() for layer in stack], steps[:, None, None], 0
-    final = current
-    for moment in moments:
-        for iteration in range(last, moment):
-            loss, gradients = _gradients(current, model)
-            if not np.all(loss < OVERFLOW):
-                lost = ~(loss < OVERFLOW) & (diverged < 0)
-                diverged[lost] = iteration
-                final = _with(final, current, lost) if final is not current else [layer.copy() for layer in current]
-                sizes = np.where((diverged >= 0)[:, None, None], 0.0, sizes)
-                for layer in current:  # finite numbers for the lanes that no longer count
-                    layer[diverged >= 0] = 0.0
-                for gradient in gradients:
-                    gradient[diverged >= 0] = 0.0
-            for layer, gradient in zip(current, gradients, strict=True):
-                layer -= sizes * gradient
-        last = moment
-        with np.errstate(over="ignore", invalid="ignore"):
-            alive = (diverged < 0) & (model.loss(current) < OVERFLOW)
-        recorder.record(current, alive)
-    final = _with(final, current, diverged < 0) if final is not current else current
-    return _finished(final, recorder, steps, moments, diverged, lead)
+    start = as_runs(layers, A)
+    rule = as_rule(momentum, weight_decay, normalised)
+    return train(start, MapModel(A, b), rule, as_steps(step, start.lead), as_moments(record, iterations), observe)
 
 
 def regression_descent(
@@ -116,6 +99,9 @@ def regression_descent(
     step: ArrayLike,
     iterations: int,
     readout: ArrayLike | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    normalised: bool = False,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
 ) -> Trajectory:
@@ -138,6 +124,8 @@ def regression_descent(
         The number of steps.
     readout : array_like, shape (d_L,) or (..., d_L), optional
         The fixed vector `p` of a residual network; not needed if ``d_L == 1``, where it is 1.
+    momentum, weight_decay, normalised : optional
+        As in `gradient_descent`.
     record : int or sequence of int, optional
         As in `gradient_descent`.
     observe : sequence of str or dict of str to callable
@@ -175,94 +163,5 @@ def regression_descent(
         return np.broadcast_to(array, lead + tail).reshape(runs, *tail)
 
     model = RegressionModel(per_run(sigma, 2), per_run(target, 1), per_run(p, 1))
-    steps, moments = _as_steps(step, lead), as_moments(record, iterations)
-    return _regression_run([per_run(layer, 2) for layer in stack], model, steps, moments, observe, lead)
-
-
-def _regression_run(
-    stack: list[np.ndarray],
-    model: RegressionModel,
-    steps: np.ndarray,
-    moments: np.ndarray,
-    observe: Observe,
-    lead: tuple[int, ...],
-) -> Trajectory:
-    recorder = Recorder(observe, model, lead)
-    descent, last = Descent(stack, model.covariance, model.w, model.readout, steps), 0
-    for moment in moments:
-        descent.advance(last, moment)
-        last = moment
-        current = descent.layers
-        with np.errstate(over="ignore", invalid="ignore"):
-            alive = (descent.diverged < 0) & (model.loss(current) < OVERFLOW)
-        recorder.record(current, alive)
-    return _finished(descent.layers, recorder, steps, moments, descent.diverged, lead)
-
-
-def _gradients(layers: list[np.ndarray], model: MapModel) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The losses and the gradients in each layer."""
-    before = [layers[0]]
-    gradients = []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for layer in layers[1:]:
-            before.append(layer @ before[-1])
-        loss, carried = model.loss_and_gradient(before[-1])
-        for k in range(len(layers) - 1, 0, -1):
-            gradients.append(carried @ np.swapaxes(before[k - 1], -1, -2))
-            carried = np.swapaxes(layers[k], -1, -2) @ carried
-    return loss, [carried, *gradients[::-1]]
-
-
-def _with(kept: list[np.ndarray], new: list[np.ndarray], where: np.ndarray) -> list[np.ndarray]:
-    return [np.where(where[:, None, None], b, a) for a, b in zip(kept, new, strict=True)]
-
-
-def _finished(
-    layers: list[np.ndarray],
-    recorder: Recorder,
-    steps: np.ndarray,
-    moments: np.ndarray,
-    diverged: np.ndarray,
-    lead: tuple[int, ...],
-) -> Trajectory:
-    loss, series = recorder.results()
-    times = np.multiply.outer(steps, moments) if np.unique(steps).size > 1 else steps[0] * moments
-    times = times.reshape(*lead, -1) if times.ndim > 1 else times
-    lost = int(np.count_nonzero(diverged >= 0))
-    message = f"Ran {moments[-1]} steps; {lost} of {diverged.size} diverged" if lost else f"Ran {moments[-1]} steps"
-    folded = [layer.reshape(lead + layer.shape[1:]) for layer in layers]
-    return Trajectory(folded, times, loss, series, moments, diverged.reshape(lead), message)
-
-
-def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """Checked layers with one leading axis for the runs, and the leading axes that they came with."""
-    stack = as_stack(layers)
-    found = (stack[-1].shape[-2], stack[0].shape[-1])
-    if isinstance(A, MeasurementMap) and found != tuple(A.matrix_shape):
-        raise ValueError(f"layers multiply to shape {found}; expected {tuple(A.matrix_shape)}")
-    return [layer.reshape(-1, *layer.shape[-2:]) for layer in stack], stack[0].shape[:-2]
-
-
-def _as_steps(step: ArrayLike, lead: tuple[int, ...]) -> np.ndarray:
-    array = as_array(step, "step")
-    if array.min() <= 0:
-        raise ValueError(f"step is {array.min()}; expected more than 0")
-    try:
-        return np.broadcast_to(array, lead).ravel()
-    except ValueError:
-        raise ValueError(f"step has shape {array.shape}; expected one that broadcasts to {lead}") from None
-
-
-def as_moments(record: int | Sequence[int] | None, iterations: int) -> np.ndarray:
-    """The numbers of steps after which to record, from 0 to `iterations`."""
-    last = as_count(iterations, "iterations", least=0)
-    if record is None:
-        every = max(1, last // 100)
-    elif np.ndim(record) == 0:
-        every = as_count(record, "record")  # type: ignore[arg-type]
-    else:
-        chosen = np.asarray(record)
-        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or np.any(chosen < 0) or np.any(chosen > last):
-            raise ValueError(f"record is {record!r}; expected numbers of steps from 0 to {last}")
-        return np.union1d(chosen, [0, last])
-    return np.union1d(np.arange(0, last + 1, every), [0, last])
+    start, rule = Start([per_run(layer, 2) for layer in stack], lead), as_rule(momentum, weight_decay, normalised)
+    return train(start, model, rule, as_steps(step, lead), as_moments(record, iterations), observe)

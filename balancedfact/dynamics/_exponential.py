@@ -12,11 +12,13 @@ from collections.abc import Callable
 from math import factorial
 
 import numpy as np
+import scipy.linalg
 
 Field = Callable[[np.ndarray], np.ndarray]
 
 _DIMENSION = 80
 _TINY = 1e-14
+_LOOK_EVERY = 4  # dimensions between two looks at whether a Krylov space is large enough
 
 
 def exponential_step(
@@ -48,30 +50,32 @@ class _Krylov:
 
     def __init__(self, product: Callable[[np.ndarray], np.ndarray], v: np.ndarray, h: float, tol: float) -> None:
         self.norm = float(np.linalg.norm(v))
-        self.converged = True
-        if self.norm == 0:
+        self.converged = bool(np.isfinite(self.norm))
+        if self.norm == 0 or not self.converged:
             self.basis, self.values, self.vectors = np.zeros((1, v.size)), np.zeros(1), np.ones((1, 1))
             return
         limit = min(_DIMENSION, v.size)
-        basis, T = np.empty((limit, v.size)), np.zeros((limit, limit))
+        basis, diagonal, beside = np.empty((limit, v.size)), np.zeros(limit), np.zeros(limit)
         basis[0] = v / self.norm
         scale = 0.0
         for k in range(limit):
             w = product(basis[k])
             for _ in range(2):
                 inner = basis[: k + 1] @ w
-                T[k, k] += inner[k]
+                diagonal[k] += inner[k]
                 w = w - inner @ basis[: k + 1]
             beta = float(np.linalg.norm(w))
-            scale = max(scale, abs(T[k, k]), beta)
-            self.basis = basis[: k + 1]
-            self.values, self.vectors = np.linalg.eigh(T[: k + 1, : k + 1])
-            # The residual of the exponential at time h bounds what the rest of the space can add.
-            rest = h * beta * abs(float(self.vectors[-1] @ (_phi(1, h * self.values) * self.vectors[0]))) * self.norm
-            if beta <= _TINY * scale or k + 1 == v.size or h * rest <= tol:
-                return
+            scale = max(scale, abs(diagonal[k]), beta)
+            whole = beta <= _TINY * scale or k + 1 == v.size
+            if whole or k + 1 == limit or k % _LOOK_EVERY == 0:
+                self.basis = basis[: k + 1]
+                self.values, self.vectors = scipy.linalg.eigh_tridiagonal(diagonal[: k + 1], beside[:k])
+                # The residual of the exponential at time h bounds what the rest of the space can add.
+                rest = h * beta * abs(float(self.vectors[-1] @ (_phi(1, h * self.values) * self.vectors[0]))) * self.norm
+                if whole or h * rest <= tol:
+                    return
             if k + 1 < limit:
-                T[k, k + 1] = T[k + 1, k] = beta
+                beside[k] = beta
                 basis[k + 1] = w / beta
         self.converged = False
 

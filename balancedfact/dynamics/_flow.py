@@ -8,10 +8,11 @@ import numpy as np
 import scipy.integrate
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_layers, as_number
+from balancedfact._validate import as_count, as_number
 from balancedfact.dynamics._exponential import exponential_step
-from balancedfact.dynamics._model import MapModel, Model, regression_of
+from balancedfact.dynamics._model import MapModel, Model, regression_of, unstacked
 from balancedfact.dynamics._observables import Observe, Recorder, balances
+from balancedfact.dynamics._training import as_runs
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
@@ -36,10 +37,12 @@ def gradient_flow(
 ) -> Trajectory:
     r"""Gradient flow :math:`\dot W_k = -\partial\mathcal L/\partial W_k` of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`.
 
+    One start, or many in one call.
+
     Parameters
     ----------
-    layers : sequence of array_like, shapes (d_k, d_{k-1})
-        The start ``[W_1, ..., W_L]``.
+    layers : sequence of array_like, shapes (..., d_k, d_{k-1})
+        The start ``[W_1, ..., W_L]``; leading axes are independent runs.
     A : MeasurementMap
         Measurements of ``d_L x d_0`` matrices.
     b : array_like, shape (m,)
@@ -63,7 +66,8 @@ def gradient_flow(
     Trajectory
         Beside the series of `observe` it has ``"drift"``: the change of the conserved matrices
         :math:`W_{k+1}^\top W_{k+1} - W_kW_k^\top` since the start, relative to the largest squared norm of a layer, which
-        tells the accuracy of the whole run.
+        tells the accuracy of the whole run. Of many starts each has times of its own; a run that ended with fewer records
+        repeats its last one.
 
     Raises
     ------
@@ -91,15 +95,48 @@ def gradient_flow(
     >>> print(flow["norms"][-1].round(3), round(3 ** (1 / 6), 3))  # the rank-one limit
     [1.201 1.201 1.201] 1.201
     """
-    start = as_layers(layers, A.matrix_shape)
+    given = as_runs(layers, A)
     model = MapModel(A, b)
     end = np.inf if t_final is None else as_number(t_final, "t_final", least=0)
     tol, goal = as_number(rtol, "rtol", above=0, most=1e-2), as_number(stationarity, "stationarity", least=0)
     fraction, most = as_number(record, "record", least=0), as_count(max_steps, "max_steps")
+    ends = [_one(start, model, end, tol, goal, observe, fraction, most) for start in unstacked(given.layers)]
+    return _together(ends, given.lead) if given.lead else ends[0]
+
+
+def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
+    """Many runs as one trajectory; the last record of a shorter one is repeated."""
+    longest = max(run.loss.size for run in runs)
+
+    def folded(arrays: list[np.ndarray]) -> np.ndarray:
+        padded = [np.concatenate([each, np.repeat(each[-1:], longest - len(each), axis=0)]) for each in arrays]
+        return np.stack(padded).reshape(*lead, *padded[0].shape)
+
+    layers = [np.stack(each).reshape(*lead, *each[0].shape) for each in zip(*(run.layers for run in runs), strict=True)]
+    series = {name: folded([run.series[name] for run in runs]) for name in runs[0].series}
+    counts: dict[str, int] = {}
+    for run in runs:
+        kind = run.message.partition(" in ")[0]
+        counts[kind] = counts.get(kind, 0) + 1
+    message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
+    times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
+    return Trajectory(layers, times, loss, series, diverged=np.full(lead, -1), message=message)
+
+
+def _one(
+    start: list[np.ndarray],
+    model: MapModel,
+    end: float,
+    tol: float,
+    goal: float,
+    observe: Observe,
+    fraction: float,
+    most: int,
+) -> Trajectory:
     field = _Field(model, [layer.shape for layer in start])
-    watched: Model = regression_of(A, model.b, 1) or model
+    watched: Model = regression_of(model.A, model.b, 1) or model
     recorder, times, drifts = Recorder(observe, watched, ()), [], []
-    conserved = balances(start)
+    conserved, whole = balances(start), end == np.inf
 
     def note(t: float, y: np.ndarray) -> None:
         current = field.layers(y)
@@ -114,17 +151,18 @@ def gradient_flow(
     note(t, y)
     method: _Explicit | _Exponential | None = None
     while t < end:
-        if t_final is None and field.gap(y, goal) <= goal:
+        if whole and field.gap(y, goal) <= goal:
             message = "Stationary"
             break
         if steps == most:
-            message = f"Stopped after {most} steps, before {'stationarity' if t_final is None else 't_final'}"
+            message = f"Stopped after {most} steps, before {'stationarity' if whole else 't_final'}"
             break
         if method is None:
             method = _Explicit(field, y, end, tol * _MARGIN)
         elif isinstance(method, _Explicit) and steps % _CHECK_EVERY == 0 and method.is_stiff():
             method = _Exponential(field, t, y, end, tol * _MARGIN, method.h)
-        found = method.step()
+        with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+            found = method.step()
         if found is None:
             message = "Stopped where a step fell below rounding error,"
             break

@@ -50,6 +50,13 @@ class MapModel:
             gradient = np.stack([self.A._adjoint(one) for one in scaled])
         return np.mean(residual**2, axis=-1), gradient
 
+    def normal(self, E: np.ndarray) -> np.ndarray:
+        """The derivative of the gradients in `E`, ``(2/m) A^*(A(E))``, which does not depend on the data."""
+        if self._rows is not None:
+            flat = E.reshape(E.shape[0], -1)
+            return ((2 / self.A.m) * (flat @ self._rows.T) @ self._rows).reshape(E.shape)
+        return np.stack([self.A.adjoint_matrix((2 / self.A.m) * self.A.forward(one)) for one in E])
+
     def loss(self, layers: list[np.ndarray]) -> np.ndarray:
         """The losses, shape ``(runs,)``."""
         return np.mean(self.residual(product(layers)) ** 2, axis=-1)
@@ -117,6 +124,15 @@ def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionMode
     covariance = inputs.T @ inputs / A.m
     sigma, target, p = (np.broadcast_to(x, (runs, *x.shape)) for x in (covariance, w, readout))
     return RegressionModel(sigma, target, p, floor)
+
+
+def rows_of(A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    """The measurements written out, shape ``(m, outputs, d_0)``, and the readout ``(outputs, d_L)`` that comes before them."""
+    if isinstance(A, RankOne) and np.all(A.left == A.left[0]):
+        return A.left[:1], A.right[:, None]
+    if isinstance(A, Dense):
+        return np.eye(A.matrix_shape[0]), A.matrices
+    return np.eye(A.matrix_shape[0]), np.stack([A._adjoint(unit) for unit in np.eye(A.m)])
 
 
 def product(layers: list[np.ndarray]) -> np.ndarray:

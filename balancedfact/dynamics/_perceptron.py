@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
 from balancedfact.closed_forms._regression_sharpness import as_stack
-from balancedfact.dynamics._descent import OVERFLOW, _as_steps, _finished, as_moments
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._perceptron_kernel import advance
+from balancedfact.dynamics._training import OVERFLOW, as_moments, as_steps, finished
 from balancedfact.dynamics._trajectory import Trajectory
 
 _LANES = 8  # samples are padded to a multiple of this
@@ -138,7 +138,7 @@ def perceptron_descent(
     """
     stack = as_stack(layers)
     lead, X, y = _as_data(stack, inputs, targets)
-    steps, moments = _as_steps(step, lead), as_moments(record, iterations)
+    steps, moments = as_steps(step, lead), as_moments(record, iterations)
     current = _flat_runs(stack, lead)
     runs, n = y.shape
     sizes = np.array([stack[0].shape[-1], *(layer.shape[-2] for layer in stack)])
@@ -160,7 +160,7 @@ def perceptron_descent(
         with np.errstate(over="ignore", invalid="ignore"):
             alive = (diverged < 0) & (recorder.model.loss(current) < OVERFLOW)
         recorder.record(current, alive)
-    return _finished(current, recorder, steps, moments, diverged, lead)
+    return finished(current, recorder, steps, moments, diverged, lead)
 
 
 class _Perceptron:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from balancedfact._validate import as_count, as_number, as_rng
-from balancedfact.dynamics._descent import _as_steps, _finished, as_moments, as_runs
+from balancedfact._validate import as_rng
+from balancedfact.dynamics._draws import Draws, as_batch, as_noise
 from balancedfact.dynamics._model import MapModel
-from balancedfact.dynamics._observables import Observe, Recorder
-from balancedfact.dynamics._sampling import BatchGradient, batch_gradient
+from balancedfact.dynamics._observables import Observe
+from balancedfact.dynamics._rule import as_rule
+from balancedfact.dynamics._training import Start, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
@@ -23,8 +24,11 @@ def sgd(
     *,
     step: ArrayLike,
     iterations: int,
-    batch: int,
-    label_noise: float = 0.0,
+    batch: int | str,
+    label_noise: ArrayLike = 0.0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    normalised: bool = False,
     rng: int | np.random.Generator | None = None,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
@@ -48,10 +52,12 @@ def sgd(
         The step size, one for all runs or one per run.
     iterations : int
         The number of steps.
-    batch : int
-        The number `B` of measurements in a step.
-    label_noise : float, optional
-        The standard deviation :math:`\sigma` of the noise on the labels.
+    batch : int or "all"
+        The number `B` of measurements in a step; ``"all"`` takes each of them once.
+    label_noise : float or array_like, shape (m,) or (m, m), optional
+        The standard deviation :math:`\sigma` of the noise on the labels, one for each label, or the covariance of all of them.
+    momentum, weight_decay, normalised : optional
+        As in `gradient_descent`.
     rng : int or numpy.random.Generator, optional
         Seed or generator of the batches and the noise.
     record : int or sequence of int, optional
@@ -73,8 +79,9 @@ def sgd(
     Notes
     -----
     The stream of random numbers of a single run is ``rng.integers(0, m, batch)``, then, with label noise,
-    ``rng.standard_normal(batch)``, at each step; many runs use the generators ``rng.spawn(runs)`` in order. It depends on
-    nothing else, so a run is the prefix of a longer one.
+    ``rng.standard_normal(batch)``, at each step; many runs use the generators ``rng.spawn(runs)`` in order. A batch of
+    ``"all"`` draws no integers, and a covariance draws ``z = rng.standard_normal(m)`` for the noise ``F z``, with `F` its
+    eigenvectors times the roots of its eigenvalues. It depends on nothing else, so a run is the prefix of a longer one.
 
     References
     ----------
@@ -89,75 +96,27 @@ def sgd(
     >>> bool(run.loss[-1] < 0.01 * run.loss[0])
     True
     """
-    stack, lead = as_runs(layers, A)
-    model, runs = MapModel(A, b), stack[0].shape[0]
-    steps, moments = _as_steps(step, lead), as_moments(record, iterations)
-    size, noise = as_count(batch, "batch"), as_number(label_noise, "label_noise", least=0)
-    if np.dtype(dtype) not in (np.float64, np.float32):
-        raise ValueError(f"dtype is {dtype!r}; expected float64 or float32")
+    start = as_runs(layers, A)
+    model, m = MapModel(A, b), A.m
+    steps, moments = as_steps(step, start.lead), as_moments(record, iterations)
+    size, noise, rule = as_batch(batch), as_noise(label_noise, m), as_rule(momentum, weight_decay, normalised)
+    kind = as_precision(dtype)
+    draws = [Draws(each, model.b, size, noise, (0, 1)) for each in generators(rng, start)]
+    return train(start, model, rule, steps, moments, observe, draws, kind)
+
+
+def generators(rng: int | np.random.Generator | None, start: Start) -> list[np.random.Generator]:
+    """The generator of each run."""
     generator = as_rng(rng)
-    generators = generator.spawn(runs) if lead else [generator]
-    gradient = batch_gradient(A, dtype)
-    walkers = [
-        _Walker([layer[r].astype(dtype) for layer in stack], gradient, model.b, steps[r], size, noise, generators[r])
-        for r in range(runs)
-    ]
-    recorder, last = Recorder(observe, model, lead), 0
-    for moment in moments:
-        for walker in walkers:
-            walker.advance(last, moment)
-        last = moment
-        current = _stacked(walkers)
-        diverged = np.array([walker.diverged for walker in walkers])
-        with np.errstate(over="ignore", invalid="ignore"):
-            alive = (diverged < 0) & np.isfinite(model.loss(current))
-        recorder.record(current, alive)
-    return _finished(_stacked(walkers), recorder, steps, moments, diverged, lead)
+    return generator.spawn(start.runs) if start.lead else [generator]
 
 
-class _Walker:
-    """One run: its layers, its random numbers and its work space."""
-
-    def __init__(
-        self,
-        layers: list[np.ndarray],
-        gradient: BatchGradient,
-        b: np.ndarray,
-        step: float,
-        batch: int,
-        noise: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self.layers, self.gradient, self.b, self.rng = layers, gradient, b, rng
-        self.batch, self.noise, self.weight = batch, noise, 2 * step / batch
-        self.diverged = -1
-        self._overflow = float(np.sqrt(np.finfo(layers[0].dtype).max))
-        self._before = [layers[0], *(np.empty((w.shape[0], layers[0].shape[1]), w.dtype) for w in layers[1:])]
-        self._carried = [np.empty((w.shape[0], layers[0].shape[1]), w.dtype) for w in layers]
-        self._updates = [np.empty_like(w) for w in layers[1:]]
-
-    def advance(self, start: int, stop: int) -> None:
-        """Take the steps `start` to `stop`, fewer if the loss overflows."""
-        layers, before, carried, updates = self.layers, self._before, self._carried, self._updates
-        integers, normal, matmul, dtype = self.rng.integers, self.rng.standard_normal, np.matmul, layers[0].dtype
-        for iteration in range(start if self.diverged < 0 else stop, stop):
-            for k in range(1, len(layers)):
-                matmul(layers[k], before[k - 1], out=before[k])
-            index = integers(0, self.b.size, self.batch)
-            shift = self.b[index]
-            if self.noise:
-                shift -= self.noise * normal(self.batch)
-            # The step size is part of the weight, so that what is carried back is already the update.
-            total = self.gradient(before[-1], index, shift.astype(dtype, copy=False), self.weight, carried[-1])
-            if not total < self._overflow:
-                self.diverged = iteration
-                return
-            for k in range(len(layers) - 1, 0, -1):
-                matmul(carried[k], before[k - 1].T, out=updates[k - 1])
-                matmul(layers[k].T, carried[k], out=carried[k - 1])
-                layers[k] -= updates[k - 1]
-            layers[0] -= carried[0]
-
-
-def _stacked(walkers: list[_Walker]) -> list[np.ndarray]:
-    return [np.stack(layers).astype(np.float64) for layers in zip(*(walker.layers for walker in walkers), strict=True)]
+def as_precision(dtype: DTypeLike) -> np.dtype:
+    """Single or double."""
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype is {dtype!r}; expected float64 or float32") from None
+    if kind not in (np.float64, np.float32):
+        raise ValueError(f"dtype is {dtype!r}; expected float64 or float32")
+    return kind

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
-import balancedfact as bf
-from balancedfact import plots
+from balancedfact import measurements, plots, solvers
 from balancedfact._files import replacing
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
+from balancedfact.solution import Solution
 
 _SEED = 20
 _COMMON, _RARE = 0.35, 0.05  # the probability that an entry is observed
@@ -25,7 +25,7 @@ _LENGTH = 30
 _TOL = 1e-6
 
 
-def elevation_problem() -> tuple[np.ndarray, bf.measurements.Entries, np.ndarray]:
+def elevation_problem() -> tuple[np.ndarray, measurements.Entries, np.ndarray]:
     """The elevations in metres, the map of the observed entries, and which rows are rarely seen."""
     with np.load(get_sample_data("jacksboro_fault_dem.npz", asfileobj=False)) as file:
         truth = file["elevation"].astype(float)
@@ -34,10 +34,10 @@ def elevation_problem() -> tuple[np.ndarray, bf.measurements.Entries, np.ndarray
         rare[first : first + _LENGTH] = True
     seen = np.random.default_rng(_SEED).random(truth.shape) < np.where(rare, _RARE, _COMMON)[:, None]
     rows, cols = np.nonzero(seen)
-    return truth, bf.measurements.Entries(rows, cols, truth.shape), rare
+    return truth, measurements.Entries(rows, cols, truth.shape), rare
 
 
-def mean_filling(A: bf.measurements.Entries, b: np.ndarray) -> np.ndarray:
+def mean_filling(A: measurements.Entries, b: np.ndarray) -> np.ndarray:
     """Row mean plus column mean minus overall mean of what was observed."""
     d1, d2 = A.matrix_shape
     overall = b.mean()
@@ -58,8 +58,8 @@ def run(out: Path) -> int:
     level = b.mean()
     d1, d2 = truth.shape
     print(f"{A.m} of {d1 * d2} elevations observed ({A.m / (d1 * d2):.1%}); every matrix below fits them or averages them.")
-    flat = bf.flat_minimum(A, b - level, tol=_TOL, rng=_SEED)
-    norm = bf.norm_minimum(A, b - level, tol=_TOL, rng=_SEED)
+    flat = solvers.flat_minimum(A, b - level, tol=_TOL, rng=_SEED)
+    norm = solvers.norm_minimum(A, b - level, tol=_TOL, rng=_SEED)
     recovered = {
         "flat (least scaled trace)": flat.matrix + level,
         "least nuclear norm": norm.matrix + level,
@@ -91,7 +91,7 @@ def run(out: Path) -> int:
 
 
 def _picture(
-    truth: np.ndarray, A: bf.measurements.Entries, b: np.ndarray, recovered: dict[str, np.ndarray], flat: bf.Solution
+    truth: np.ndarray, A: measurements.Entries, b: np.ndarray, recovered: dict[str, np.ndarray], flat: Solution
 ) -> Figure:
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)

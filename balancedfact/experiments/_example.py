@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from balancedfact import __version__
 from balancedfact._files import write_json
+from balancedfact._version import __version__
 from balancedfact.solution import Solution
 
 

@@ -1,4 +1,4 @@
-"""What a published figure is: settings, what one unit of work is, and how the picture is drawn."""
+"""Figures as declarations: settings, units of work, and how the picture is drawn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A figure, as a declaration. Everything in `settings` and in a unit is plain data that JSON can hold.
+    """A figure, as a declaration.
+
+    Everything in `settings` and in a unit is plain data that JSON can hold.
 
     Attributes
     ----------

@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from balancedfact import __version__
 from balancedfact._files import replacing, write_json
+from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
 
@@ -29,8 +29,8 @@ _WAITING = 64  # units handed to the executor beyond those finished
 def reproduce(
     experiment: Experiment,
     scale: str,
-    out: Path,
-    executor: Executor,
+    out: str | os.PathLike[str],
+    executor: Executor | None = None,
     *,
     progress: bool | None = None,
 ) -> Table:
@@ -44,10 +44,11 @@ def reproduce(
     experiment : Experiment
     scale : str
         One of ``experiment.scales``.
-    out : pathlib.Path
+    out : str or path-like
         The folder; made if it does not exist.
-    executor : concurrent.futures.Executor
-        Where the units run: a process pool, or ``dask.distributed.Client(...).get_executor()``.
+    executor : concurrent.futures.Executor, optional
+        Where the units run: a process pool, as `process_pool` opens one, or ``dask.distributed.Client(...).get_executor()``. By
+        default this process, one unit after the other.
     progress : bool, optional
         Show a bar with the time left. By default on a terminal only.
 
@@ -59,11 +60,13 @@ def reproduce(
     Raises
     ------
     ValueError
-        If there is no such scale.
+        If `experiment` is no `Experiment` or has no such scale.
     """
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
     if scale not in experiment.scales:
         raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
-    settings = experiment.scales[scale]
+    settings, out = experiment.scales[scale], Path(out)
     started = time.perf_counter()
     units = list(experiment.units(settings))
     store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
@@ -131,9 +134,13 @@ def _write_durably(path: Path, text: str) -> None:
 
 
 def _run(
-    experiment: Experiment, settings: Settings, units: list[Row], missing: list[int], executor: Executor
+    experiment: Experiment, settings: Settings, units: list[Row], missing: list[int], executor: Executor | None
 ) -> Iterator[tuple[int, list[Row]]]:
-    """The rows of the missing units, as they finish."""
+    """Yield the rows of the missing units, as they finish."""
+    if executor is None:
+        for index in missing:
+            yield index, _work(experiment.run, dict(settings), units[index], experiment.generator(settings, index))
+        return
     pending: dict[Future[list[Row]], int] = {}
     queue = iter(missing)
     try:

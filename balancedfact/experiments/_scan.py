@@ -13,23 +13,23 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
-import balancedfact as bf
-from balancedfact import plots
+from balancedfact import measurements, plots, solvers
 from balancedfact._files import replacing
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
+from balancedfact.solution import Solution
 
 _SEED = 20
 _MEASUREMENTS = 2000
 _NOISE = 0.1
 
 
-def scan_problem() -> tuple[np.ndarray, bf.measurements.RankOne, np.ndarray]:
+def scan_problem() -> tuple[np.ndarray, measurements.RankOne, np.ndarray]:
     """The image, scaled to at most 1, the map, and the noisy data."""
     with gzip.open(get_sample_data("s1045.ima.gz", asfileobj=False)) as file:
         pixels = np.frombuffer(file.read(), dtype="<u2").reshape(64, 4, 64, 4).mean(axis=(1, 3))
     truth = pixels / pixels.max()
     rng = np.random.default_rng(_SEED)
-    A = bf.measurements.bilinear(_MEASUREMENTS, truth.shape, rng)
+    A = measurements.bilinear(_MEASUREMENTS, truth.shape, rng)
     b = A(truth)
     return truth, A, b + _NOISE * b.std() * rng.standard_normal(b.size)
 
@@ -39,10 +39,10 @@ def run(out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     truth, A, b = scan_problem()
     print(f"{A.m} bilinear measurements of {truth.size} pixels, noise {_NOISE:.0%}")
-    path = bf.solvers.select_penalty(A, b, rng=_SEED)
-    penalised = bf.flat_minimum(A, b, penalty=path.penalty, rng=_SEED)
-    exact = bf.flat_minimum(A, b, rng=_SEED)
-    norm = bf.norm_minimum(A, b, rng=_SEED)
+    path = solvers.select_penalty(A, b, rng=_SEED)
+    penalised = solvers.flat_minimum(A, b, penalty=path.penalty, rng=_SEED)
+    exact = solvers.flat_minimum(A, b, rng=_SEED)
+    norm = solvers.norm_minimum(A, b, rng=_SEED)
     solutions = {
         "flat, penalty by hold-out": penalised,
         "flat, exact fit": exact,
@@ -71,7 +71,7 @@ def run(out: Path) -> int:
     return 0 if all(solution.status.ok for solution in solutions.values()) else 1
 
 
-def _picture(truth: np.ndarray, penalised: bf.Solution, exact: bf.Solution, path: bf.solvers.PenaltyPath) -> Figure:
+def _picture(truth: np.ndarray, penalised: Solution, exact: Solution, path: solvers.PenaltyPath) -> Figure:
     figure = Figure(figsize=(12, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)
     limits = (0.0, 1.0)

@@ -31,7 +31,7 @@ class Table:
 
     Examples
     --------
-    >>> from balancedfact.experiments._table import Table
+    >>> from balancedfact.experiments import Table
     >>> table = Table([{"depth": 2, "loss": 0.5}, {"depth": 3, "loss": 0.25}, {"depth": 3, "loss": 0.75}])
     >>> table.where(depth=3)["loss"]
     array([0.25, 0.75])

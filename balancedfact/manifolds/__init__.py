@@ -2,8 +2,12 @@
 
 from balancedfact.manifolds._balanced_layers import BalancedLayers
 from balancedfact.manifolds._balanced_pairs import BalancedPairs
-from balancedfact.manifolds._check import Cost, Finding, ManifoldReport, check_manifold
+from balancedfact.manifolds._check import check_manifold
 from balancedfact.manifolds._factorizations import Factorizations
+from balancedfact.manifolds._findings import Finding, ManifoldReport
+from balancedfact.manifolds._layers import LayerManifold
+from balancedfact.manifolds._probe import Cost
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 from balancedfact.manifolds._rescaled_balanced_pairs import RescaledBalancedPairs
 from balancedfact.manifolds._stiefel_product import factors_of, pair_of, stiefel_product
 from balancedfact.manifolds._zero_loss import ZeroLoss
@@ -14,8 +18,11 @@ __all__ = [
     "Cost",
     "Factorizations",
     "Finding",
+    "LayerManifold",
     "ManifoldReport",
+    "ProductPoint",
     "RescaledBalancedPairs",
+    "TangentVector",
     "ZeroLoss",
     "check_manifold",
     "factors_of",

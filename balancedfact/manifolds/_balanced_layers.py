@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact._validate import as_widths
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 
 class _Frame(NamedTuple):
@@ -112,9 +113,9 @@ class BalancedLayers(LayerManifold):
             worst = max(worst, float(np.linalg.norm(other.T @ other - one @ one.T) / size) if size else 0.0)
         return worst
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         """Random balanced layers of singular values about one, near to independent normal ones."""
-        draw = self._normal_layers(self._generator())
+        draw = self.normal_layers()
         return self._balanced([layer / np.sqrt(max(layer.shape)) for layer in draw])
 
     def projection(self, point: Layers, vector: Layers) -> TangentVector:
@@ -130,7 +131,7 @@ class BalancedLayers(LayerManifold):
             tangent = [part + rest for part, rest in zip(tangent, parts.rest, strict=True)]
         return TangentVector(tangent)
 
-    def retraction(self, point: Layers, tangent_vector: Layers) -> Point:
+    def retraction(self, point: Layers, tangent_vector: Layers) -> ProductPoint:
         """Balanced layers near ``W + V``, equal to the nearest ones to third order."""
         goal = [layer + change for layer, change in zip(point, tangent_vector, strict=True)]
         near = self._balanced(goal)
@@ -169,10 +170,10 @@ class BalancedLayers(LayerManifold):
             cores.append((Vt.T * s) @ Vt)
         return bases, np.mean(cores, axis=0)
 
-    def _balanced(self, layers: Layers) -> Point:
+    def _balanced(self, layers: Layers) -> ProductPoint:
         """Balanced layers near to any layers; balanced layers stay as they are."""
         bases, core = self._chain(layers)
-        return Point(bases[k + 1] @ core @ bases[k].T for k in range(self.depth))
+        return ProductPoint(bases[k + 1] @ core @ bases[k].T for k in range(self.depth))
 
     def _frame_of(self, point: Layers) -> _Frame:
         bases, core = self._chain(point)

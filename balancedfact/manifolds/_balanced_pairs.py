@@ -7,20 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
-from pymanopt.manifolds.product import _ProductTangentVector
-from pymanopt.tools import ndarraySequenceMixin
 
 from balancedfact._validate import as_array, as_count, as_rng
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 Pair = Sequence[np.ndarray]
-
-
-class Point(ndarraySequenceMixin, list):
-    """A pair ``[L, R]``; unpack it with ``L, R = point``."""
-
-
-class TangentVector(_ProductTangentVector):
-    """A pair ``[U, V]`` with the arithmetic that pymanopt's optimizers use."""
 
 
 class _Frame(NamedTuple):
@@ -144,7 +135,7 @@ class BalancedPairs(Manifold):
 
     # Points and vectors.
 
-    def nearest(self, A: np.ndarray, B: np.ndarray) -> Point:
+    def nearest(self, A: np.ndarray, B: np.ndarray) -> ProductPoint:
         r"""The balanced pair nearest to a pair ``(A, B)`` in the Frobenius norm.
 
         .. math:: L = \tfrac12(A + OB), \quad R = \tfrac12(B + O^\top A), \qquad O = PQ^\top
@@ -158,9 +149,9 @@ class BalancedPairs(Manifold):
         right, S = _orthonormal_factor(as_array(B, "B", shape=(self.d2, self.k)), self.rank)
         P, _, Qt = np.linalg.svd(T @ S.T)
         core = (P.T @ T + Qt @ S) / 2
-        return Point([left @ (P @ core), right @ (Qt.T @ core)])
+        return ProductPoint([left @ (P @ core), right @ (Qt.T @ core)])
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         """The nearest balanced pair to a pair of independent standard normal matrices."""
         generator = self._generator()
         return self.nearest(generator.standard_normal((self.d1, self.k)), generator.standard_normal((self.d2, self.k)))
@@ -192,7 +183,7 @@ class BalancedPairs(Manifold):
         """Vector transport by projection on the tangent space at `point_b`."""
         return self.projection(point_b, tangent_vector_a)
 
-    def retraction(self, point: Pair, tangent_vector: Pair) -> Point:
+    def retraction(self, point: Pair, tangent_vector: Pair) -> ProductPoint:
         """The balanced pair nearest to ``(L + U, R + V)``, see `nearest`."""
         (L, R), (U, V) = point, tangent_vector
         return self.nearest(L + U, R + V)

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_layers, as_widths
 from balancedfact.manifolds._exponential import exponential
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 _LONGEST = 8.0  # a longer step of one layer is cut: exp(8) is about 3000
 
@@ -139,13 +140,13 @@ class Factorizations(LayerManifold):
 
     # Points and vectors.
 
-    def balanced_point(self) -> Point:
+    def balanced_point(self) -> ProductPoint:
         """Balanced layers with the product `M`: all have the singular values ``s ** (1 / L)``, on the first `r` coordinates."""
         root = self._values ** (1 / self.depth)
         bases = [self._right.T, *(np.eye(d, self.rank) for d in self.widths[1:-1]), self._left]
-        return Point((bases[k + 1] * root) @ bases[k].T for k in range(self.depth))
+        return ProductPoint((bases[k + 1] * root) @ bases[k].T for k in range(self.depth))
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         r"""Balanced layers moved by random :math:`G_k = \exp(N_k)Q_k`, with `N_k` normal of variance :math:`1/(4d_k)` and
         orthogonal `Q_k`."""
         generator, groups, inverses = self._generator(), [], []
@@ -156,7 +157,7 @@ class Factorizations(LayerManifold):
             inverses.append(Q.T @ exponential(-N))
         return self._acted(self.balanced_point(), groups, inverses)
 
-    def embed(self, layers: Layers, widths: Iterable[int]) -> Point:
+    def embed(self, layers: Layers, widths: Iterable[int]) -> ProductPoint:
         """The same factorization in wider hidden layers: blocks of zeros are appended, which changes no product.
 
         Parameters
@@ -184,7 +185,7 @@ class Factorizations(LayerManifold):
         for layer, rows, columns in zip(checked, sizes[1:], sizes[:-1], strict=True):
             padded.append(np.zeros((rows, columns)))
             padded[-1][: layer.shape[0], : layer.shape[1]] = layer
-        return Point(padded)
+        return ProductPoint(padded)
 
     def zero_vector(self, point: Layers) -> TangentVector:
         """The zero of the tangent space."""
@@ -206,7 +207,7 @@ class Factorizations(LayerManifold):
 
     # Moving.
 
-    def exp(self, point: Layers, tangent_vector: Layers) -> Point:
+    def exp(self, point: Layers, tangent_vector: Layers) -> ProductPoint:
         """The exponential map, with steps longer than 8 in some layer cut to that length."""
         longest = max(float(np.linalg.norm(X)) for X in tangent_vector)
         factor = 1.0 if longest <= _LONGEST else _LONGEST / longest
@@ -217,7 +218,7 @@ class Factorizations(LayerManifold):
             inverses.append(exponential(-stretch) @ turn.T)
         return self._acted(point, groups, inverses)
 
-    def retraction(self, point: Layers, tangent_vector: Layers) -> Point:
+    def retraction(self, point: Layers, tangent_vector: Layers) -> ProductPoint:
         """The same as `exp`."""
         return self.exp(point, tangent_vector)
 
@@ -233,9 +234,7 @@ class Factorizations(LayerManifold):
         """The tangent vector whose velocities are nearest to given layers in the Euclidean norm."""
         X = self._inverse(point) @ np.concatenate([np.ravel(part) for part in vector])
         ends = np.cumsum([d * d for d in self.widths[1:-1]])[:-1]
-        return TangentVector(
-            part.reshape(d, d) for part, d in zip(np.split(X, ends), self.widths[1:-1], strict=True)
-        )
+        return TangentVector(part.reshape(d, d) for part, d in zip(np.split(X, ends), self.widths[1:-1], strict=True))
 
     # Derivatives.
 
@@ -261,9 +260,7 @@ class Factorizations(LayerManifold):
 
     def _moment(self, point: Layers, vector: Layers) -> TangentVector:
         """The adjoint of `embedding`."""
-        return TangentVector(
-            vector[k] @ point[k].T - point[k + 1].T @ vector[k + 1] for k in range(self.depth - 1)
-        )
+        return TangentVector(vector[k] @ point[k].T - point[k + 1].T @ vector[k + 1] for k in range(self.depth - 1))
 
     def _spans_of(self, point: Layers) -> _Spans:
         reached, seen = [self._right.T], [self._left]
@@ -297,7 +294,7 @@ class Factorizations(LayerManifold):
             parts.append(X - idle + Z @ (Z.T @ idle))
         return TangentVector(parts)
 
-    def _acted(self, point: Layers, groups: list[np.ndarray], inverses: list[np.ndarray]) -> Point:
+    def _acted(self, point: Layers, groups: list[np.ndarray], inverses: list[np.ndarray]) -> ProductPoint:
         """The layers ``G_k W_k G_{k-1}^{-1}``, with the rounding error of their product removed."""
         moved = [np.array(layer) for layer in point]
         for k, (G, inverse) in enumerate(zip(groups, inverses, strict=True)):
@@ -309,4 +306,4 @@ class Factorizations(LayerManifold):
             e = layer @ e
         moved[0] = (moved[0] @ self._right.T) @ np.linalg.solve(self._left.T @ e, self._values[:, None] * self._right)
         moved[-1] = self._left @ (self._left.T @ moved[-1])
-        return Point(moved)
+        return ProductPoint(moved)

@@ -1,4 +1,4 @@
-"""What the manifolds of layers have in common."""
+"""The base class of manifolds whose points are layers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,59 @@ from typing import Any
 
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
-from pymanopt.manifolds.product import _ProductTangentVector
-from pymanopt.tools import ndarraySequenceMixin
 
 from balancedfact._validate import as_rng
+from balancedfact.manifolds._product import TangentVector
 
 Layers = Sequence[np.ndarray]
 
 
-class Point(ndarraySequenceMixin, list):
-    """Layers ``[W_1, ..., W_L]``, `W_1` applied first."""
-
-
-class TangentVector(_ProductTangentVector):
-    """One matrix per layer, with the arithmetic that pymanopt's optimizers use."""
-
-
 class LayerManifold(Manifold):
-    """A set of layers ``[W_1, ..., W_L]`` with the Euclidean metric; subclasses supply the rest."""
+    """A set of layers ``[W_1, ..., W_L]``, `W_1` applied first, with the Euclidean metric.
+
+    A subclass supplies `random_point`, `projection`, `retraction` and, for second-order methods,
+    `euclidean_to_riemannian_hessian`; the metric, the gradient, transport and random directions follow from these. That is all
+    that `balancedfact.riemannian_minimum` and `balancedfact.manifolds.check_manifold` ask of a manifold.
+
+    Parameters
+    ----------
+    name : str
+        How the manifold prints.
+    widths : list of int
+        ``[d_0, ..., d_L]``: layer `j` has the shape ``(d_j, d_{j-1})``.
+    dimension : int
+        The dimension of the manifold.
+    rng : int or numpy.random.Generator, optional
+        Randomness of points and directions; by default NumPy's global state, as pymanopt's manifolds do.
+
+    Attributes
+    ----------
+    widths, depth, shapes
+        The widths, their number less one, and the shapes of the layers.
+    second_order_retraction : bool
+        Whether the retraction agrees with geodesics to second order; set it to ``False`` in the subclass where it does not.
+
+    Examples
+    --------
+    All layers of given widths with the Frobenius norm one each:
+
+    >>> import numpy as np, balancedfact as bf
+    >>> class UnitLayers(bf.manifolds.LayerManifold):
+    ...     def __init__(self, widths, rng=None):
+    ...         sizes = [below * above for below, above in zip(widths, widths[1:])]
+    ...         super().__init__("unit layers", widths, sum(sizes) - len(sizes), rng)
+    ...     def random_point(self):
+    ...         return [W / np.linalg.norm(W) for W in self.normal_layers()]
+    ...     def projection(self, point, vector):
+    ...         return bf.manifolds.TangentVector(V - np.vdot(W, V) * W for W, V in zip(point, vector))
+    ...     def retraction(self, point, tangent_vector):
+    ...         return [(W + V) / np.linalg.norm(W + V) for W, V in zip(point, tangent_vector)]
+    ...     def euclidean_to_riemannian_hessian(self, point, gradient, hessian, vector):
+    ...         bent = [H - np.vdot(W, G) * V for W, G, H, V in zip(point, gradient, hessian, vector)]
+    ...         return self.projection(point, bent)
+    >>> bf.manifolds.check_manifold(UnitLayers([3, 2, 4], rng=0), rng=0).ok
+    True
+    """
 
     second_order_retraction = True
 
@@ -52,7 +87,7 @@ class LayerManifold(Manifold):
 
     def random_tangent_vector(self, point: Layers) -> TangentVector:
         """A random direction in the tangent space, of norm one: projected standard normal layers."""
-        vector = self.projection(point, self._normal_layers(self._generator()))
+        vector = self.projection(point, self.normal_layers())
         return vector / (self.norm(point, vector) or 1.0)
 
     def to_tangent_space(self, point: Layers, vector: Layers) -> TangentVector:
@@ -72,7 +107,9 @@ class LayerManifold(Manifold):
             return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002, the state that pymanopt uses
         return self._rng
 
-    def _normal_layers(self, generator: np.random.Generator) -> list[np.ndarray]:
+    def normal_layers(self) -> list[np.ndarray]:
+        """Standard normal layers of the manifold's shapes, drawn from its randomness."""
+        generator = self._generator()
         return [generator.standard_normal(shape) for shape in self.shapes]
 
 

@@ -7,7 +7,8 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
-from balancedfact.manifolds._balanced_pairs import BalancedPairs, Pair, Point, TangentVector
+from balancedfact.manifolds._balanced_pairs import BalancedPairs, Pair
+from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 
 class RescaledBalancedPairs(BalancedPairs):
@@ -94,16 +95,16 @@ class RescaledBalancedPairs(BalancedPairs):
         """How far the rescaled pair is from balanced, between 0 and 1."""
         return super().residual(self._scaled(point))
 
-    def nearest(self, A: np.ndarray, B: np.ndarray) -> Point:
+    def nearest(self, A: np.ndarray, B: np.ndarray) -> ProductPoint:
         """The rescaled-balanced pair nearest to ``(A, B)`` in the rescaled norm, as in `BalancedPairs.nearest`."""
         A, B = as_array(A, "A", shape=(self.d1, self.k)), as_array(B, "B", shape=(self.d2, self.k))
-        return Point(self._unscaled(super().nearest(self.D1 @ A, self.D2 @ B)))
+        return ProductPoint(self._unscaled(super().nearest(self.D1 @ A, self.D2 @ B)))
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         """A random balanced pair in the rescaled variables."""
         generator = self._generator()
         draw = [generator.standard_normal((self.d1, self.k)), generator.standard_normal((self.d2, self.k))]
-        return Point(self._unscaled(super().nearest(*draw)))
+        return ProductPoint(self._unscaled(super().nearest(*draw)))
 
     def projection(self, point: Pair, vector: Pair) -> TangentVector:
         """The projection on the tangent space, orthogonal in the metric of this manifold."""

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_widths
-from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, Point, TangentVector, products
-from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
+from balancedfact.manifolds._product import ProductPoint, TangentVector
+from balancedfact.measurements import MeasurementMap
 
 _EXACT = 1e-12  # the relative residual that a point may have
 _DRAWS = 50
@@ -141,12 +142,11 @@ class ZeroLoss(LayerManifold):
 
     # Points and vectors.
 
-    def random_point(self) -> Point:
+    def random_point(self) -> ProductPoint:
         """Random normal layers, scaled to the size of the least solution and brought to zero loss by Gauss-Newton steps."""
-        generator = self._generator()
         goal = frobenius(self._solution) * np.sqrt(self._solution.size / self.A.m) or 1.0
         for _ in range(_DRAWS):
-            draw = [layer / np.sqrt(max(layer.shape)) for layer in self._normal_layers(generator)]
+            draw = [layer / np.sqrt(max(layer.shape)) for layer in self.normal_layers()]
             factor = (goal / (frobenius(products(draw)[0][-1]) or 1.0)) ** (1 / self.depth)
             found = self._restored([factor * layer for layer in draw])
             if found is not None:
@@ -160,7 +160,7 @@ class ZeroLoss(LayerManifold):
         """The orthogonal projection of layers on the null space of the Jacobian."""
         return self._split(self._frame(point), vector)[0]
 
-    def retraction(self, point: Layers, tangent_vector: Layers) -> Point:
+    def retraction(self, point: Layers, tangent_vector: Layers) -> ProductPoint:
         """Layers that fit, reached from ``W + V`` by Gauss-Newton steps of least norm; `V` is halved where these fail."""
         length = 1.0
         for _ in range(60):
@@ -169,7 +169,7 @@ class ZeroLoss(LayerManifold):
             if found is not None:
                 return found
             length /= 2
-        return Point(np.array(layer) for layer in point)
+        return ProductPoint(np.array(layer) for layer in point)
 
     # Derivatives.
 
@@ -178,7 +178,7 @@ class ZeroLoss(LayerManifold):
     ) -> TangentVector:
         """The Riemannian Hessian along a tangent vector: projected Euclidean Hessian plus the curvature of the manifold."""
         frame, V = self._frame(point), tangent_vector
-        force = self.A._adjoint(self._split(frame, euclidean_gradient)[1])
+        force = self.A.adjoint_matrix(self._split(frame, euclidean_gradient)[1])
         before, after = _derivatives(frame, V)
         bent = [
             hessian - after[j + 1].T @ force @ frame.before[j].T - frame.after[j + 1].T @ force @ before[j].T
@@ -192,16 +192,16 @@ class ZeroLoss(LayerManifold):
         product = layers[0]
         for layer in layers[1:]:
             product = layer @ product
-        return self.b - self.A._forward(product)
+        return self.b - self.A.forward(product)
 
     def _gram(self, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
         total = np.zeros((self.A.m, self.A.m))
         for B, C in zip(before[:-1], after[1:], strict=True):
-            if isinstance(self.A, (RankOne, Entries)):
-                total += self.A.scaled_gram(C @ C.T, np.zeros(self.A.matrix_shape), B.T @ B)
-            else:
+            if self.A.forms_stack:
                 features = self.A.rotated(C, B.T).reshape(self.A.m, -1)
                 total += features @ features.T
+            else:
+                total += self.A.scaled_gram(C @ C.T, np.zeros(self.A.matrix_shape), B.T @ B)
         return total
 
     def _frame_of(self, layers: Layers) -> _Frame:
@@ -221,10 +221,10 @@ class ZeroLoss(LayerManifold):
 
     def _jacobian(self, frame: _Frame, vector: Layers) -> np.ndarray:
         change = sum(C @ V @ B for C, V, B in zip(frame.after[1:], vector, frame.before[:-1], strict=True))
-        return self.A._forward(np.asarray(change))
+        return self.A.forward(np.asarray(change))
 
     def _normal(self, frame: _Frame, y: np.ndarray) -> list[np.ndarray]:
-        force = self.A._adjoint(y)
+        force = self.A.adjoint_matrix(y)
         return [C.T @ force @ B.T for C, B in zip(frame.after[1:], frame.before[:-1], strict=True)]
 
     def _split(self, frame: _Frame, vector: Layers) -> tuple[TangentVector, np.ndarray]:
@@ -235,7 +235,7 @@ class ZeroLoss(LayerManifold):
             rest, total = rest - TangentVector(self._normal(frame, y)), total + y
         return rest, total
 
-    def _restored(self, layers: Layers) -> Point | None:
+    def _restored(self, layers: Layers) -> ProductPoint | None:
         """Layers that fit, by Gauss-Newton steps of least norm; None where these do not lead to any."""
         best = [np.array(layer) for layer in layers]
         with np.errstate(over="ignore", invalid="ignore"):  # steps that are too long
@@ -258,7 +258,7 @@ class ZeroLoss(LayerManifold):
                 else:  # no progress: rounding error has been reached, or a point from which there is none
                     break
                 best, misfit = trial, left
-        return Point(best) if frobenius(misfit) <= _EXACT * self._size else None
+        return ProductPoint(best) if frobenius(misfit) <= _EXACT * self._size else None
 
 
 def _independent(A: MeasurementMap, b: np.ndarray) -> tuple[MeasurementMap, np.ndarray, np.ndarray]:

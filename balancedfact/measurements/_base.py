@@ -1,22 +1,23 @@
-"""What a measurement map is: the four methods a new kind must supply, and all that follows from them."""
+"""The base class of measurement maps: four methods that a new kind must supply, and all that follows from them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 
-if TYPE_CHECKING:
-    from balancedfact.measurements._entries import Entries
+_BLOCK = 256  # columns of the identity that are multiplied at once
 
 
 class Whitened(NamedTuple):
@@ -87,6 +88,26 @@ class MeasurementMap(ABC):
         r"""The second moment :math:`\sum_i A_i^\top Q A_i` of a ``d1 x d1`` matrix `Q`, shape ``(d2, d2)``."""
         return self._right_moment(as_array(Q, "Q", shape=(self.matrix_shape[0],) * 2))
 
+    # The same for arguments that are right already: what solvers call, thousands of times. Nothing is checked or converted.
+
+    def forward(self, X: np.ndarray) -> np.ndarray:
+        r"""The measurements of a float64 array of shape ``(d1, d2)``, unchecked, shape ``(m,)``."""
+        return self._forward(X)
+
+    def adjoint_matrix(self, y: np.ndarray) -> np.ndarray:
+        r"""The adjoint of a float64 array of shape ``(m,)``, unchecked, as an array of shape ``(d1, d2)``."""
+        return self._adjoint(y)
+
+    def left_moment_matrix(self, P: np.ndarray) -> np.ndarray:
+        r"""The second moment :math:`\sum_i A_i P A_i^\top` of a float64 array of shape ``(d2, d2)``, unchecked."""
+        return self._left_moment(P)
+
+    def right_moment_matrix(self, Q: np.ndarray) -> np.ndarray:
+        r"""The second moment :math:`\sum_i A_i^\top Q A_i` of a float64 array of shape ``(d1, d1)``, unchecked."""
+        return self._right_moment(Q)
+
+    # Hooks: all have a definition that is right for every map, and may be overridden where structure makes them cheaper.
+
     def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
         r"""The measurements :math:`\mathcal A(L R^\top)`, without forming the product where the structure allows it."""
         return self._forward(L @ R.T)
@@ -99,6 +120,16 @@ class MeasurementMap(ABC):
         r"""The adjoint as `adjoint_operator` gives it, or as an array where that pays after some hundreds of products."""
         return self.adjoint_operator(y)
 
+    def adjoint_norm(self, y: np.ndarray) -> float:
+        r"""The Frobenius norm of :math:`\sum_i y_i A_i`, without forming the sum where the structure allows it."""
+        S, (_, d2) = self.adjoint_operator(y), self.matrix_shape
+        if isinstance(S, np.ndarray):
+            return frobenius(S)
+        if sp.issparse(S):
+            return frobenius(sp.coo_array(S).tocsr().data)  # an entry may be stored in several parts
+        blocks = (np.eye(d2, min(_BLOCK, d2 - start), -start) for start in range(0, d2, _BLOCK))
+        return frobenius(np.array([frobenius(S @ block) for block in blocks]))
+
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -106,7 +137,7 @@ class MeasurementMap(ABC):
 
         It is the function :math:`(V, W) \mapsto (SR - YW, S^\top L - Y^\top V)` with
         :math:`S = \mathcal A^*\mathcal A(VR^\top + LW^\top)` and :math:`Y = \mathcal A^*(y)`; without `y` only its Gauss-Newton
-        part. Columns beyond the first `coupled` stand beside a partner that does not move: they enter `S` and not `Y`.
+        part. Only the first `coupled` columns have a partner that moves; the others contribute to `S` but not to `Y`.
         """
         count = L.shape[1] if coupled is None else coupled
         back = None if y is None or count == 0 else self.adjoint_operator(y)
@@ -130,6 +161,10 @@ class MeasurementMap(ABC):
         r"""The matrices :math:`P^\top A_i Q` stacked, shape ``(m, p, q)`` for `P` of shape ``(d1, p)``, `Q` ``(d2, q)``."""
         return np.stack([P.T @ self._adjoint(unit) @ Q for unit in np.eye(self.m)])
 
+    def stack(self) -> np.ndarray:
+        """The matrices :math:`A_i` stacked, shape ``(m, d1, d2)``."""
+        return self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
         r"""The sum :math:`\sum_i \|C^\top A_i B\|_F^2`, `C` of shape ``(d1, p)``, `B` ``(d2, q)``; ``None`` is the identity."""
         moment = self._left_moment(np.eye(self.matrix_shape[1]) if B is None else B @ B.T)
@@ -141,11 +176,17 @@ class MeasurementMap(ABC):
 
         `balancedfact.curvature.trace` and its derivatives accept the result in place of the map.
         """
-        return self._streamed_moment()
+        return self.streamed_moment()
 
-    def _streamed_moment(self) -> SecondMoment:
-        """The second moments in a form that costs next to nothing to build."""
+    def streamed_moment(self) -> SecondMoment:
+        """The second moments in the form that costs next to nothing to build, for few evaluations."""
         return MapMoment(self)
+
+    @property
+    def moment_cost(self) -> int:
+        """The multiplications that one second moment takes."""
+        d1, d2 = self.matrix_shape
+        return self.m * d1 * d2 * max(d1, d2)
 
     def congruence(self, P: np.ndarray, Q: np.ndarray) -> MeasurementMap:
         r"""The map with matrices :math:`P^\top A_i Q`, that is :math:`Z \mapsto \mathcal A(P Z Q^\top)`."""
@@ -156,22 +197,8 @@ class MeasurementMap(ABC):
 
         It is the Newton matrix of the interior-point method for the positive-semidefinite scaling
         ``W = [[W11, W12], [W12.T, W22]]``, and the Gram matrix of the map when ``W = I``.
-
-        Notes
-        -----
-        With ``W = diag(B1, B2) [[I, K], [K.T, I]] diag(B1, B2).T`` and `K` made diagonal by its singular value decomposition,
-        the form decouples over the entries ``(p, q)``, ``(q, p)`` of ``F = B1.T @ A_i @ B2``: it is the squared norm of
-        ``x F + y F.T`` with elementwise weights ``x**2 + y**2 = 1``, ``2 x y = k_p k_q``. So it is one symmetric product.
         """
-        B1, B2, k = _diagonalised_scaling(W11, W12, W22)
-        stack = np.ascontiguousarray(self.rotated(B1, B2))
-        core = stack[:, : k.size, : k.size]
-        both, one = np.sqrt(1 + np.multiply.outer(k, k)), np.sqrt(1 - np.multiply.outer(k, k))
-        mixed = core.transpose(0, 2, 1) * ((both - one) / 2)
-        core *= (both + one) / 2
-        core += mixed
-        features = stack.reshape(self.m, -1)
-        return features @ features.T
+        return scaled_gram(self.rotated, W11, W12, W22)
 
     def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> MeasurementMap:
         """The map of the measurements numbered `index` only, each multiplied by its weight."""
@@ -180,17 +207,18 @@ class MeasurementMap(ABC):
     @cached_property
     def row_norms(self) -> np.ndarray:
         r"""The Frobenius norms :math:`\|A_i\|_F`, shape ``(m,)``."""
-        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        stack = self.stack()
         return np.sqrt(np.einsum("ipq,ipq->i", stack, stack))
 
     @cached_property
-    def _gram(self) -> np.ndarray:
+    def gram(self) -> np.ndarray:
+        r"""The Gram matrix :math:`\langle A_i, A_j\rangle`, shape ``(m, m)``."""
         d1, d2 = self.matrix_shape
         return self.scaled_gram(np.eye(d1), np.zeros((d1, d2)), np.eye(d2))
 
     def gram_solver(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
         r"""A function that applies :math:`(\mathcal A\mathcal A^* + \mathrm{shift}\, I)^{-1}`, which must exist."""
-        shifted = self._gram + shift * np.eye(self.m)
+        shifted = self.gram + shift * np.eye(self.m)
         factor = np.linalg.cholesky(shifted), True
         return lambda rhs: scipy.linalg.cho_solve(factor, rhs, check_finite=False)
 
@@ -203,7 +231,7 @@ class MeasurementMap(ABC):
     def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
         """The roots ``D1 / scale`` and ``D2 / scale``."""
         d1, d2 = self.matrix_shape
-        left, right = self._divided_by_scale()._identity_moments()
+        left, right = self.at_unit_scale()._identity_moments()
         return root(left / d2 / self.m), root(right / d1 / self.m)
 
     def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -212,17 +240,35 @@ class MeasurementMap(ABC):
         return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
 
     @property
-    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
+    def left_root(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of ``D1 / scale``, zero eigenvalues exactly zero."""
         return self._roots[0].eigen
 
     @property
-    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
+    def right_root(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of ``D2 / scale``, zero eigenvalues exactly zero."""
         return self._roots[1].eigen
 
-    def _divided_by_scale(self) -> MeasurementMap:
+    def at_unit_scale(self) -> MeasurementMap:
+        """The map with matrices ``A_i / scale``; this map itself where `scale` is 1."""
         return self
+
+    # Former names, for callers that have not moved yet.
+
+    def _divided_by_scale(self) -> MeasurementMap:
+        return self.at_unit_scale()
+
+    @property
+    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.left_root
+
+    @property
+    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.right_root
+
+    @property
+    def _gram(self) -> np.ndarray:
+        return self.gram
 
     @property
     def D1(self) -> np.ndarray:
@@ -245,12 +291,12 @@ class MeasurementMap(ABC):
     def whitened(self) -> Whitened:
         r"""This map in the coordinates :math:`Z = D_1 X D_2`, where flat means of least nuclear norm."""
         left, right = (each.inverse() for each in self._roots)
-        return Whitened(self._divided_by_scale().congruence(left, right), left, right, self.scale)
+        return Whitened(self.at_unit_scale().congruence(left, right), left, right, self.scale)
 
     def unwhitened(self) -> Whitened:
         """This map in the coordinates ``Z = X``, in the form of `whitened`."""
         left, right = (sp.eye_array(size, format="csr") for size in self.matrix_shape)
-        return Whitened(self._divided_by_scale(), left, right, self.scale)
+        return Whitened(self.at_unit_scale(), left, right, self.scale)
 
     # What solvers ask of the structure.
 
@@ -264,12 +310,12 @@ class MeasurementMap(ABC):
         """Whether every measurement is of a single entry, as in `Entries`."""
         return False
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> SingleEntries:
         """A map `of_entries` as an `Entries` in this process."""
         raise TypeError(f"{type(self).__name__} does not measure single entries")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the map is made of; what it has computed from that is computed again where it is needed."""
+        """State for pickling, without cached properties, which are recomputed on demand."""
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
 
@@ -291,6 +337,15 @@ class MeasurementMap(ABC):
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape
         return f"<{type(self).__name__}: {self.m} measurements of {d1} x {d2} matrices>"
+
+
+class SingleEntries(MeasurementMap):
+    """A map in this process whose every measurement is of a single entry; `Entries` is the one there is."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    weights: np.ndarray
+    places: tuple[np.ndarray, np.ndarray]
 
 
 class Congruence(MeasurementMap):
@@ -331,23 +386,15 @@ class Selected(MeasurementMap):
         return self.inner._adjoint(np.bincount(self.index, self.weights * y, self.inner.m))
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
-        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        stack = self.stack()
         return np.tensordot(stack @ P, stack, axes=([0, 2], [0, 2]))
 
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
-        stack = self.rotated(np.eye(self.matrix_shape[0]), np.eye(self.matrix_shape[1]))
+        stack = self.stack()
         return np.tensordot(stack, Q @ stack, axes=([0, 1], [0, 1]))
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self.weights[:, None, None] * self.inner.rotated(P, Q)[self.index]
-
-
-def _diagonalised_scaling(W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`B1`, `B2`, `k` with ``W = diag(B1, B2) [[I, diag k], [diag k, I]] diag(B1, B2).T``."""
-    C1, C2 = np.linalg.cholesky(W11), np.linalg.cholesky(W22)
-    K = np.linalg.solve(C1, np.linalg.solve(C2, W12.T).T)
-    U, k, Vt = np.linalg.svd(K)
-    return C1 @ U, C2 @ Vt.T, np.minimum(k, 1.0)
 
 
 def safe_scale(magnitude: float) -> float:

@@ -113,7 +113,7 @@ def check_measurements(
     def whitened_forward() -> np.ndarray:
         white = A.whitened()
         Z = np.random.default_rng(seed).standard_normal(white.map.matrix_shape)
-        return white.scale * white.map._forward(Z)  # Z is empty for a zero map
+        return white.scale * white.map.forward(Z)  # Z is empty for a zero map
 
     def whitened_expected() -> np.ndarray:
         white = A.whitened()
@@ -140,9 +140,11 @@ def check_measurements(
         "adjoint_operator": (lambda: A.adjoint_operator(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_operator.T": (lambda: A.adjoint_operator(y).T @ L, np.einsum("i,ipq,pk->qk", y, stack, L)),
         "adjoint_for_many": (lambda: A.adjoint_for_many(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
+        "adjoint_norm": (lambda: np.array([A.adjoint_norm(y)]), np.array([np.linalg.norm(back)])),
         "pair_hessian": (lambda: np.vstack(A.pair_hessian(L, R, y, coupled=1)(L2, R2)), curved),
         "energy": (lambda: np.array([A.energy(*pair) for pair in ((L, R), (L, None), (None, R))]), energies),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
+        "stack": (A.stack, stack),
         "congruence": (lambda: A.congruence(L, R)(np.eye(k)), np.einsum("ipq,pk,qk->i", stack, L, R)),
         "select": (lambda: A.select(some, y[some])(X), y[some] * np.einsum("ipq,pq->i", stack[some], X)),
         "row_norms": (lambda: A.row_norms, scale * np.sqrt(np.einsum("ipq,ipq->i", unit, unit))),

@@ -77,8 +77,8 @@ class Dense(MeasurementMap):
     def second_moment(self) -> SecondMoment:
         d1, m, d2 = self._slabs.shape
         if not worth_forming(d1, d2, m * d1 * d2 * (d1 + d2)):
-            return self._streamed_moment()
-        slabs, left, right = self._divided_by_scale()._slabs, Packing(d1), Packing(d2)
+            return self.streamed_moment()
+        slabs, left, right = self.at_unit_scale()._slabs, Packing(d1), Packing(d2)
         table, start = np.empty((left.weights.size, right.weights.size)), 0
         for p in range(d1):
             blocks = np.matmul(slabs[p].T, slabs[p:])  # sum_i A_i[p, q] A_i[s, r] for s >= p
@@ -87,13 +87,16 @@ class Dense(MeasurementMap):
         table *= left.weights[:, None]
         return Superoperator(table, self.matrix_shape, 2 / m, self.scale)
 
-    def _streamed_moment(self) -> SecondMoment:
+    def streamed_moment(self) -> SecondMoment:
         return DenseMoment(self)
 
     def _rotated_slabs(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         d1, m, d2 = self._slabs.shape
         half = P.T @ self._slabs.reshape(d1, m * d2)
         return (half.reshape(-1, d2) @ Q).reshape(P.shape[1], m, Q.shape[1])
+
+    def stack(self) -> np.ndarray:
+        return self.matrices
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self._rotated_slabs(P, Q).transpose(1, 0, 2)
@@ -113,7 +116,7 @@ class Dense(MeasurementMap):
     def scale(self) -> float:
         return safe_scale(float(np.abs(self._slabs).max()))
 
-    def _divided_by_scale(self) -> Dense:
+    def at_unit_scale(self) -> Dense:
         return self if self.scale == 1.0 else Dense._from_slabs(self._slabs / self.scale)
 
 
@@ -122,13 +125,13 @@ class DenseMoment(MapMoment):
 
     def __init__(self, A: Dense) -> None:
         super().__init__(A)
-        self._matrices = A._divided_by_scale()
+        self._matrices = A.at_unit_scale()
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         (d1, d2), slabs = self.matrix_shape, self._matrices._slabs
         m = slabs.shape[1]
         if m * d1 * d2 * (d1 + d2) < _WORTH_PAIRING:
-            return super()._energies(factors)
+            return super().energies(factors)
         energies, inner = np.zeros(len(factors)), []
         for k, (C, B) in enumerate(factors):
             if B is None:
@@ -146,7 +149,7 @@ class DenseMoment(MapMoment):
             energies[i], energies[j] = s @ squares @ t, u @ squares @ v
         if len(inner) % 2:
             k, C, B = inner[-1]
-            [energies[k]] = super()._energies([(C, B)])
+            [energies[k]] = super().energies([(C, B)])
         return [max(float(each), 0.0) for each in energies]
 
 

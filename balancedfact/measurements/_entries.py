@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
+from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from balancedfact.measurements._sampled import Layout
 
 
-class Entries(MeasurementMap):
+class Entries(SingleEntries):
     r"""Measurements :math:`w_i X_{r_i c_i}` of single entries. An entry may be measured more than once.
 
     Parameters
@@ -68,7 +69,8 @@ class Entries(MeasurementMap):
         return self.weights * sampled_product(L, R, self.rows, self.cols)
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
-        return sp.coo_array((self.weights * y, (self.rows, self.cols)), shape=self.matrix_shape).toarray()
+        d1, d2 = self.matrix_shape
+        return np.bincount(self.rows * d2 + self.cols, self.weights * y, minlength=d1 * d2).reshape(d1, d2)
 
     @cached_property
     def _layout(self) -> Layout:
@@ -86,7 +88,7 @@ class Entries(MeasurementMap):
         return self._layout.order
 
     @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
+    def places(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         """The first measurement of every entry that is measured, and for every measurement the number of its entry."""
         code = self.rows * self.matrix_shape[1] + self.cols
         if np.all(np.diff(code) > 0):
@@ -106,6 +108,11 @@ class Entries(MeasurementMap):
 
     def adjoint_operator(self, y: np.ndarray) -> SparseOperator:
         return SparseOperator(self, self._sorted(self.weights * y))
+
+    def adjoint_norm(self, y: np.ndarray) -> float:
+        first, group = self.places  # an entry may be measured several times
+        numbers = self.weights * y
+        return frobenius(numbers if first.size == self.m else np.bincount(group, numbers))
 
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
@@ -131,9 +138,13 @@ class Entries(MeasurementMap):
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
         return np.diag(np.bincount(self.cols, self.weights**2 * Q[self.rows, self.rows], self.matrix_shape[1]))
 
-    def _streamed_moment(self) -> SecondMoment:
+    def streamed_moment(self) -> SecondMoment:
         squares = sp.csr_array(((self.weights / self.scale) ** 2, (self.rows, self.cols)), shape=self.matrix_shape)
         return DiagonalMoment(squares, self.m, self.scale)
+
+    @property
+    def moment_cost(self) -> int:
+        return self.m
 
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
         terms = self.weights**2
@@ -178,7 +189,7 @@ class Entries(MeasurementMap):
     def scale(self) -> float:
         return safe_scale(float(np.abs(self.weights).max()))
 
-    def _divided_by_scale(self) -> Entries:
+    def at_unit_scale(self) -> Entries:
         return self if self.scale == 1.0 else Entries(self.rows, self.cols, self.matrix_shape, self.weights / self.scale)
 
     def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:

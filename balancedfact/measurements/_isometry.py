@@ -169,7 +169,7 @@ class _Form:
 
     def __init__(self, A: MeasurementMap) -> None:
         d1, d2 = self.shape = A.matrix_shape
-        stack = A._divided_by_scale().rotated(np.eye(d1), np.eye(d2)).reshape(A.m, d1 * d2)
+        stack = A.at_unit_scale().rotated(np.eye(d1), np.eye(d2)).reshape(A.m, d1 * d2)
         exponent = int(np.frexp(magnitude(stack))[1])
         self.rows = np.ldexp(stack, -exponent) / np.sqrt(A.m)
         self.unit = float(np.ldexp(A.scale, exponent)) ** 2

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
+from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
@@ -85,6 +86,15 @@ class RankOne(MeasurementMap):
         # A product with the operator reads all vectors twice, which takes longer than any product with the matrix.
         return self._adjoint(y) if d1 * d2 <= min(MOST_ENTRIES, self.m * (d1 + d2)) else self.adjoint_operator(y)
 
+    def adjoint_norm(self, y: np.ndarray) -> float:
+        weighted = y[:, None] * self.right
+        blocks = np.array_split(self.left.T, -(-self.matrix_shape[0] // 256))
+        return frobenius(np.array([frobenius(block @ weighted) for block in blocks]))
+
+    @property
+    def moment_cost(self) -> int:
+        return self.m * max(self.matrix_shape) ** 2
+
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -120,8 +130,8 @@ class RankOne(MeasurementMap):
     def second_moment(self) -> SecondMoment:
         d1, d2 = self.matrix_shape
         if not worth_forming(d1, d2, self.m * (d1**2 + d2**2)):
-            return self._streamed_moment()
-        unit = self._divided_by_scale()
+            return self.streamed_moment()
+        unit = self.at_unit_scale()
         packed = []
         for vectors in (unit.left, unit.right):
             packing = Packing(vectors.shape[1])
@@ -129,8 +139,8 @@ class RankOne(MeasurementMap):
             packed.append(vectors[:, rows] * vectors[:, cols] * packing.weights)
         return Superoperator(packed[0].T @ packed[1], self.matrix_shape, 2 / self.m, self.scale)
 
-    def _streamed_moment(self) -> SecondMoment:
-        unit = self._divided_by_scale()
+    def streamed_moment(self) -> SecondMoment:
+        unit = self.at_unit_scale()
         return RankOneMoment(unit.left, unit.right, self.scale)
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
@@ -160,6 +170,6 @@ class RankOne(MeasurementMap):
     def scale(self) -> float:
         return self._scales[0] * self._scales[1]
 
-    def _divided_by_scale(self) -> RankOne:
+    def at_unit_scale(self) -> RankOne:
         a, b = self._scales
         return self if a == b == 1.0 else RankOne._from_vectors(self.left / a, self.right / b)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from balancedfact._validate import as_array, as_shape
 
-if TYPE_CHECKING:
-    from balancedfact.measurements._base import MeasurementMap
-
 _MOST_ENTRIES = 2**26  # half a gigabyte
 
 # A symmetric matrix given by two factors: (F, G) stands for (F.T @ G + G.T @ F) / 2, and None for the identity.
-Pair = tuple[np.ndarray | None, np.ndarray | None]
+SymmetricFactors = tuple[np.ndarray | None, np.ndarray | None]
 
 
 class SecondMoment(ABC):
@@ -50,14 +47,14 @@ class SecondMoment(ABC):
         self.matrix_shape, self.weight, self.scale = matrix_shape, weight, scale
 
     @abstractmethod
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         r"""For each pair the matrix :math:`\sum_i A_iPA_i^\top`, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
 
     @abstractmethod
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         r"""For each pair the matrix :math:`\sum_i A_i^\top QA_i`, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         r"""For each ``(C, B)`` the sum :math:`\sum_i \|C^\top A_iB^\top\|_F^2`, with ``A_i / scale`` for `A_i`."""
         moments = self._left([(B, B) for _, B in factors])
         found = [X.trace() if C is None else np.vdot(C, X @ C) for (C, _), X in zip(factors, moments, strict=True)]
@@ -78,21 +75,35 @@ class SecondMoment(ABC):
         return f"<{type(self).__name__}: second moments of measurements of {d1} x {d2} matrices>"
 
 
+class HasMoments(Protocol):
+    """What `MapMoment` asks of a measurement map."""
+
+    matrix_shape: tuple[int, int]
+    m: int
+
+    @property
+    def scale(self) -> float: ...
+    def at_unit_scale(self) -> HasMoments: ...
+    def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float: ...
+    def left_moment_matrix(self, P: np.ndarray) -> np.ndarray: ...
+    def right_moment_matrix(self, Q: np.ndarray) -> np.ndarray: ...
+
+
 class MapMoment(SecondMoment):
     """The second moments of a map, evaluated by the map each time."""
 
-    def __init__(self, A: MeasurementMap) -> None:
+    def __init__(self, A: HasMoments) -> None:
         super().__init__(A.matrix_shape, 2 / A.m, A.scale)
-        self._unit = A._divided_by_scale()
+        self._unit = A.at_unit_scale()
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         return [self._unit.energy(C, None if B is None else B.T) for C, B in factors]
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
-        return [self._unit._left_moment(_symmetric(pair, self.matrix_shape[1])) for pair in pairs]
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
+        return [self._unit.left_moment_matrix(_symmetric(pair, self.matrix_shape[1])) for pair in pairs]
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
-        return [self._unit._right_moment(_symmetric(pair, self.matrix_shape[0])) for pair in pairs]
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
+        return [self._unit.right_moment_matrix(_symmetric(pair, self.matrix_shape[0])) for pair in pairs]
 
 
 class Superoperator(SecondMoment):
@@ -107,11 +118,11 @@ class Superoperator(SecondMoment):
         self._table = table
         self._packings = Packing(matrix_shape[0]), Packing(matrix_shape[1])
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._packings
         return left.unpack(right.pack(pairs) @ self._table.T)
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._packings
         return right.unpack(left.pack(pairs) @ self._table)
 
@@ -124,7 +135,7 @@ class Packing:
         self.upper, self.lower = rows * d + cols, cols * d + rows
         self.weights = np.where(rows == cols, 1.0, np.sqrt(2.0))
 
-    def pack(self, pairs: list[Pair]) -> np.ndarray:
+    def pack(self, pairs: list[SymmetricFactors]) -> np.ndarray:
         """One row for each pair."""
         return np.stack([self.pack_matrix(_symmetric(pair, self.d)) for pair in pairs])
 
@@ -147,11 +158,11 @@ class RankOneMoment(SecondMoment):
         super().__init__((left.shape[1], right.shape[1]), 2 / len(left), scale)
         self._vectors = left, right
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._vectors
         return [Weighted(left, _inner_rows(right, pair)) for pair in pairs]
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._vectors
         return [Weighted(right, _inner_rows(left, pair)) for pair in pairs]
 
@@ -163,11 +174,11 @@ class DiagonalMoment(SecondMoment):
         super().__init__(squares.shape, 2 / m, scale)
         self._squares, self._transposed = squares, squares.T.tocsr()
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         diagonals = self._squares @ np.stack([_diagonal(pair, self.matrix_shape[1]) for pair in pairs], axis=1)
         return [Diagonal(each) for each in diagonals.T]
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         diagonals = self._transposed @ np.stack([_diagonal(pair, self.matrix_shape[0]) for pair in pairs], axis=1)
         return [Diagonal(each) for each in diagonals.T]
 
@@ -195,11 +206,11 @@ class IsotropicMoment(SecondMoment):
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__(as_shape(shape), 1.0)
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         d1, d2 = self.matrix_shape
         return [Diagonal(np.full(d1, _diagonal(pair, d2).sum())) for pair in pairs]
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         d1, d2 = self.matrix_shape
         return [Diagonal(np.full(d2, _diagonal(pair, d1).sum())) for pair in pairs]
 
@@ -237,7 +248,7 @@ def worth_forming(d1: int, d2: int, cost: int) -> bool:
     return 4 * entries <= cost and entries <= _MOST_ENTRIES
 
 
-def _symmetric(pair: Pair, d: int) -> np.ndarray:
+def _symmetric(pair: SymmetricFactors, d: int) -> np.ndarray:
     F, G = pair
     if F is None or G is None:
         only = F if G is None else G
@@ -246,7 +257,7 @@ def _symmetric(pair: Pair, d: int) -> np.ndarray:
     return product if F is G else (product + product.T) / 2
 
 
-def _diagonal(pair: Pair, d: int) -> np.ndarray:
+def _diagonal(pair: SymmetricFactors, d: int) -> np.ndarray:
     F, G = pair
     if F is None or G is None:
         only = F if G is None else G
@@ -254,7 +265,7 @@ def _diagonal(pair: Pair, d: int) -> np.ndarray:
     return np.einsum("ij,ij->j", F, G)
 
 
-def _inner_rows(V: np.ndarray, pair: Pair) -> np.ndarray:
+def _inner_rows(V: np.ndarray, pair: SymmetricFactors) -> np.ndarray:
     F, G = pair
     first = V if F is None else V @ F.T
     second = first if G is F else V if G is None else V @ G.T

@@ -12,10 +12,10 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_count
 from balancedfact.measurements import _shards
-from balancedfact.measurements._base import MeasurementMap
+from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import MOST_ENTRIES, RankOne
-from balancedfact.measurements._second_moment import Diagonal, Pair, SecondMoment
+from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 from balancedfact.measurements._shards import Facts, Shards
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ class Sharded(MeasurementMap):
     def second_moment(self) -> SecondMoment:
         return ShardedMoment(self, "second_moment")
 
-    def _streamed_moment(self) -> SecondMoment:
-        return ShardedMoment(self, "_streamed_moment")
+    def streamed_moment(self) -> SecondMoment:
+        return ShardedMoment(self, "streamed_moment")
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self._in_place(self._shards.ask(_shards.call, "rotated", P, Q))
@@ -243,7 +243,7 @@ class Sharded(MeasurementMap):
     def scale(self) -> float:
         return max(each.scale for each in self._facts) or 1.0
 
-    def _divided_by_scale(self) -> Sharded:
+    def at_unit_scale(self) -> Sharded:
         return self._unit
 
     @cached_property
@@ -260,7 +260,7 @@ class Sharded(MeasurementMap):
     def forms_stack(self) -> bool:
         return not (self.of_entries or all(each.kind is RankOne for each in self._facts))
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> SingleEntries:
         return self._gathered if self.of_entries else super().as_entries()
 
     @cached_property
@@ -311,18 +311,18 @@ class ShardedMoment(SecondMoment):
 
     def __init__(self, A: Sharded, method: str) -> None:
         super().__init__(A.matrix_shape, 2 / A.m, A.scale)
-        self._shards = A._divided_by_scale()._shards.derive(_shards.derive, method)
+        self._shards = A.at_unit_scale()._shards.derive(_shards.derive, method)
 
-    def _energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
+    def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
         return reduce(add, self._shards.ask(_shards.energies, factors)).tolist()
 
-    def _left(self, pairs: list[Pair]) -> list[Any]:
+    def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         return self._moments("left", pairs)
 
-    def _right(self, pairs: list[Pair]) -> list[Any]:
+    def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         return self._moments("right", pairs)
 
-    def _moments(self, side: str, pairs: list[Pair]) -> list[Any]:
+    def _moments(self, side: str, pairs: list[SymmetricFactors]) -> list[Any]:
         found = [_sum_of_moments(parts) for parts in zip(*self._shards.ask(_shards.moments, side, pairs), strict=True)]
         return [Diagonal(each) if each.ndim == 1 else each for each in found]
 

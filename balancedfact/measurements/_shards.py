@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from balancedfact.measurements._base import MeasurementMap
-from balancedfact.measurements._second_moment import Diagonal, Pair, SecondMoment
+from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 
 
 class Held:
@@ -129,7 +129,7 @@ def load(loader: bytes, name: str) -> Held:
 
 def facts(shard: Held) -> Facts:
     A = shard.value
-    unit = A._divided_by_scale()
+    unit = A.at_unit_scale()
     empty = A.scale == 1.0 and unit.energy(None, None) == 0
     return Facts(A.m, A.matrix_shape, 0.0 if empty else A.scale, unit is not A, type(A))
 
@@ -137,7 +137,7 @@ def facts(shard: Held) -> Facts:
 def divided(shard: Held, scale: float) -> Held:
     """A map divided by a scale that it shares with others."""
     A = shard.value
-    unit, factor = A._divided_by_scale(), A.scale / scale
+    unit, factor = A.at_unit_scale(), A.scale / scale
     return hold(unit if factor == 1.0 else unit.select(np.arange(A.m), np.full(A.m, factor)))
 
 
@@ -178,7 +178,7 @@ def transposed_times(operator: Held, U: np.ndarray) -> np.ndarray:
     return np.asarray(operator.value.T @ U)
 
 
-def moments(moment: Held, side: str, pairs: list[Pair]) -> list[np.ndarray]:
+def moments(moment: Held, side: str, pairs: list[SymmetricFactors]) -> list[np.ndarray]:
     """Second moments without their scale: a matrix for each pair, or the diagonal alone of one that is diagonal."""
     second: SecondMoment = moment.value
     found = second._left(pairs) if side == "left" else second._right(pairs)
@@ -188,7 +188,7 @@ def moments(moment: Held, side: str, pairs: list[Pair]) -> list[np.ndarray]:
 
 def energies(moment: Held, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> np.ndarray:
     second: SecondMoment = moment.value
-    return second.scale**2 * np.array(second._energies(factors))
+    return second.scale**2 * np.array(second.energies(factors))
 
 
 def _nbytes(A: MeasurementMap) -> int:

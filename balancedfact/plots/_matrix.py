@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
-from balancedfact.measurements import Entries
+from balancedfact.measurements import MeasurementMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,9 @@ def recovered_matrix(
     return _image(ax, values, title, limits)
 
 
-def observed(ax: Axes, A: Entries, b: ArrayLike, title: str = "observed", *, limits: tuple[float, float] | None = None) -> Axes:
+def observed(
+    ax: Axes, A: MeasurementMap, b: ArrayLike, title: str = "observed", *, limits: tuple[float, float] | None = None
+) -> Axes:
     """Draw the observed entries of a matrix as an image; hidden entries are white.
 
     An entry that was observed more than once is drawn with its mean, a weighted one with its weight divided out.
@@ -70,7 +72,7 @@ def observed(ax: Axes, A: Entries, b: ArrayLike, title: str = "observed", *, lim
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
-    A : Entries
+    A : Entries, or another map of single entries
         Which entries were observed.
     b : array_like, shape (m,)
         The data.
@@ -94,13 +96,14 @@ def observed(ax: Axes, A: Entries, b: ArrayLike, title: str = "observed", *, lim
     [[-- 3.0]
      [4.0 --]]
     """
-    if not isinstance(A, Entries):
-        raise ValueError(f"A is a {type(A).__name__}; expected Entries")
+    if not (isinstance(A, MeasurementMap) and A.of_entries):
+        raise ValueError(f"A is a {type(A).__name__}; expected Entries, or another map of single entries")
+    entries = A.as_entries()
     values = as_array(b, "b", shape=(A.m,))
-    seen = A.weights != 0
-    cells = np.ravel_multi_index((A.rows[seen], A.cols[seen]), A.matrix_shape)
+    seen = entries.weights != 0
+    cells = np.ravel_multi_index((entries.rows[seen], entries.cols[seen]), A.matrix_shape)
     size = A.matrix_shape[0] * A.matrix_shape[1]
-    total, count = np.bincount(cells, values[seen] / A.weights[seen], size), np.bincount(cells, minlength=size)
+    total, count = np.bincount(cells, values[seen] / entries.weights[seen], size), np.bincount(cells, minlength=size)
     mean = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
     return _image(ax, mean.reshape(A.matrix_shape), title, limits)
 

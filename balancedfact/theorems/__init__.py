@@ -2,34 +2,40 @@
 
 import re
 
-from balancedfact.theorems import (  # noqa: F401, each enters its claims
-    _balanced_pairs,
-    _blog,
-    _deep,
-    _deep_isometry,
-    _deep_samples,
-    _new_curvature,
-    _new_geometry,
-    _new_induced,
-    _new_values,
-    _recovery,
-    _sharpness,
-    _training,
-    _two_factors,
+from balancedfact.theorems import deep, geometry, induced, recovery, sharpness, two_factors  # noqa: F401, each enters its claims
+from balancedfact.theorems._claim import (
+    KINDS,
+    LEDGER,
+    SOURCES,
+    Claim,
+    Outcome,
+    all_of,
+    at_least,
+    at_most,
+    claim,
+    equal,
+    fails,
 )
-from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, Outcome
 
 __all__ = [
     "KINDS",
     "SOURCES",
     "Claim",
     "Outcome",
+    "all_of",
+    "at_least",
+    "at_most",
+    "claim",
+    "equal",
+    "fails",
     "ledger",
 ]
 
 
 def ledger() -> list[Claim]:
-    """All claims, by source in the order of ``SOURCES``, and within a source by name, numbers in their order.
+    """List all claims, by source in the order of ``SOURCES``, and within a source by name, numbers in their order.
+
+    Sources of your own come last.
 
     Returns
     -------
@@ -38,12 +44,13 @@ def ledger() -> list[Claim]:
     Examples
     --------
     >>> from balancedfact.theorems import ledger
-    >>> {claim.source for claim in ledger()} <= {"DDF", "CS282", "GLCRMJ", "MC", "Blog", "New"}
+    >>> {"DDF", "CS282", "GLCRMJ", "MC", "Blog", "New"} <= {claim.source for claim in ledger()}
     True
     """
     return sorted(LEDGER, key=_place)
 
 
-def _place(claim: Claim) -> tuple[int, list[tuple[int, str]]]:
+def _place(claim: Claim) -> tuple[int, str, list[tuple[int, str]]]:
     parts = re.findall(r"(\d+)|(\D+)", claim.name)
-    return list(SOURCES).index(claim.source), [(int(number or -1), text) for number, text in parts]
+    known = [*SOURCES, claim.source]
+    return known.index(claim.source), claim.source, [(int(number or -1), text) for number, text in parts]

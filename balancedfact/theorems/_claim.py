@@ -1,4 +1,4 @@
-"""What a claim of the ledger is: a statement, and a run that draws an instance, computes both sides and compares."""
+"""Claims: a statement, and a run that draws an instance, computes both sides and compares."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one instance showed.
+    """The result on one instance.
 
     Attributes
     ----------
@@ -95,18 +95,77 @@ class Claim:
 LEDGER: list[Claim] = []
 
 
-def claim(source: str, name: str, statement: str, *, kind: str, page: str) -> Callable[[Any], Any]:
-    """Enter the decorated function, from a generator to an `Outcome`, in the ledger."""
+Test = Callable[[np.random.Generator], Outcome]
 
-    def enter(test: Callable[[np.random.Generator], Outcome]) -> Callable[[np.random.Generator], Outcome]:
-        LEDGER.append(Claim(source, name, statement, kind, page, test))
+
+def claim(source: str, name: str, statement: str, *, kind: str, page: str = "") -> Callable[[Test], Test]:
+    """Enter the decorated function in the ledger.
+
+    It takes a generator, draws an instance that meets the hypotheses, computes both sides and returns an `Outcome`, usually
+    from `equal`, `at_most`, `at_least`, `all_of` or `fails`. Entering a function again, as when a notebook cell is run twice,
+    replaces it.
+
+    Parameters
+    ----------
+    source : str
+        Where the statement is from: a key of ``SOURCES``, or a word of your own.
+    name : str
+        How the source calls it. Source and name together make the key.
+    statement : str
+        What it says, in one sentence.
+    kind : str
+        A key of ``KINDS``: ``"exact"``, ``"bound"``, ``"empirical"`` or ``"counterexample"``.
+    page : str, optional
+        The page of the documentation that explains it.
+
+    Returns
+    -------
+    callable
+        A decorator that returns the function as it is.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is none of the kinds, a text is empty, or another function has the same key.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from balancedfact.theorems import at_most, claim, ledger
+    >>> @claim("Notes", "Trace norm", "The spectral norm is at most the nuclear norm.", kind="bound")
+    ... def spectral_below_nuclear(rng):
+    ...     X = rng.standard_normal((3, 4))
+    ...     return at_most(np.linalg.norm(X, 2), np.linalg.norm(X, "nuc"))
+    >>> [mine] = [each for each in ledger() if each.source == "Notes"]
+    >>> mine.key, mine.check(rng=0).holds
+    ('notes-trace-norm', True)
+    """
+    for label, value in (("source", source), ("name", name), ("statement", statement)):
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{label} is {value!r}; expected a text")
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+
+    def enter(test: Test) -> Test:
+        entry = Claim(source, name, statement, kind, page, test)
+        for place, other in enumerate(LEDGER):
+            if other.key == entry.key:
+                if _origin(other.test) != _origin(test):
+                    raise ValueError(f"name is {name!r}; {_origin(other.test)} has the key {entry.key} already")
+                LEDGER[place] = entry
+                return test
+        LEDGER.append(entry)
         return test
 
     return enter
 
 
+def _origin(test: Test) -> str:
+    return f"{getattr(test, '__module__', '')}.{getattr(test, '__qualname__', repr(test))}"
+
+
 def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = None, **details: float) -> Outcome:
-    """Two numbers or arrays are equal, relative to the larger of them or to `scale`."""
+    """Compare two numbers or arrays, relative to the larger of them or to `scale`."""
     a, b = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"the two sides have shapes {a.shape} and {b.shape}; expected one")
@@ -117,25 +176,25 @@ def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = No
 
 
 def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
-    """A number does not exceed a bound, up to rounding relative to the bound."""
+    """Check that a number does not exceed a bound, up to rounding relative to the bound."""
     slack = (bound - value) / abs(bound) if bound else -value
     return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
-    """A number is not below a bound, up to rounding relative to the bound."""
+    """Check that a number is not below a bound, up to rounding relative to the bound."""
     slack = (value - bound) / abs(bound) if bound else value
     return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def all_of(**parts: Outcome) -> Outcome:
-    """Several comparisons that must all hold; the slack is the least."""
+    """Combine comparisons that must all hold; the slack is the least."""
     details = {f"{name} {key}": value for name, part in parts.items() for key, value in part.details.items()}
     return Outcome(all(part.holds for part in parts.values()), min(part.slack for part in parts.values()), details)
 
 
 def fails(printed: Outcome, **details: float) -> Outcome:
-    """The printed statement fails on this instance, as predicted; the slack is by how much.
+    """Turn a comparison round: a statement that is false as printed fails on this instance; the slack is by how much.
 
     Not when it could not be judged: what is not a number refutes nothing.
     """
@@ -148,7 +207,7 @@ def fails(printed: Outcome, **details: float) -> Outcome:
 
 
 def _judged(slack: float, allowance: float, details: dict[str, float]) -> Outcome:
-    """Holds if the slack is not below minus the allowance; what is not finite does not hold."""
+    """Accept a slack that is not below minus the allowance, and nothing that is not finite."""
     if not np.isfinite(slack):
         return Outcome(False, -np.inf, details)
     holds = bool(slack >= -allowance)

@@ -1,10 +1,12 @@
-"""What the claims draw, and slow computations from the definitions that they compare the package with."""
+"""Random instances for the claims, and slow computations from the definitions to compare the package with."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy.linalg
 
 from balancedfact.measurements import Dense, MeasurementMap, isometry_constant
 
@@ -96,7 +98,7 @@ def loss(matrices: np.ndarray, b: np.ndarray, X: np.ndarray) -> float:
 
 
 def second_derivative(f: Callable[[float], float]) -> float:
-    """Of a function at 0, exact for a polynomial of degree at most five."""
+    """Second derivative at 0, exact for a polynomial of degree at most five."""
     return sum(weight * f(t) for t, weight in _STENCIL)
 
 
@@ -140,3 +142,24 @@ def near_isometry(
         if delta < below:
             return Dense(np.sqrt(2 / (enclosure.largest[1] + enclosure.smallest[0])) * matrices), delta
     raise RuntimeError(f"no measurements of {shape} matrices with an isometry constant below {below} were found")
+
+
+def instance(rng: np.random.Generator, rank: int = 2, m: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix of this rank and shape at most 4 x 4, and enough Gaussian measurement matrices to see all of it."""
+    d1, d2 = (int(d) for d in rng.integers(rank, 5, 2))
+    M = rng.standard_normal((d1, rank)) @ rng.standard_normal((rank, d2))
+    return M, rng.standard_normal((int(rng.integers(d1 * d2, 2 * d1 * d2)) if m is None else m, d1, d2))
+
+
+def orbit(rng: np.random.Generator, M: np.ndarray, rank: int, depth: int, spread: float = 0.5) -> list[np.ndarray]:
+    """A random factorization of width `rank`: ``G_1 lo, G_j G_(j-1)^-1, hi G_(L-1)^-1``."""
+    U, s, Vt = np.linalg.svd(M)
+    groups = [scipy.linalg.expm(spread * rng.standard_normal((rank, rank))) for _ in range(depth - 1)]
+    return in_other_bases([np.sqrt(s[:rank, None]) * Vt[:rank], U[:, :rank] * np.sqrt(s[:rank])], groups)
+
+
+def in_other_bases(ends: list[np.ndarray], groups: list[np.ndarray]) -> list[np.ndarray]:
+    """The layers ``G_1 lo, G_j G_(j-1)^-1, hi G_(L-1)^-1`` for `ends` ``lo, hi`` and the changes of basis `groups`."""
+    lo, hi = ends
+    middle = [above @ np.linalg.inv(below) for below, above in itertools.pairwise(groups)]
+    return [groups[0] @ lo, *middle, hi @ np.linalg.inv(groups[-1])]

@@ -7,32 +7,10 @@ from pymanopt.manifolds.manifold import Manifold
 from pymanopt.optimizers import ConjugateGradient, TrustRegions
 
 import balancedfact as bf
+from balancedfact.manifolds import TangentVector
 
 
 # [manifold]
-class Pair(list):
-    """Two matrices with the arithmetic that pymanopt's optimizers need."""
-
-    __array_ufunc__ = None  # a NumPy number times a pair is left to this class
-
-    def __add__(self, other):
-        return Pair(mine + theirs for mine, theirs in zip(self, other, strict=True))
-
-    def __sub__(self, other):
-        return Pair(mine - theirs for mine, theirs in zip(self, other, strict=True))
-
-    def __mul__(self, number):
-        return Pair(number * mine for mine in self)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, number):
-        return self * (1 / number)
-
-    def __neg__(self):
-        return self * -1.0
-
-
 class NeuronBalanced(Manifold):
     """Pairs ``[V, U]`` with ``norm(V[:, i])**2 == p * norm(U[:, i])**2`` for every neuron `i`.
 
@@ -68,7 +46,7 @@ class NeuronBalanced(Manifold):
     def projection(self, point, vector):
         (V, U), (A, B) = point, vector
         s = self._multiplier(point, vector)
-        return Pair([A - V * s, B + U * (self.degree * s)])
+        return TangentVector([A - V * s, B + U * (self.degree * s)])
 
     to_tangent_space = projection
 
@@ -82,13 +60,18 @@ class NeuronBalanced(Manifold):
         v, u = np.linalg.norm(V, axis=0), np.linalg.norm(U, axis=0)
         root = np.sqrt(self.degree)
         length = (root * v + u) / (self.degree + 1)
-        return Pair([V * np.divide(root * length, v, out=np.zeros_like(v), where=v > 0),
-                     U * np.divide(length, u, out=np.zeros_like(u), where=u > 0)])
+        return TangentVector([V * np.divide(root * length, v, out=np.zeros_like(v), where=v > 0),
+                              U * np.divide(length, u, out=np.zeros_like(u), where=u > 0)])
 
     def retraction(self, point, tangent_vector):
         (V, U), (A, B) = point, tangent_vector
         return self.nearest(V + A, U + B)
     # [retraction end]
+
+    def residual(self, point):
+        """How far a point is from balance, relative to its size; the check and the certificate report it."""
+        (V, U), p = point, self.degree
+        return float(np.abs(np.sum(V * V, axis=0) - p * np.sum(U * U, axis=0)).max() / (np.sum(V * V) + p * np.sum(U * U)))
 
     # [points]
     def random_point(self):
@@ -99,7 +82,7 @@ class NeuronBalanced(Manifold):
         return vector / self.norm(point, vector)
 
     def zero_vector(self, point):
-        return Pair(np.zeros(shape) for shape in self.shapes)
+        return TangentVector(np.zeros(shape) for shape in self.shapes)
     # [points end]
 
     # [derivatives]
@@ -159,3 +142,9 @@ for optimizer in (TrustRegions(verbosity=0), ConjugateGradient(verbosity=0)):
     print(f"{type(optimizer).__name__}: cost {best.cost:.9f}, {best.iterations} iterations, gradient {best.gradient_norm:.0e}, "
           f"error on the right answers {error:.1e}, balance {balance:.0e}")
 # [use end]
+
+
+# [certificate]
+solution = bf.riemannian_minimum(problem, initial=best.point, rng=0)
+print(solution)
+# [certificate end]

@@ -31,3 +31,16 @@ def test_bad_input(name, value):
     options = {"M": np.eye(2), "A": bf.measurements.gaussian(4, (2, 2), rng=0), "b": np.ones(4), "depth": 3, "t_final": 1.0}
     with pytest.raises(ValueError, match=name):
         flow(**(options | {name: value}))
+
+
+def test_stops_at_the_limit_of_steps_and_says_so(rng):
+    A = bf.measurements.Dense(1e3 * rng.standard_normal((5, 2, 2)))
+    found = flow(0.1 * np.eye(2), A, A(np.eye(2)), 3, t_final=100.0, max_steps=60)
+    assert found.times.size == 61
+    assert found.times[-1] < 100
+    assert "60 steps" in found.message
+    whole = flow(0.1 * np.eye(2), A, A(np.eye(2)), 3, t_final=found.times[-1])
+    np.testing.assert_allclose(found.matrix, whole.matrix, atol=1e-8)
+    assert whole.message == "Reached t_final"
+    with pytest.raises(ValueError, match="max_steps"):
+        flow(np.eye(2), A, np.ones(5), 3, t_final=1.0, max_steps=0)

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -164,7 +165,8 @@ def test_zero_time_and_too_few_steps(rng):
     ("name", "value"),
     [
         ("layers", [np.eye(3), np.eye(2)]),
-        ("layers", [np.ones((4, 2, 2)), np.ones((4, 2, 2))]),
+        ("layers", [np.ones((4, 2, 2)), np.ones((3, 2, 2))]),
+        ("layers", [np.ones((0, 2, 2)), np.ones((0, 2, 2))]),
         ("b", np.ones(5)),
         ("t_final", -1.0),
         ("t_final", np.nan),
@@ -181,3 +183,24 @@ def test_bad_input(name, value):
     options = {"layers": [np.eye(2), np.eye(2)], "A": A, "b": np.ones(4)}
     with pytest.raises(ValueError, match=name):
         flow(**(options | {name: value}))
+
+
+def test_many_starts_in_one_call_are_the_single_runs_without_warnings(rng):
+    A = bf.measurements.gaussian(7, (3, 3), rng)
+    start, b = bf.dynamics.gaussian_layers([3, 3, 3], [[0.01, 0.5, 30.0]], rng), rng.standard_normal(7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        many = flow(start, A, b, observe=("norms",))
+    assert many.layers[0].shape == (1, 3, 3, 3)
+    assert many.loss.shape == many.times.shape == many["drift"].shape
+    assert many["norms"].shape == (*many.loss.shape, 2)
+    assert many.diverged.shape == (1, 3)
+    assert "Stationary: 3 of 3" in many.message
+    for r in range(3):
+        one = flow([layer[0, r] for layer in start], A, b, observe=("norms",))
+        for found, expected in zip(many.layers, one.layers, strict=True):
+            np.testing.assert_array_equal(found[0, r], expected)
+        count = one.loss.size
+        np.testing.assert_array_equal(many.times[0, r, :count], one.times)
+        np.testing.assert_array_equal(many["norms"][0, r, :count], one["norms"])
+        assert np.all(many.loss[0, r, count:] == one.loss[-1])

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given
+from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne, check_measurements
 from tests import bad_input, maps, oracles
@@ -54,6 +56,48 @@ def test_the_scaled_gram_matrix_of_the_identity_is_the_gram_matrix(rng):
         A, matrices = build(rng, 4, 3, 6, "none")
         rows = np.reshape(matrices, (6, 12))
         np.testing.assert_allclose(A.scaled_gram(np.eye(4), np.zeros((4, 3)), np.eye(3)), rows @ rows.T, atol=1e-12)
+
+
+class SparseAdjoint(maps.Minimal):
+    """A map that gives its adjoint as a sparse array with entries stored in several parts."""
+
+    def adjoint_operator(self, y):
+        parts = [sp.coo_array(number * A) for number, A in zip(y, self.matrices, strict=True)]
+        data, rows, cols = (np.concatenate([getattr(each, name) for each in parts]) for name in ("data", "row", "col"))
+        return sp.coo_array((data, (rows, cols)), shape=self.matrix_shape)
+
+
+class OperatorAdjoint(maps.Minimal):
+    """A map that gives its adjoint as an operator only."""
+
+    def adjoint_operator(self, y):
+        return aslinearoperator(self._adjoint(y))
+
+
+@pytest.mark.parametrize("kind", [maps.Minimal, Dense, SparseAdjoint, OperatorAdjoint])
+def test_the_norm_of_the_adjoint_in_every_form(kind, rng):
+    matrices, y = rng.standard_normal((4, 3, 600)), rng.standard_normal(4)
+    expected = np.linalg.norm(np.tensordot(y, matrices, 1))
+    assert kind(matrices).adjoint_norm(y) == pytest.approx(expected, rel=1e-13)
+
+
+def test_the_norm_of_the_adjoint_without_forming_it(rng):
+    d1, d2, m = 700, 500, 30
+    rank_one = RankOne(rng.standard_normal((m, d1)), rng.standard_normal((m, d2)))
+    entries = Entries(rng.integers(0, 4, m), rng.integers(0, 3, m), (d1, d2), rng.standard_normal(m))  # some repeatedly
+    y = rng.standard_normal(m)
+    for A in (rank_one, entries):
+        assert A.adjoint_norm(y) == pytest.approx(np.linalg.norm(A.adjoint(y)), rel=1e-13)
+
+
+def test_unchecked_operations_are_those_of_the_hooks(rng):
+    for build in (*maps.BUILT_IN.values(), maps.minimal):
+        A, _ = build(rng, 4, 3, 6, "none")
+        X, y, P, Q = (rng.standard_normal(shape) for shape in [(4, 3), 6, (3, 3), (4, 4)])
+        np.testing.assert_array_equal(A.forward(X), A(X))
+        np.testing.assert_array_equal(A.adjoint_matrix(y), A.adjoint(y))
+        np.testing.assert_array_equal(A.left_moment_matrix(P), A.left_moment(P))
+        np.testing.assert_array_equal(A.right_moment_matrix(Q), A.right_moment(Q))
 
 
 def test_a_vanishing_energy_is_never_negative(rng):

@@ -12,7 +12,7 @@ ALL = [*maps.BUILT_IN.values(), *maps.DERIVED.values()]
 
 def forms(A):
     """Every form of the second moments that this map has."""
-    return [A.second_moment(), A._streamed_moment(), MapMoment(A)]
+    return [A.second_moment(), A.streamed_moment(), MapMoment(A)]
 
 
 def symmetric(rng, d):
@@ -50,7 +50,7 @@ def test_products_of_factors_stand_for_their_symmetric_part(case, k):
             assert found.trace() == pytest.approx(np.trace(oracles.left_moment(matrices, P)), rel=1e-11, abs=1e-11)
         for found, Q in zip(moment._right(sides), side_sums, strict=True):
             oracles.assert_computes(lambda _: dense(found, d2), oracles.right_moment, matrices, Q)
-        energies = moment._energies([(U.T, F), (None, F), (U.T, None), (None, None)])
+        energies = moment.energies([(U.T, F), (None, F), (U.T, None), (None, None)])
         eyes = np.eye(d1), np.eye(d2)
         expected = [oracles.energy(matrices, *each) for each in ((U.T, F.T), (eyes[0], F.T), (U.T, eyes[1]), eyes)]
         np.testing.assert_allclose(energies, expected, rtol=1e-11, atol=1e-12)
@@ -71,7 +71,7 @@ def test_energies_in_pairs_are_those_one_by_one(case, terms):
         factors.append((None if ends and k % 2 else C, None if ends and k < 4 else B))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_dense, "_WORTH_PAIRING", 0)
-        found = A._streamed_moment()._energies(factors)
+        found = A.streamed_moment().energies(factors)
     assert len(found) == len(factors)
     for each, (C, B) in zip(found, factors, strict=True):
         C, B = np.eye(d1) if C is None else C, np.eye(d2) if B is None else B
@@ -83,8 +83,8 @@ def test_energies_in_pairs_are_those_one_by_one(case, terms):
 def test_energies_in_pairs_of_a_large_map(rng):
     A = gaussian(80, (40, 30), rng)
     factors = [(rng.standard_normal((40, k)), rng.standard_normal((k, 30))) for k in (5, 40, 60)]
-    expected = MapMoment(A)._energies(factors)
-    np.testing.assert_allclose(A._streamed_moment()._energies(factors), expected, rtol=1e-13)
+    expected = MapMoment(A).energies(factors)
+    np.testing.assert_allclose(A.streamed_moment().energies(factors), expected, rtol=1e-13)
 
 
 @given(maps.cases(*maps.BUILT_IN.values()))

@@ -106,9 +106,7 @@ def test_a_counterexample_fails_when_the_printed_statement_holds(printed):
 
 def test_all_parts_must_hold():
     outcome = all_of(first=at_most(1.0, 2.0), second=at_most(3.0, 2.0))
-    assert outcome == Outcome(
-        False, -0.5, {"first value": 1.0, "first bound": 2.0, "second value": 3.0, "second bound": 2.0}
-    )
+    assert outcome == Outcome(False, -0.5, {"first value": 1.0, "first bound": 2.0, "second value": 3.0, "second bound": 2.0})
     assert all_of(first=at_most(1.0, 2.0), second=at_most(1.5, 2.0)) == Outcome(
         True, 0.25, {"first value": 1.0, "first bound": 2.0, "second value": 1.5, "second bound": 2.0}
     )

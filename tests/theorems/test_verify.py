@@ -146,7 +146,7 @@ def test_words_choose_claims_by_the_beginning_of_their_keys(threads, capsys):
 
 
 def test_without_words_all_claims_run(threads, monkeypatch, capsys):
-    monkeypatch.setattr(_verify, "check", lambda key, instances, seed: _verify.Verdict(instances, 0, 1.0, 7, ""))
+    monkeypatch.setattr(_verify, "check", lambda key, instances, seed, file: _verify.Tally(instances, 0, 1.0, 7, ""))
     monkeypatch.setattr(_verify, "report", lambda *arguments: pytest.fail("no file was asked for"))
     assert main(["verify"]) == 0
     out = capsys.readouterr().out
@@ -191,8 +191,8 @@ def test_help_shows_an_example(capsys):
 
 def test_table_has_a_row_for_every_verdict():
     verdicts = {
-        "blog-construction": _verify.Verdict(3, 0, 0.25, 1, ""),
-        "glcrmj-lemma-1": _verify.Verdict(3, 2, -0.5, 1, ""),
+        "blog-construction": _verify.Tally(3, 0, 0.25, 1, ""),
+        "glcrmj-lemma-1": _verify.Tally(3, 2, -0.5, 1, ""),
     }
     columns = {column.header: list(column.cells) for column in _verify.table(verdicts).columns}
     assert columns["statement"] == ["GLCRMJ, Lemma 1", "Blog, Construction"]

@@ -33,9 +33,9 @@ def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int
     if along <= 0:
         return 0.0
     d1, d2 = A.matrix_shape
-    (left, U), (right, V) = A._left_root, A._right_root
+    (left, U), (right, V) = A.left_root, A.right_root
     keep_left, keep_right = left > 0, right > 0
-    seen = U[:, keep_left].T @ A._adjoint(y / size) @ V[:, keep_right]
+    seen = U[:, keep_left].T @ A.adjoint_matrix(y / size) @ V[:, keep_right]
     seen = seen / np.multiply.outer(left[keep_left] * np.sqrt(d2), right[keep_right] * np.sqrt(d1)) / A.m
     t = np.linalg.svd(seen, compute_uv=False)
     # Rounding raises vanishing singular values, which only lowers the bound: at most each t_k by this much.

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from balancedfact.measurements import MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 
 # How often the coupling is applied per layer in a typical solve, which decides how it is stored.
 _TYPICAL_USES = 100
@@ -85,10 +85,10 @@ class ManyMatrices:
         return FramedMoments(self, G, inverse)
 
     def forward(self, Q: np.ndarray) -> np.ndarray:
-        return np.array([self.map._right_moment(q) for q in Q]).reshape(Q.shape)
+        return np.array([self.map.right_moment_matrix(q) for q in Q]).reshape(Q.shape)
 
     def backward(self, P: np.ndarray) -> np.ndarray:
-        return np.array([self.map._left_moment(p) for p in P]).reshape(P.shape)
+        return np.array([self.map.left_moment_matrix(p) for p in P]).reshape(P.shape)
 
 
 class OneOperator:
@@ -188,7 +188,7 @@ def compress(map: MeasurementMap, depth: int) -> Coupling:
         return ManyMatrices(map)
     if _factoring(r, depth) <= _SMALL:
         return few_matrices(map)
-    each = m * r**2 if isinstance(map, RankOne) else m * r**3
+    each = map.moment_cost
     uses = _TYPICAL_USES * depth
     return one_operator(map) if m * r**4 / 2 + uses * r**4 / 4 < uses * 2 * each else ManyMatrices(map)
 

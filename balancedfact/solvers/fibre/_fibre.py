@@ -52,7 +52,7 @@ class Fibre:
 
     def __init__(self, M: np.ndarray, A: MeasurementMap, depth: int) -> None:
         self.A, self.depth, self.matrix, self.shape = A, depth, M, M.shape
-        self.unit = A._divided_by_scale()
+        self.unit = A.at_unit_scale()
         size = magnitude(M)
         U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
         self.size = size * (s[0] or 1.0)
@@ -165,7 +165,7 @@ class Fibre:
             before.append(layer @ before[-1])
             after.append(after[-1] @ other)
         # Unseen parts are large far out, and a moment sees its own rounding errors times their squares: they are left out.
-        left, right = self._seen(after[-1], self.A._left_root), self._seen(before[-1].T, self.A._right_root)
+        left, right = self._seen(after[-1], self.A.left_root), self._seen(before[-1].T, self.A.right_root)
         total = self.unit.energy(left, None) + self.unit.energy(None, right)
         for B, C in zip(before[:-1], after[-2::-1], strict=True):
             total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
@@ -187,13 +187,13 @@ class Fibre:
         if self.blocks[1] == 0:
             return np.zeros(self.shape)
         hi, lo = self.hi[:, self.core], self.lo[self.core]
-        hi, lo = self._seen(hi, self.A._left_root), self._seen(lo.T, self.A._right_root).T
+        hi, lo = self._seen(hi, self.A.left_root), self._seen(lo.T, self.A.right_root).T
         before = [np.eye(self.shape[1]), *[(G @ lo).T @ (G @ lo) for G in minimum.point.G]]
         after = [*[(hi @ inverse) @ (hi @ inverse).T for inverse in minimum.point.inverse], np.eye(self.shape[0])]
         by_hi, by_lo = np.zeros_like(hi), np.zeros_like(lo)
         for G, inverse, B, C in zip(*minimum.point, before[:-1], after[1:], strict=True):
-            by_hi += 2 * self.unit._left_moment(B) @ hi @ (inverse @ inverse.T)
-            by_lo += 2 * (G.T @ G) @ lo @ self.unit._right_moment(C)
+            by_hi += 2 * self.unit.left_moment_matrix(B) @ hi @ (inverse @ inverse.T)
+            by_lo += 2 * (G.T @ G) @ lo @ self.unit.right_moment_matrix(C)
         Q1, R1 = np.linalg.qr(hi)
         Q2, R2 = np.linalg.qr(lo.T)
         across = np.linalg.solve(R2.T, by_hi.T).T

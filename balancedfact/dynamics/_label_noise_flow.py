@@ -1,0 +1,187 @@
+"""The slow drift of label noise along the weights that fit, as a differential equation on the zero-loss manifold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.integrate
+from numpy.typing import ArrayLike
+
+from balancedfact import curvature
+from balancedfact._validate import as_count, as_layers, as_number
+from balancedfact.dynamics._draws import Noise, as_batch, as_noise
+from balancedfact.dynamics._jets import Jets
+from balancedfact.dynamics._model import MapModel
+from balancedfact.dynamics._observables import Observe, Recorder
+from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.measurements import MeasurementMap
+
+_RANK = 1e-10  # eigenvalues of J J' below this, relative to the largest, count as zero
+_ROUNDS = 20
+
+
+def label_noise_flow(
+    layers: Sequence[ArrayLike],
+    A: MeasurementMap,
+    b: ArrayLike,
+    *,
+    step: float,
+    t_final: float,
+    label_noise: ArrayLike = 1.0,
+    batch: int | str = "all",
+    rtol: float = 1e-6,
+    max_steps: int = 10_000,
+    observe: Observe = ("trace",),
+) -> Trajectory:
+    r"""Where label noise drives weights that fit, in the limit of small steps.
+
+    Let `J` be the derivative of the measurements in the weights, :math:`K = JJ^\top` and `P` the projection onto the null space
+    of `J`. Noise on the labels with the covariance `S`, drawn anew at each step of size :math:`\eta`, keeps the weights at a
+    distance of order :math:`\sqrt\eta` around the manifold of zero loss, with the covariance :math:`\Sigma = J^\top XJ`,
+    :math:`KX + XK = \frac{2\eta}mS`. The third derivative of the loss turns that into a drift,
+
+    .. math:: \dot W = -\tfrac12\,P\,D^3\mathcal L[\Sigma],
+
+    in the time that counts `step` for each step of SGD. For :math:`S = \sigma^2I` it is
+    :math:`\dot W = -\frac{\eta\sigma^2}{2m}P\,\nabla\operatorname{tr}\nabla^2\mathcal L`, a gradient flow of the trace of the
+    Hessian. With other covariances it is in general no gradient flow, and it does not end at the flattest weights.
+
+    Parameters
+    ----------
+    layers : sequence of array_like, shapes (d_k, d_{k-1})
+        The start ``[W_1, ..., W_L]``; what it misses of the data is first removed by Gauss-Newton steps.
+    A : MeasurementMap
+        Measurements of ``d_L x d_0`` matrices.
+    b : array_like, shape (m,)
+        The data.
+    step : float
+        The step :math:`\eta` of the SGD that is modelled.
+    t_final : float
+        The time at which to stop: `step` times the number of steps of SGD.
+    label_noise, batch : optional
+        As in `sgd`. Batches, drawn with replacement, act like the full batch with
+        :math:`S_B = \frac mB\operatorname{diag}(S) + \frac{B-1}BS` if the noise has a covariance, and :math:`\frac mBS` if it
+        is drawn for each measurement of the batch.
+    rtol : float, optional
+        The accuracy, relative to the largest weight.
+    max_steps : int, optional
+        Give up after this many steps of the integration; the message says so.
+    observe : sequence of str or dict of str to callable
+        As in `gradient_descent`, at every step of the integration.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an argument is not finite or out of range, or no weights near the start fit the data.
+
+    Notes
+    -----
+    Every step of the integration is followed by Gauss-Newton steps back to zero loss. Where `K` is singular the drift is that
+    of the directions that the measurements see.
+
+    References
+    ----------
+    Blanc, Gupta, Valiant, Valiant, "Implicit regularization for deep neural networks driven by an Ornstein-Uhlenbeck like
+    process", 2020; Li, Wang, Arora, "What happens after SGD reaches zero loss?", 2021, for equal noise. The formula for a
+    covariance is derived here from the same stationary fluctuations.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.regression(np.eye(2))
+    >>> start = [np.diag([2.0, 2.0]), np.array([[0.5, 0.5]])]
+    >>> flow = bf.dynamics.label_noise_flow(start, A, [1.0, 1.0], step=0.01, t_final=2e4)
+    >>> least = bf.curvature.trace([np.array([[1.0, 1.0]]), np.array([[1.0]])], A)
+    >>> bool(flow["trace"][0] > 1.5 * least), bool(abs(flow["trace"][-1] / least - 1) < 1e-3)
+    (True, True)
+    """
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
+    W = as_layers(layers, A.matrix_shape)
+    model, eta = MapModel(A, b), as_number(step, "step", above=0)
+    end, tol = as_number(t_final, "t_final", least=0), as_number(rtol, "rtol", above=0, most=1e-2)
+    most, drift = as_count(max_steps, "max_steps"), _Drift(model, W, eta, as_noise(label_noise, A.m), as_batch(batch))
+    recorder = Recorder(observe, model, ())
+    times: list[float] = []
+
+    def note(t: float, y: np.ndarray) -> None:
+        recorder.record([layer[None] for layer in drift.jets.layers(y)], np.array([True]))
+        times.append(t)
+
+    y = drift.fit(drift.jets.flat(W))
+    note(0.0, y)
+    message, h = "Reached t_final", None
+    while times[-1] < end:
+        if len(times) > most:
+            message = f"Stopped after {most} steps, before t_final"
+            break
+        floor = 1e-2 * tol * float(np.abs(y).max())
+        solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
+        solver.step()
+        if solver.status == "failed":
+            message = "Stopped where a step fell below rounding error"
+            break
+        h = min(float(solver.h_abs), end - float(solver.t)) or None
+        y = drift.fit(solver.y)
+        note(float(solver.t), y)
+    loss, series = recorder.results()
+    return Trajectory([layer.copy() for layer in drift.jets.layers(y)], np.array(times), loss, series, message=message)
+
+
+class _Drift:
+    """The right-hand side, for weights in flat vectors."""
+
+    def __init__(self, model: MapModel, layers: list[np.ndarray], step: float, noise: Noise, batch: int | None) -> None:
+        self.model, self.step, m = model, step, model.A.m
+        self.jets = Jets(model, [layer.shape for layer in layers])
+        self.equal = noise.factor is None and not noise.deviation.ndim
+        spread = 1.0 if batch is None else m / batch
+        self.covariance: np.ndarray | None
+        if self.equal:
+            self.level, self.covariance = spread * float(noise.deviation) ** 2, None
+            self.moment = model.A.second_moment()
+        else:
+            S = np.diag(noise.deviation**2) if noise.factor is None else noise.factor @ noise.factor.T
+            if batch is None:
+                self.covariance = S
+            elif noise.factor is None:
+                self.covariance = spread * S
+            else:
+                self.covariance = spread * np.diag(np.diag(S)) + (batch - 1) / batch * S
+
+    def __call__(self, _: float, y: np.ndarray) -> np.ndarray:
+        m, J = self.model.A.m, self.jets.jacobian(y)
+        values, vectors = np.linalg.eigh(J @ J.T)
+        kept = values > _RANK * values[-1]
+        k, U = values[kept], vectors[:, kept]
+        rows = (U / np.sqrt(k)).T @ J  # an orthonormal basis of the directions that are seen
+        if self.covariance is None:
+            trace = curvature.trace_gradient(self.jets.layers(y), self.moment)
+            way = self.step * self.level / (2 * m) * self.jets.flat(trace)
+        else:
+            X = (2 * self.step / m) * (U.T @ self.covariance @ U) / (k[:, None] + k)
+            # Sigma = J' U X U' J in the orthonormal basis, as a sum of squares of vectors.
+            spread, turn = np.linalg.eigh(np.sqrt(k)[:, None] * X * np.sqrt(k))
+            directions = (turn * np.sqrt(np.maximum(spread, 0.0))).T @ rows
+            way = self.jets.third(y, directions).sum(axis=0) / 2
+        return -(way - rows.T @ (rows @ way))
+
+    def fit(self, y: np.ndarray) -> np.ndarray:
+        """The weights after Gauss-Newton steps to zero loss."""
+        size = float(np.linalg.norm(self.model.b)) or 1.0
+        missed = np.inf
+        for _ in range(_ROUNDS):
+            residual = self.jets.residual(y)
+            now = float(np.linalg.norm(residual))
+            if now <= 1e-13 * size or (now >= missed and now <= 1e-8 * size):
+                return y
+            missed = now
+            y = y - np.linalg.lstsq(self.jets.jacobian(y), residual, rcond=np.sqrt(_RANK))[0]
+        if missed > 1e-6 * size:
+            raise ValueError(f"layers miss the data by {missed / size:.3g} of them after {_ROUNDS} Gauss-Newton steps")
+        return y

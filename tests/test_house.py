@@ -1,0 +1,109 @@
+"""The house stands as CONTRIBUTING draws it: what each room may import, no cycles, one idea a file, doors that are used."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import balancedfact
+
+PACKAGE = Path(balancedfact.__file__).parent
+FILES = {
+    ".".join(["balancedfact", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+# What each room may import, besides itself and the tools that everyone uses: files of the package itself whose names begin with
+# an underscore. CONTRIBUTING has the same table in words.
+MAY_IMPORT = {
+    "measurements": "",
+    "curvature": "measurements",
+    "closed_forms": "measurements curvature",
+    "solution": "measurements",
+    "manifolds": "measurements closed_forms",
+    "solvers": "measurements curvature closed_forms manifolds solution",
+    "dynamics": "measurements curvature closed_forms solution",
+    "data": "measurements solution solvers",
+    "io": "data measurements solution",
+    "comparison": "measurements curvature closed_forms manifolds solution solvers dynamics",
+    "plots": "measurements solution comparison closed_forms",
+    "theorems": "measurements curvature closed_forms manifolds solution solvers dynamics",
+    "experiments": "measurements curvature closed_forms manifolds solution solvers dynamics data io plots comparison",
+}
+ROOMS = {name.split(".")[1] for name in FILES if "." in name}
+DOORS = {"__main__", "cli", "commands", "estimators"}  # between the house and its visitors; may import everything
+TOOLS = {room for room in ROOMS if room.startswith("_")} - DOORS
+
+
+def imports(name):
+    """The modules that a module imports, anywhere in it: for types and inside functions too."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "balancedfact")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "balancedfact":
+            assert node.level == 0, f"{name} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES else node.module
+
+
+GRAPH = {name: set(imports(name)) - {name} for name in FILES}
+
+
+def cycles(graph):
+    """The groups of nodes that reach one another: strongly connected components with more than one node (Tarjan)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_cycles_are_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_import_cycle_not_even_for_types():
+    assert cycles(GRAPH) == []
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS - TOOLS - DOORS))
+def test_a_room_imports_what_it_may(room):
+    allowed = {room, *MAY_IMPORT[room].split()} | TOOLS
+    for name in FILES:
+        if name.split(".")[1:2] == [room]:
+            found = {other.split(".")[1] if "." in other else "the package itself" for other in GRAPH[name]}
+            assert found <= allowed, f"{name} imports {found - allowed}"
+
+
+def test_tools_import_tools_only():
+    for name in FILES:
+        if name.split(".")[1:2] and name.split(".")[1] in TOOLS:
+            assert {other.split(".")[1] for other in GRAPH[name]} <= TOOLS, name
+
+
+def test_contributing_draws_every_room():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)/?` \|.*\| ([^|]*) \|$", text, flags=re.MULTILINE))
+    for room, allowed in MAY_IMPORT.items():
+        if room in ROOMS:
+            assert set(re.findall(r"`(\w+)`", rows[room])) == set(allowed.split()) & ROOMS, room
