@@ -33,9 +33,9 @@ def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int
     if along <= 0:
         return 0.0
     d1, d2 = A.matrix_shape
-    (left, U), (right, V) = A._left_root, A._right_root
+    (left, U), (right, V) = A.left_root, A.right_root
     keep_left, keep_right = left > 0, right > 0
-    seen = U[:, keep_left].T @ A._adjoint(y / size) @ V[:, keep_right]
+    seen = U[:, keep_left].T @ A.adjoint_matrix(y / size) @ V[:, keep_right]
     seen = seen / np.multiply.outer(left[keep_left] * np.sqrt(d2), right[keep_right] * np.sqrt(d1)) / A.m
     t = np.linalg.svd(seen, compute_uv=False)
     # Rounding raises vanishing singular values, which only lowers the bound: at most each t_k by this much.
@@ -69,7 +69,7 @@ def best_multipliers(A: MeasurementMap, b: np.ndarray, start: np.ndarray, depth:
 
 def _on_the_curve(white: MeasurementMap, b: np.ndarray) -> np.ndarray:
     r"""The best ``(c^2 I + G)^{-1} b``, with :math:`(b^\top y)^4/(\|y\|^2\,y^\top Gy)` the third power of the bound of three layers."""
-    g, vectors = np.linalg.eigh(white._gram)
+    g, vectors = np.linalg.eigh(white.gram)
     g, beta = np.maximum(g, 0.0), (b @ vectors) ** 2
     floor = max(g[0], 1e-12 * g[-1])
 
@@ -93,16 +93,16 @@ def _climbed(white: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) ->
     y = y / np.linalg.norm(y)
 
     for smoothing in _SMOOTHINGS:
-        scale = float(np.linalg.norm(white._adjoint(y), 2))
+        scale = float(np.linalg.norm(white.adjoint_matrix(y), 2))
 
         def lost(y: np.ndarray, floor: float = smoothing * scale) -> tuple[float, np.ndarray]:
             along = float(b @ y)
             if along <= 0:
                 return np.inf, np.zeros_like(y)
-            U, t, Vt = scipy.linalg.svd(white._adjoint(y), full_matrices=False, check_finite=False)
+            U, t, Vt = scipy.linalg.svd(white.adjoint_matrix(y), full_matrices=False, check_finite=False)
             smooth = t**2 + floor**2
             total = float(np.sum(smooth ** (power / 2)))
-            slope = white._forward((U * (power * t * smooth ** (power / 2 - 1))) @ Vt) / total
+            slope = white.forward((U * (power * t * smooth ** (power / 2 - 1))) @ Vt) / total
             size = float(y @ y)
             gradient = (2 - 2 / depth) * b / along - (1 - 2 / depth) * (2 * y / size + slope)
             value = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * (np.log(size) + np.log(total))
