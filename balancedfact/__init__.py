@@ -7,8 +7,10 @@ from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact._version import __version__
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
+    Limits,
     balanced_approximation,
     flat_minimum,
+    flat_network,
     flattest_factorization,
     induced_regularizer,
     induced_regularizer_gradient,
@@ -20,6 +22,7 @@ __all__ = [
     "Certificate",
     "Comparison",
     "ComparisonRow",
+    "Limits",
     "Solution",
     "Status",
     "__version__",
@@ -30,6 +33,7 @@ __all__ = [
     "dynamics",
     "experiments",
     "flat_minimum",
+    "flat_network",
     "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",

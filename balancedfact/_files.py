@@ -4,37 +4,92 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from balancedfact._validate import as_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A name of its own (no two writers share it), never through a link, never over a file that is there.
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+PARTIAL = ".partial"
+
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes the name `path` when the block succeeds and is removed when it fails.
+def writing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Give an open file that takes the name `path` when the block succeeds and is removed when it fails.
+
+    The content lies under a name of its own in the same folder and reaches the disk before the name changes, so that a reader
+    sees the old file or the new one, whole, whatever is interrupted and however many write at once: the last one wins. A link
+    at `path` is replaced, and what it points to is left alone.
 
     Examples
     --------
     >>> import tempfile
-    >>> from balancedfact._files import replacing
+    >>> from balancedfact._files import writing
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(f"{folder}/note.txt") as partial:
-    ...         _ = partial.write_text("all of it")
+    ...     with writing(f"{folder}/note.txt") as file:
+    ...         _ = file.write(b"all of it")
     ...     print([entry.name for entry in Path(folder).iterdir()])
     ['note.txt']
     """
-    target = Path(path)
-    # The process id keeps two runs that write to one folder from sharing a temporary name.
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target = as_path(path)
+    partial = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}{PARTIAL}")
+    descriptor = os.open(partial, _CREATE, 0o666)
     try:
-        yield partial
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in the folder durable, where the system can do that."""
+    with suppress(OSError):  # Windows opens no folders; some network file systems sync none. The file itself is whole.
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody writes to now."""
+    for left in folder.glob(f".*{PARTIAL}"):
+        left.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8."""
+    with writing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name to a compressed ``.npz`` file, without pickles."""
+    for name, array in arrays.items():
+        if array.dtype.hasobject:  # NumPy would pickle it
+            raise ValueError(f"{name} has dtype {array.dtype}; expected numbers")
+    with writing(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def write_picture(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Write a figure as a PNG file."""
+    with writing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -54,8 +109,7 @@ def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     <BLANKLINE>
     """
     text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -21,3 +23,11 @@ def scaled_product(*factors: float) -> float:
     mantissas, exponents = np.frexp(np.array(factors))
     with np.errstate(over="ignore"):
         return float(np.ldexp(np.prod(mantissas), int(exponents.sum())))
+
+
+def product(layers: Sequence[np.ndarray]) -> np.ndarray:
+    """The end-to-end matrix ``W_L @ ... @ W_1`` of ``[W_1, ..., W_L]``, multiplied from the side of the inputs."""
+    end = layers[0]
+    for layer in layers[1:]:
+        end = layer @ end
+    return end

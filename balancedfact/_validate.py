@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,6 +78,17 @@ def as_number(value: float, name: str, *, least: float = -np.inf, above: float =
     return value
 
 
+def as_path(value: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return `value` as a ``pathlib.Path`` that names a file."""
+    try:
+        path = Path(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; expected the name of a file") from None
+    if not path.name or "\0" in str(path):
+        raise ValueError(f"{name} is {os.fspath(value)!r}; expected the name of a file")
+    return path
+
+
 def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
     """Return `value` as a pair of positive integers."""
     try:
@@ -132,13 +145,16 @@ def as_layers(layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None 
     return checked
 
 
-def as_pair(L: ArrayLike, R: ArrayLike, matrix_shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def as_pair(
+    L: ArrayLike, R: ArrayLike, matrix_shape: tuple[int, int] | None = None, *, names: tuple[str, str] = ("L", "R")
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(L, R)`` as float64 matrices with equal numbers of columns and ``L @ R.T`` of shape `matrix_shape`."""
-    left, right = as_array(L, "L", ndim=2), as_array(R, "R", ndim=2)
+    left, right = as_array(L, names[0], ndim=2), as_array(R, names[1], ndim=2)
     if left.shape[1] != right.shape[1]:
-        raise ValueError(f"R has {right.shape[1]} columns; expected {left.shape[1]}, as L has")
+        raise ValueError(f"{names[1]} has {right.shape[1]} columns; expected {left.shape[1]}, as {names[0]} has")
     if matrix_shape is not None and (left.shape[0], right.shape[0]) != tuple(matrix_shape):
-        raise ValueError(f"L and R have {left.shape[0]} and {right.shape[0]} rows; expected {tuple(matrix_shape)}")
+        found = f"{left.shape[0]} and {right.shape[0]} rows"
+        raise ValueError(f"{names[0]} and {names[1]} have {found}; expected {tuple(matrix_shape)}")
     return left, right
 
 
@@ -151,3 +167,10 @@ def as_directions(directions: Sequence[ArrayLike], shapes: Sequence[tuple[int, .
     if count != len(shapes):
         raise ValueError(f"directions has {count} matrices; expected {len(shapes)}, one for each layer")
     return [as_array(each, f"directions[{k}]", shape=shapes[k]) for k, each in enumerate(directions)]
+
+
+def as_callback(value: object, name: str = "callback") -> Callable[..., object] | None:
+    """Return `value` if it can be called, or ``None``."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} is {value!r}; expected a function of one record, or None")
+    return value

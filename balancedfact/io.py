@@ -12,9 +12,9 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from balancedfact._files import replacing
+from balancedfact._files import write_arrays
 from balancedfact._tables import Triplets, read_table
-from balancedfact._validate import as_array, as_shape
+from balancedfact._validate import as_array, as_path, as_shape
 from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne
 
 __all__ = ["Problem", "read_problem", "write_problem"]
@@ -110,7 +110,7 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
     >>> problem.row_labels, problem.col_labels
     (['ann', 'bob'], ['Ran', 'Alien'])
     """
-    file = Path(path)
+    file = as_path(path)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise ValueError(f"{file}: the extension is {file.suffix!r}; expected one of {', '.join(_READERS)}")
@@ -153,7 +153,7 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     ...     print(read_problem(f"{folder}/small.npz").b)
     [1. 2.]
     """
-    file = Path(path)
+    file = as_path(path)
     if file.suffix.lower() != ".npz":
         raise ValueError(f"path is {os.fspath(path)!r}; expected the extension .npz")
     if isinstance(A, Dense):
@@ -167,8 +167,7 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     arrays["b"] = as_array(b, "b", shape=(A.m,))
     if truth is not None:
         arrays["truth"] = as_array(truth, "truth", shape=A.matrix_shape)
-    with replacing(file) as partial, partial.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    write_arrays(file, arrays)
 
 
 # kind of measurements, the arrays that a file must have, and those that it may have

@@ -6,12 +6,13 @@ import json
 import os
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._files import write_arrays
+from balancedfact._linalg import product
 from balancedfact._memory import available_memory
 from balancedfact._validate import as_index, as_layers
 
@@ -37,11 +38,18 @@ class Status(Enum):
     """The objective has no minimum: it falls to its infimum only along layers that diverge. A point close to the infimum."""
     INTERRUPTED = "interrupted"
     """The user stopped the solve; the best point so far is returned."""
+    LIMIT = "limit"
+    """A limit on time or iterations was reached, or the callback asked to stop; the best point so far, with its certificate."""
 
     @property
     def ok(self) -> bool:
         """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
         return self in (Status.OPTIMAL, Status.STATIONARY)
+
+    @property
+    def proved(self) -> bool:
+        """Whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
+        return self in (Status.OPTIMAL, Status.INFEASIBLE)
 
 
 class Offsets(NamedTuple):
@@ -184,10 +192,7 @@ class Solution:
                 f"the matrix is {d1} x {d2}, {8 * d1 * d2 / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free; "
                 "use Solution.predict(rows, cols) for its entries, or the factors Solution.pair"
             )
-        product = self.layers[0]
-        for layer in self.layers[1:]:
-            product = layer @ product
-        return product
+        return product(self.layers)
 
     def predict(self, rows: ArrayLike, cols: ArrayLike) -> np.ndarray:
         r"""Single entries of the end-to-end matrix, with the offsets added where there are any; no matrix is formed.
@@ -245,14 +250,7 @@ class Solution:
         if self.offsets is not None:
             arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
-        for name, array in arrays.items():
-            if array.dtype.hasobject:  # NumPy would pickle it
-                raise ValueError(f"{name} has dtype {array.dtype}; expected numbers")
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        partial.replace(target)
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Solution:

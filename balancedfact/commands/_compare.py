@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from matplotlib.figure import Figure
 
     import balancedfact as bf
-    from balancedfact._files import replacing, write_json
+    from balancedfact._files import write_json, write_picture
     from balancedfact.io import read_problem
 
     problem = read_problem(args.file)
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{args.file.stem}-comparison")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", table.to_dict())
-    with bf.plots.style(), replacing(out / "comparison.png") as partial:
+    with bf.plots.style():
         figure = Figure(figsize=(12, 3.2), layout="constrained")
         bf.plots.comparison(figure.subplots(1, 4), table)
-        figure.savefig(partial, format="png")
+        write_picture(out / "comparison.png", figure)
     print(f"files  {out}: comparison.json, comparison.png")
     return 0

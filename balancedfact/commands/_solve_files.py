@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from balancedfact import plots
-from balancedfact._files import replacing, write_json
+from balancedfact._files import write_json, write_picture
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact._version import __version__
 from balancedfact.io import Problem
@@ -82,8 +82,8 @@ def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str
     else:
         (out / "matrix.png").unlink(missing_ok=True)  # an earlier run's picture must not pass for this one's
     for name, draw in pictures.items():
-        with plots.style(), replacing(out / name) as partial:
-            draw().savefig(partial, format="png")
+        with plots.style():
+            write_picture(out / name, draw())
     return ["solution.npz", "report.json", *pictures]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from balancedfact._linalg import product
+
 
 @dataclass(frozen=True, repr=False)
 class Trajectory:
@@ -44,10 +46,7 @@ class Trajectory:
     @property
     def matrix(self) -> np.ndarray:
         """The final end-to-end matrix ``W_L @ ... @ W_1``, one per run."""
-        product = self.layers[0]
-        for layer in self.layers[1:]:
-            product = layer @ product
-        return product
+        return product(self.layers)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.series[name]

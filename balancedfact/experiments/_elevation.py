@@ -14,7 +14,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
 from balancedfact import measurements, plots, solvers
-from balancedfact._files import replacing
+from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
@@ -84,8 +84,8 @@ def run(out: Path) -> int:
             "nuclear_norm": solution_report(norm),
         },
     )
-    with plots.style(), replacing(out / "elevation.png") as partial:
-        _picture(truth, A, b, recovered, flat).savefig(partial, format="png")
+    with plots.style():
+        write_picture(out / "elevation.png", _picture(truth, A, b, recovered, flat))
     print(f"written to {out}: elevation.png, report.json, solution.npz")
     return 0 if flat.status.ok and norm.status.ok else 1
 

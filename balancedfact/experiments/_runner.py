@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from balancedfact._files import replacing, write_json
+from balancedfact._files import write_json, write_picture, write_text
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
@@ -110,27 +110,20 @@ class _Store:
         if not (marker.exists() and marker.read_text(encoding="utf-8") == self.plan):
             for stale in folder.glob("*.json"):
                 stale.unlink()
-            _write_durably(marker, self.plan)
+            write_text(marker, self.plan)
         self.missing = [index for index in range(len(units)) if not self._path(index).exists()]
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.json"
 
     def keep(self, index: int, rows: list[Row]) -> None:
-        _write_durably(self._path(index), json.dumps(rows))
+        write_text(self._path(index), json.dumps(rows))
 
     def rows(self, index: int) -> list[Row]:
         return json.loads(self._path(index).read_text(encoding="utf-8"))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _run(
@@ -171,8 +164,8 @@ def _plain(value: Any) -> Any:
 def _save_picture(experiment: Experiment, settings: Settings, table: Table, out: Path) -> None:
     from balancedfact.plots import style
 
-    with style(), replacing(out / f"{experiment.name}.png") as partial:
-        experiment.draw(settings, table).savefig(partial, format="png")
+    with style():
+        write_picture(out / f"{experiment.name}.png", experiment.draw(settings, table))
 
 
 def _bar(name: str, total: int, found: int, progress: bool | None) -> Progress:

@@ -14,7 +14,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
 from balancedfact import measurements, plots, solvers
-from balancedfact._files import replacing
+from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
@@ -65,8 +65,8 @@ def run(out: Path) -> int:
             "solutions": {name: solution_report(solution) for name, solution in solutions.items()},
         },
     )
-    with plots.style(), replacing(out / "scan.png") as partial:
-        _picture(truth, penalised, exact, path).savefig(partial, format="png")
+    with plots.style():
+        write_picture(out / "scan.png", _picture(truth, penalised, exact, path))
     print(f"written to {out}: report.json, scan.png, solution.npz")
     return 0 if all(solution.status.ok for solution in solutions.values()) else 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._files import replacing
+from balancedfact._files import write_text
 
 Row = dict[str, Any]
 
@@ -22,8 +22,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: repr(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows)
-    with replacing(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8")
+    write_text(path, text.getvalue())
 
 
 class Table:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, product
 from balancedfact._validate import as_array, as_widths
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
 from balancedfact.manifolds._product import ProductPoint, TangentVector
@@ -189,10 +189,7 @@ class ZeroLoss(LayerManifold):
     # The inside.
 
     def _misfit(self, layers: Layers) -> np.ndarray:
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
-        return self.b - self.A.forward(product)
+        return self.b - self.A.forward(product(layers))
 
     def _gram(self, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
         total = np.zeros((self.A.m, self.A.m))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_count, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
-from balancedfact.solvers.deep._flat_network import deep_flat_minimum
+from balancedfact.solvers._methods import as_method
+from balancedfact.solvers.deep._flat_network import flat_network
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback
+from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._certified import certified_minimum
 
 
@@ -19,14 +21,15 @@ def flat_minimum(
     b: ArrayLike,
     depth: int = 2,
     *,
-    method: str | None = None,
+    method: str | Algorithm | None = None,
     penalty: float = 0.0,
     offset_penalty: float | None = None,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
     r"""Find the flattest factorization that fits the data, and prove it.
@@ -59,9 +62,10 @@ def flat_minimum(
         The data.
     depth : int
         Number of layers, at least 2.
-    method : {None, "riemannian"}
-        By default what suits size and structure, see Notes. "riemannian" is for depth 2: it searches the rescaled-balanced
-        pairs, is slower, and arrives at the same value by another way.
+    method : str or Algorithm, optional
+        By default what suits size and structure (`balancedfact.solvers.select_method`). "interior-point", "splitting",
+        "factored" and "riemannian" name the algorithms of `balancedfact.solvers`; an object, such as
+        ``bf.solvers.InteriorPoint(max_iterations=50)`` or one of your own (`balancedfact.solvers.Algorithm`), is used as it is.
     penalty : float
         Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
     offset_penalty : float, optional
@@ -79,8 +83,11 @@ def flat_minimum(
     initial : tuple of array_like, optional
         A pair ``(L, R)`` to start from, for the algorithms that can use one ("factored", "splitting" and "riemannian"). For
         depth 3 and more, layers ``[W_1, ..., W_L]`` whose product is moved onto the data and is one more start.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called once per iteration with the newest record of `Solution.history`, a dictionary of floats.
+        Called once per iteration with the newest record of `Solution.history`, a dictionary of floats. Returning ``True`` or
+        raising ``StopIteration`` stops the solve as a limit does.
     progress : bool, optional
         Show the gap as it closes. By default on a terminal only.
 
@@ -112,22 +119,7 @@ def flat_minimum(
     With "riemannian", an augmented Lagrangian on `balancedfact.manifolds.RescaledBalancedPairs`, minimised by trust regions
     from a random pair; its multipliers are the dual vector. The width of the pair doubles until the certificate closes.
 
-    **Depth 3 and more** is not a convex problem, and the verdict says what is known. ``OPTIMAL`` is a proof: the lower bound
-    closed, or the data determine the matrix, whose flattest layers are a geodesically convex problem. ``STATIONARY`` is
-    evidence of a global minimum: Newton's method from several starts (the flat pair, the nuclear norm, random ones) ended at
-    feasible layers with zero Riemannian gradient and no negative curvature, that are the flattest of their product
-    (`fibre_gap`), and whose trace no direction of higher rank lowers to first order. `stationarity` is the larger of the
-    relative Riemannian gradient and of how far that rank test fails; it may fail by ``1e-5``, which matters to the trace by
-    about the square. The message counts the different minima that the starts led to.
-
-    The lower bound is rigorous, but seldom close except for few measurements: for any `y`, and `t` the singular values of
-    :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
-
-    .. math:: \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
-
-    It is computed from the dual vector, which is the derivative of the least trace with respect to the data. For small
-    matrices, ``d1 d2 <= 150``, a second bound from a proved isometry of rank one is tried, and the larger one returned. See
-    the theory page "The flattest deep network".
+    **Depth 3 and more** is `flat_network`, which see for its verdicts: the problem is not convex.
 
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.
@@ -166,8 +158,15 @@ def flat_minimum(
             raise ValueError(f"offset_penalty is {offset_penalty} for depth {depth}; expected None, offsets are for depth 2")
         if method is not None:
             raise ValueError(f"method is {method!r}; expected None for depth {depth}")
-        return deep_flat_minimum(
-            A, b, depth, max_rank=max_rank, tol=tol, rng=rng, initial=initial, callback=callback, progress=progress
+        return flat_network(
+            *(A, b, depth),
+            max_rank=max_rank,
+            tol=tol,
+            rng=rng,
+            initial=initial,
+            limits=limits,
+            callback=callback,
+            progress=progress,
         )
     return certified_minimum(
         A,
@@ -178,8 +177,9 @@ def flat_minimum(
         tol=tol,
         rng=rng,
         initial=initial,
+        limits=limits,
         callback=callback,
         progress=progress,
-        method=method,
+        method=as_method(method),
         offset_penalty=offset_penalty,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
+from balancedfact.solvers._methods import as_method
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback
+from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._certified import certified_minimum
 
 
@@ -16,13 +18,15 @@ def norm_minimum(
     A: MeasurementMap,
     b: ArrayLike,
     *,
+    method: str | Algorithm | None = None,
     penalty: float = 0.0,
     offset_penalty: float | None = None,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
     r"""Find the norm-minimal factorization that fits the data, and prove it.
@@ -42,6 +46,8 @@ def norm_minimum(
         `m` measurements of ``d1 x d2`` matrices.
     b : array_like, shape (m,)
         The data.
+    method : str or Algorithm, optional
+        As in `flat_minimum`.
     penalty : float
         Weight of the nuclear norm; 0 interpolates.
     offset_penalty : float, optional
@@ -54,8 +60,11 @@ def norm_minimum(
         Randomness of the starting vectors of iterative linear algebra.
     initial : tuple of array_like, optional
         A pair ``(L, R)`` to start from.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called once per iteration with the newest record of `Solution.history`.
+        Called once per iteration with the newest record of `Solution.history`, a dictionary of floats. Returning ``True`` or
+        raising ``StopIteration`` stops the solve as a limit does.
     progress : bool, optional
         Show the gap as it closes. By default on a terminal only.
 
@@ -90,10 +99,12 @@ def norm_minimum(
         flat=False,
         penalty=penalty,
         offset_penalty=offset_penalty,
+        method=as_method(method),
         max_rank=max_rank,
         tol=tol,
         rng=rng,
         initial=initial,
+        limits=limits,
         callback=callback,
         progress=progress,
     )

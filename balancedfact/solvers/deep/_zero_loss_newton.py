@@ -14,9 +14,11 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
+from balancedfact._linalg import product
 from balancedfact.curvature._scaled import ordinary
 from balancedfact.curvature._trace_derivatives import Sensitivities
 from balancedfact.measurements import MeasurementMap, SecondMoment
+from balancedfact.solvers.iteration._limits import check_time
 
 _DEPENDENT = 1e-9  # rows of the Jacobian that add less than this fraction of the largest count as dependent
 _MOST_ENTRIES = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
@@ -54,7 +56,7 @@ class ZeroLossPoint:
         for layer in layers[::-1]:
             self.after.insert(0, self.after[0] @ layer)
         self.matrix = self.before[-1]
-        self.residual = problem.b - problem.map._forward(self.matrix)
+        self.residual = problem.b - problem.map.forward(self.matrix)
 
     @property
     def width(self) -> int:
@@ -124,7 +126,7 @@ class ZeroLossPoint:
         Q, to_multipliers, _ = self._jacobian
         if near is None:
             return to_multipliers(Q.T @ self.gradient)
-        S = self.problem.map._adjoint(near)
+        S = self.problem.map.adjoint_matrix(near)
         known = self._flat([C.T @ S @ B.T for C, B in zip(self.after[1:], self.before[:-1], strict=True)])
         square = float(known @ known)
         scale = float(known @ self.gradient) / square if square > 0 else 0.0
@@ -132,7 +134,7 @@ class ZeroLossPoint:
 
     @cached_property
     def _pull(self) -> np.ndarray:
-        return self.problem.map._adjoint(self.multipliers())
+        return self.problem.map.adjoint_matrix(self.multipliers())
 
     def hessian(self, v: np.ndarray) -> np.ndarray:
         """The Riemannian Hessian of the trace applied to a direction that `projected` leaves alone."""
@@ -153,10 +155,7 @@ class ZeroLossPoint:
         to_step, x, last = self._jacobian[2], self.x + v, np.inf
         while True:
             layers = self._shaped(x)
-            product = layers[0]
-            for layer in layers[1:]:
-                product = layer @ product
-            residual = self.problem.b - self.problem.map._forward(product)
+            residual = self.problem.b - self.problem.map.forward(product(layers))
             misfit = float(np.linalg.norm(residual)) / self.problem.size
             if misfit < 1e-15 or not misfit < 0.7 * last:
                 return ZeroLossPoint(self.problem, layers) if misfit < _FITTED else None
@@ -245,6 +244,7 @@ def _step(point: ZeroLossPoint, radius: float, forcing: float) -> tuple[np.ndarr
     p, square = r, float(r @ r)
     target = forcing**2 * square
     for _ in range(_MOST_PRODUCTS):
+        check_time()
         Hp = point.hessian(p)
         bend = float(p @ Hp)
         if bend > 0:

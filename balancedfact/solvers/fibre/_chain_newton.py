@@ -12,7 +12,6 @@ over exactly, and on what remains the preconditioner is exact for isotropic meas
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +19,7 @@ from enum import Enum
 import numpy as np
 
 from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FramedMatrices, Symmetric
+from balancedfact.solvers.iteration._log import Log
 
 # Largest eigenvalue of a step that is tried: longer ones multiply the P_j by more than floating point resolves, or overflow.
 _LONGEST = 30.0
@@ -27,11 +27,11 @@ _LONGEST = 30.0
 _LONG = 0.2
 # Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
 # rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
-MODERATE, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
+WELL_CONDITIONED, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
 _MOST_STEPS = 300
 
 
-class Verdict(Enum):
+class Ending(Enum):
     """How an iteration ended."""
 
     MINIMUM = "the gap closed"
@@ -44,38 +44,33 @@ class Verdict(Enum):
 class Run:
     """How the iteration ended, the point of smallest gap, the last one that is well conditioned, and the record of all."""
 
-    verdict: Verdict
+    verdict: Ending
     point: ChainPoint
     moderate: ChainPoint
     history: dict[str, np.ndarray]
 
 
-def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None]) -> Run:
-    """Descend from the identity until the relative gap is at most `tol`."""
-    started = time.perf_counter()
-    records: list[dict[str, float]] = []
+def minimise(chain: Chain, tol: float, log: Log, value: Callable[[float], float] = float) -> Run:
+    """Descend from the identity until the relative gap is at most `tol`; `value` converts to the user's units for the log."""
     point = best = moderate = chain.start()
-    lengths, inner, verdict = [0.0], 0, Verdict.STALLED
-    try:
-        for iteration in range(_MOST_STEPS):
+    lengths, inner, verdict = [0.0], 0, Ending.STALLED
+    with log:
+        for _ in range(_MOST_STEPS):
+            best = point if point.gap <= best.gap else best
+            moderate = point if point.spread <= WELL_CONDITIONED else moderate
             record = {
-                "iteration": float(iteration),
-                "seconds": time.perf_counter() - started,
-                "value": point.value,
-                "lower_bound": point.lower,
+                "value": value(point.value),
+                "lower_bound": value(point.lower),
                 "gap": point.gap,
                 "stationarity": point.stationarity,
                 "inner": float(inner),
             }
-            records.append(record)
-            report(record)
-            best = point if point.gap <= best.gap else best
-            moderate = point if point.spread <= MODERATE else moderate
+            log.write(f"gap {point.gap:.1e}", record)
             if point.gap <= tol:
-                verdict = Verdict.MINIMUM
+                verdict = Ending.MINIMUM
                 break
             if point.spread > _LARGEST:
-                verdict = Verdict.UNATTAINED
+                verdict = Ending.UNATTAINED
                 break
             step, inner = newton_step(point)
             following = _searched(point, step)
@@ -83,14 +78,13 @@ def minimise(chain: Chain, tol: float, report: Callable[[dict[str, float]], None
                 break
             point, taken = following
             lengths.append(taken * float(np.abs(np.linalg.eigvalsh(step)).max()))
-    except KeyboardInterrupt:
-        verdict = Verdict.INTERRUPTED
-    history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
+    if log.ended:
+        verdict = Ending.INTERRUPTED
     # Steps that do not shrink while the gap closes have no end to reach.
     endless = min(lengths[-2:]) > _LONG or best.spread > _UNRESOLVED
-    if endless and verdict is not Verdict.INTERRUPTED:
-        verdict = Verdict.UNATTAINED
-    return Run(verdict, best, moderate, history)
+    if endless and verdict is not Ending.INTERRUPTED:
+        verdict = Ending.UNATTAINED
+    return Run(verdict, best, moderate, log.history)
 
 
 def newton_step(point: ChainPoint) -> tuple[np.ndarray, int]:

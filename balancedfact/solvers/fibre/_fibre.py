@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import frobenius, magnitude, product
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.fibre._chain import Chain, FewMatrices, affordable, compress, few_matrices, stacks
-from balancedfact.solvers.fibre._chain_newton import MODERATE, Verdict, minimise
+from balancedfact.solvers.fibre._chain_newton import WELL_CONDITIONED, Ending, minimise
+from balancedfact.solvers.iteration._log import Log
 
 _EPS = np.finfo(float).eps
 # Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
@@ -28,14 +28,14 @@ class Place(NamedTuple):
     inverse: np.ndarray
 
 
-class Minimum(NamedTuple):
+class FibreMinimum(NamedTuple):
     """What is known of the minimum on the core."""
 
     point: Place
     value: float
     lower: float
     stationarity: float
-    verdict: Verdict
+    verdict: Ending
     history: dict[str, np.ndarray]
     moderate: Place
     direction: np.ndarray
@@ -75,13 +75,13 @@ class Fibre:
         root = np.sqrt(f) * np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (1 - 1 / self.depth)
         return float(root**2)
 
-    def minimum(self, tol: float, callback: Callable[[dict[str, float]], None] | None) -> Minimum:
+    def minimum(self, tol: float, log: Log) -> FibreMinimum:
         """The minimum on the core."""
         hi, lo, N = self.hi[:, self.core], self.lo[self.core], self.depth - 1
         r = hi.shape[1]
         if r == 0:
             nowhere = Place(np.zeros((N, 0, 0)), np.zeros((N, 0, 0)))
-            return Minimum(nowhere, 0.0, 0.0, 0.0, Verdict.MINIMUM, {}, nowhere, nowhere.G)
+            return FibreMinimum(nowhere, 0.0, 0.0, 0.0, Ending.MINIMUM, {}, nowhere, nowhere.G)
         (d1, d2), m = self.shape, self.A.m
         seen_left, seen_right = self.A.rescale_left(hi), self.A.rescale_right(lo.T)
         first, last = m * d2 * seen_left.T @ seen_left, m * d1 * seen_right.T @ seen_right
@@ -90,26 +90,21 @@ class Fibre:
         if N > 1 and self._uncoupled(chain, hi, lo):
             everywhere = Place(*np.broadcast_to(np.eye(r), (2, N, r, r)))
             growth = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
-            return Minimum(everywhere, 0.0, 0.0, np.nan, Verdict.UNATTAINED, {}, everywhere, growth)
-
-        def report(record: dict[str, float]) -> None:
-            record["value"], record["lower_bound"] = self.value(record["value"]), self.value(record["lower_bound"])
-            if callback is not None:
-                callback(dict(record))
+            return FibreMinimum(everywhere, 0.0, 0.0, np.nan, Ending.UNATTAINED, {}, everywhere, growth)
 
         tol = max(tol, 16 * self.depth * _EPS)
-        run = minimise(chain, tol, report)
-        doubtful = run.verdict in (Verdict.UNATTAINED, Verdict.STALLED) or run.point.spread > MODERATE
+        run = minimise(chain, tol, log, self.value)
+        doubtful = run.verdict in (Ending.UNATTAINED, Ending.STALLED) or run.point.spread > WELL_CONDITIONED
         if doubtful and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):
             # Moments have lost the small parts of ill-conditioned points: once more, with the matrices themselves.
-            run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, report)
+            run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, log, self.value)
         point = moderate = run.point
         direction = np.empty(0)
-        if run.verdict is Verdict.UNATTAINED:
+        if run.verdict is Ending.UNATTAINED:
             moderate = run.moderate
             direction = moderate.towards(point)
         place, reached = Place(point.G, point.inverse), Place(moderate.G, moderate.inverse)
-        return Minimum(place, point.value, point.lower, point.stationarity, run.verdict, run.history, reached, direction)
+        return FibreMinimum(place, point.value, point.lower, point.stationarity, run.verdict, run.history, reached, direction)
 
     def _uncoupled(self, chain: Chain, hi: np.ndarray, lo: np.ndarray) -> bool:
         """Whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
@@ -118,7 +113,7 @@ class Fibre:
         largest = min(np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last))
         return bool(energy <= _UNCOUPLED**2 * largest)
 
-    def layers(self, minimum: Minimum, hidden: list[int]) -> tuple[list[np.ndarray], float, float]:
+    def layers(self, minimum: FibreMinimum, hidden: list[int]) -> tuple[list[np.ndarray], float, float]:
         """Layers that attain the minimum, or come close to an infimum that none attain, their value, and their residual."""
         direction, value = self.direction(minimum), minimum.value
         layers = self._layers(minimum.moderate, direction, 1.0)
@@ -152,11 +147,8 @@ class Fibre:
 
     def _residual(self, layers: list[np.ndarray]) -> float:
         """How far the product of the layers is from the matrix, relative to it."""
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
         target = self.matrix / self.size
-        return frobenius(product - target) / (frobenius(target) or 1.0)
+        return frobenius(product(layers) - target) / (frobenius(target) or 1.0)
 
     def _energy(self, layers: list[np.ndarray]) -> float:
         """The sum of the squares that make up the trace, none of which is the difference of larger numbers."""
@@ -171,7 +163,7 @@ class Fibre:
             total += sum(float(np.sum(stack**2)) for stack in stacks(self.unit.congruence(C, B.T)))
         return total
 
-    def direction(self, minimum: Minimum) -> np.ndarray:
+    def direction(self, minimum: FibreMinimum) -> np.ndarray:
         """The direction, normalised, in which the layers diverge; empty where they do not."""
         shrunk, _, _, grown = self.blocks
         H = np.zeros((self.depth - 1, self.rank, self.rank))
@@ -182,7 +174,7 @@ class Fibre:
         size = np.linalg.norm(H)
         return H / size if size > 0 else np.empty(0)
 
-    def gradient(self, minimum: Minimum) -> np.ndarray:
+    def gradient(self, minimum: FibreMinimum) -> np.ndarray:
         """The derivative of the value along the matrices of the rank of the core, as a matrix of that tangent space."""
         if self.blocks[1] == 0:
             return np.zeros(self.shape)

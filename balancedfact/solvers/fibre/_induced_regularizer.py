@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_count, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers.fibre._chain_newton import Verdict
-from balancedfact.solvers.fibre._fibre import Fibre, Minimum
+from balancedfact.solvers.fibre._chain_newton import Ending
+from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback, Log
 
 _PROOF = (
     "The problem is geodesically convex, so its stationary points are global minima; away from them the bound is the value "
@@ -26,7 +28,8 @@ def induced_regularizer(
     *,
     tol: float = 1e-12,
     widths: Sequence[int] | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     r"""Find the flattest factorization of a given matrix: the global minimum of the trace of the Hessian.
 
@@ -51,8 +54,11 @@ def induced_regularizer(
     widths : sequence of int, optional
         The sizes ``[d2, d_1, ..., d_{L-1}, d1]`` of the layers, none below the numerical rank of `M`. By default all hidden
         widths are that rank (1 for a zero matrix); units beyond it are zero.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called once per iteration with the newest record of `Solution.history`.
+        Called once per iteration with the newest record of `Solution.history`; returning ``True`` or raising ``StopIteration``
+        stops the solve as a limit does.
 
     Returns
     -------
@@ -112,9 +118,10 @@ def induced_regularizer(
     True
     """
     matrix, depth, tol = _checked(M, A, depth, tol)
+    log = Log(callback, False, limits)
     fibre = Fibre(matrix, A, depth)
     hidden = _hidden_widths(widths, matrix.shape, depth, fibre.rank)
-    minimum = fibre.minimum(tol, callback)
+    minimum = fibre.minimum(tol, log)
     layers, value, residual = fibre.layers(minimum, hidden)
     lower = min(fibre.value(minimum.lower), value)  # rounding may lift a bound that is attained
     certificate = Certificate(
@@ -125,7 +132,7 @@ def induced_regularizer(
         direction=fibre.direction(minimum),
         proof=_PROOF,
     )
-    status, message = _verdict(fibre, minimum, certificate)
+    status, message = _verdict(fibre, minimum, certificate, log)
     return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")
 
 
@@ -185,7 +192,7 @@ def induced_regularizer_gradient(
     """
     matrix, depth, tol = _checked(M, A, depth, tol)
     fibre = Fibre(matrix, A, depth)
-    minimum = fibre.minimum(tol, None)
+    minimum = fibre.minimum(tol, Log(progress=False))
     return fibre.value(minimum.value), fibre.gradient(minimum)
 
 
@@ -196,21 +203,22 @@ def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[n
     return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
 
 
-def _verdict(fibre: Fibre, minimum: Minimum, certificate: Certificate) -> tuple[Status, str]:
+def _verdict(fibre: Fibre, minimum: FibreMinimum, certificate: Certificate, log: Log) -> tuple[Status, str]:
     """The verdict of the solve and its sentence."""
-    if minimum.verdict is Verdict.INTERRUPTED:
-        return Status.INTERRUPTED, f"Interrupted at a relative gap of {certificate.gap:.1e}."
+    if minimum.verdict is Ending.INTERRUPTED:
+        assert log.ended is not None
+        return log.ended[0], f"{log.ended[1]} The relative gap is {certificate.gap:.1e}."
     if fibre.blocks[0] or fibre.blocks[3]:
         return Status.UNATTAINED, (
             "Part of the matrix is seen from one side only: its cost vanishes as its weight moves to the layers that hide it, "
             f"so no layers attain the infimum. The value is within a relative {certificate.gap:.1e} of it."
         )
-    if minimum.verdict is Verdict.UNATTAINED:
+    if minimum.verdict is Ending.UNATTAINED:
         return Status.UNATTAINED, (
             "The infimum is attained by no layers, or only by layers beyond the range of floating point: it lies between the "
             "lower bound and the value, and is approached along the direction of the certificate."
         )
-    if minimum.verdict is Verdict.MINIMUM:
+    if minimum.verdict is Ending.MINIMUM:
         return Status.OPTIMAL, f"No factorization of the matrix has a smaller trace, within a relative {certificate.gap:.1e}."
     return Status.GAP_OPEN, f"The descent ended, by rounding errors, at a relative gap of {certificate.gap:.1e}."
 

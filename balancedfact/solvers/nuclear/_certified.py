@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
+from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._factored import factored, least_norm_certificate
-from balancedfact.solvers.nuclear._frame import FEASIBLE, MOST_DEPENDENT, Contradiction, Frame
-from balancedfact.solvers.nuclear._interior_point import interior_point
-from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, balanced, balanced_from_matrix
+from balancedfact.solvers.nuclear._factored import Factored, least_norm_certificate
+from balancedfact.solvers.nuclear._frame import FEASIBLE, Contradiction, Frame
+from balancedfact.solvers.nuclear._problem import Point, balanced, balanced_from_matrix
+from balancedfact.solvers.nuclear._selection import suitable
 from balancedfact.solvers.nuclear._spectral_norm import norm_bound
-from balancedfact.solvers.nuclear._splitting import splitting
 from balancedfact.solvers.nuclear._watch import Watch
-from balancedfact.solvers.riemannian._augmented_lagrangian import augmented_lagrangian
 
-# Numbers of matrix entries up to which an interior-point method stands alone, and singular value decompositions at every
-# iteration are affordable.
-_SMALL, MODERATE = 300_000, 4_000_000
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
 
@@ -38,9 +34,10 @@ def certified_minimum(
     tol: float,
     rng: int | np.random.Generator | None,
     initial: tuple[ArrayLike, ArrayLike] | None,
-    callback: Callable[[dict[str, float]], None] | None,
+    callback: Callback | None,
     progress: bool | None,
-    method: str | None = None,
+    limits: Limits | None = None,
+    method: Algorithm | None = None,
     offset_penalty: float | None = None,
 ) -> Solution:
     """Check the arguments that `flat_minimum` (`flat`) and `norm_minimum` share, solve, and judge."""
@@ -50,86 +47,91 @@ def certified_minimum(
     penalty = as_number(penalty, "penalty", least=0.0)
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)
-    if method not in (None, "riemannian"):
-        raise ValueError(f"method is {method!r}; expected None or 'riemannian'")
     generator = as_rng(rng)
-    try:
-        start = None if initial is None else tuple(initial)
-    except TypeError:
-        start = ()
-    if start is not None and len(start) != 2:
-        raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)")
-    start = None if start is None else as_pair(*start, A.matrix_shape)
+    start = None if initial is None else _as_start(initial, A)
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
-        _check_offsets(A, penalty, method)
-    try:
-        frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
-    except Contradiction as found:
-        return _contradictory(A, found.y)
-    if _zero_is_optimal(frame, generator):
-        y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
-        layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
-        message = f"The zero matrix is optimal.{frame.unseen}"
-        return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form", frame.offsets(None))
-    with Watch(frame.problem, frame.units, tol, generator, callback, progress) as watch:
-        interrupted = False
+        _check_offsets(A, penalty)
+    frame, watch = None, None
+    with Log(callback, progress, limits) as log:
         try:
-            normalised = None if start is None else frame.normalised(*start)
-            if method == "riemannian":
-                watch.method = method
-                watch.follow(augmented_lagrangian(frame.problem, generator, max_rank=limit, initial=normalised))
-            else:
-                _run(watch, limit, normalised)
-        except KeyboardInterrupt:
-            interrupted = True
+            frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
+        except Contradiction as found:
+            return contradictory(A, found.y)
+        if method is not None:
+            reason = method.suits(frame.problem)
+            if reason is not None:
+                raise ValueError(f"method is {method!r}, which does not suit the problem: {reason}")
+        if _zero_is_optimal(frame, generator):
+            y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
+            layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
+            message = f"The zero matrix is optimal.{frame.unseen}"
+            return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form", frame.offsets(None))
+        watch = Watch(frame.problem, frame.units, tol, generator, log)
+        _run(watch, limit, None if start is None else frame.normalised(*start), method)
+    if frame is None or watch is None:
+        return _nothing(A, data, penalty, log)
     point = watch.point
     if limit is not None and point is not None:  # a dense algorithm that was interrupted leaves a point of any rank
         point = point._replace(L=point.L[:, :limit], R=point.R[:, :limit], s=point.s[:limit])
-    layers, value, certificate = frame.certified(point, watch.y, watch.proof)
-    if interrupted:
-        status, message = Status.INTERRUPTED, "Interrupted; this is the best point so far."
-    else:
-        status, message = _outcome(certificate, penalty, limit, tol)
+    try:
+        layers, value, certificate = frame.certified(point, watch.y, watch.proof)
+    except KeyboardInterrupt:  # once more: whoever stops a solve still gets a true certificate
+        log.ended = INTERRUPTED
+        layers, value, certificate = frame.certified(point, watch.y, watch.proof)
+    status, message = _outcome(certificate, penalty, limit, tol)
+    if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
+        status, message = log.ended
     offsets = frame.offsets(point)
-    return Solution(layers, value, status, message + frame.unseen, certificate, watch.history, watch.method, offsets)
+    return Solution(layers, value, status, message + frame.unseen, certificate, log.history, watch.method, offsets)
 
 
-def _check_offsets(A: MeasurementMap, penalty: float, method: str | None) -> None:
+def _as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        L, R = initial
+    except (TypeError, ValueError):
+        raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)") from None
+    return as_pair(L, R, A.matrix_shape, names=("initial[0]", "initial[1]"))
+
+
+def _nothing(A: MeasurementMap, b: np.ndarray, penalty: float, log: Log) -> Solution:
+    """The zero matrix, for a solve that was stopped before it had a point."""
+    assert log.ended is not None
+    d1, d2 = A.matrix_shape
+    value = 0.5 * frobenius(b) ** 2 if penalty > 0 else 0.0
+    gap = 1.0 if value > 0 else np.nan
+    certificate = Certificate(1.0, 0.0, gap, np.zeros(A.m), proof="no factorization has a negative value")
+    return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], value, *log.ended, certificate, log.history, "none")
+
+
+def _check_offsets(A: MeasurementMap, penalty: float) -> None:
     if not A.of_entries:
         raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, which have rows and columns")
     if penalty == 0:
         raise ValueError("offset_penalty is given and penalty is 0; expected a penalty > 0: offsets are for noisy data")
-    if method is not None:
-        raise ValueError(f"offset_penalty is given and method is {method!r}; expected None")
 
 
-def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None) -> None:
+def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None, method: Algorithm | None) -> None:
     """Run the algorithms that suit the problem until one closes the gap, then search within the rank limit if need be."""
     problem = watch.problem
-    methods = _suitable(problem)
-    alone = methods == ["factored"]  # then a rank limit is also a limit on memory, and is kept from the start
-    for method in methods:
-        watch.method = method
-        if method == "factored":
-            give_up = None if alone else min(problem.map.matrix_shape) // 5
-            cap = limit if alone else None
-            watch.follow(factored(problem, watch.rng, max_rank=cap, give_up=give_up, initial=start))
-        else:
-            dense = interior_point(problem) if method == "interior-point" else splitting(problem, initial=start)
-            with suppress(np.linalg.LinAlgError):  # a penalty so small that it is lost in the rounding of the Gram matrix
-                watch.follow(Point(*balanced_from_matrix(Z), y) for Z, y in dense)
+    methods = suitable(problem) if method is None else [method]
+    for algorithm in methods:
+        watch.method = algorithm.name
+        # An algorithm that stands alone keeps a rank limit from the start, since it may be a limit on memory too.
+        cap = limit if algorithm.low_rank and len(methods) == 1 else None
+        watch.follow(algorithm.points(problem, watch.rng, max_rank=cap, initial=start))
+        if not algorithm.low_rank:
             _polish(watch)
         if watch.closed:
             break
     if watch.point is None:
-        watch.method = "factored"
-        watch.follow(factored(problem, watch.rng, max_rank=limit, initial=start))
+        watch.method = Factored.name
+        watch.follow(Factored().points(problem, watch.rng, max_rank=limit, initial=start))
     if limit is not None and watch.point is not None and watch.point.s.size > limit:
         # The solution of the convex problem is of higher rank: search within the limit, against the bound just found.
-        watch.method = "factored" if watch.method == "factored" else f"{watch.method}, then factored"
+        watch.method = Factored.name if watch.method == Factored.name else f"{watch.method}, then {Factored.name}"
         watch.forget_pair()
-        watch.follow(factored(problem, watch.rng, max_rank=limit))
+        watch.follow(Factored().points(problem, watch.rng, max_rank=limit))
     if limit is not None and not watch.feasible:
         _fit_from_random_starts(watch, limit)
 
@@ -147,23 +149,6 @@ def _fit_from_random_starts(watch: Watch, rank: int) -> None:
             return
 
 
-def _suitable(problem: NuclearProblem) -> list[str]:
-    """The algorithms to try in turn, by size and structure."""
-    if problem.offsets is not None:
-        return ["factored"]
-    A = problem.map
-    d1, d2 = A.matrix_shape
-    stacked = A.m * d1 * d2 if A.forms_stack else 0
-    methods = []
-    if A.m <= 2500 and d1 + d2 <= 800 and A.m * stacked <= 5e10:
-        methods.append("interior-point")
-    if d1 * d2 > _SMALL or not methods:
-        methods.append("factored")  # which wins where the rank is low, and soon gives up where it is not
-    if d1 * d2 <= MODERATE and (A.of_entries or A.m <= MOST_DEPENDENT):
-        methods.append("splitting")
-    return methods or ["factored"]
-
-
 def _polish(watch: Watch) -> None:
     """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
     problem, near = watch.problem, watch.point
@@ -172,7 +157,7 @@ def _polish(watch: Watch) -> None:
     A = problem.map
     # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank.
     t = near.s[0]
-    k = min(balanced_from_matrix(near.L @ near.R.T + t * A._adjoint(watch.y), t)[2].size, near.s.size)
+    k = min(balanced_from_matrix(near.L @ near.R.T + t * A.adjoint_matrix(watch.y), t)[2].size, near.s.size)
     k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
     end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=problem.density, max_products=500)
     L, R, s = balanced(end.L, end.R)
@@ -211,7 +196,7 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 
-def _contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
+def contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
     d1, d2 = A.matrix_shape
     proof = "the dual vector y combines the measurements to zero, A*(y) = 0, and the data to b.y > 0"
     message = (

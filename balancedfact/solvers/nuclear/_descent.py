@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.nuclear._problem import OffsetTerms, balanced
-
-Pair = tuple[np.ndarray, np.ndarray]
+from balancedfact.solvers.iteration._limits import check_time
+from balancedfact.solvers.nuclear._problem import OffsetTerms, Pair, balanced
 
 # What is added to curvatures that vanish, relative to the largest.
 _REGULAR = 1e-8
@@ -208,6 +207,7 @@ def _steihaug(hessian, precondition, slope: Pair, radius: float, norm: float, bu
     xx, xp, pp = 0.0, 0.0, rz
     model, products = 0.0, 0
     while products < max(budget, 1):
+        check_time()
         Hp = hessian(*p)
         products += 1
         curvature = _inner(p, Hp)

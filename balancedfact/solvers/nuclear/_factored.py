@@ -13,14 +13,16 @@ and Recht 2009). Where that fails, the path's own dual vector bounds the optimum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, balanced
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
 
 _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
@@ -28,6 +30,34 @@ _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was a
 _ROUNDS = 30  # of columns added and pressed out again, where rounding errors do not let the rank settle
 _COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
+
+
+@dataclass(frozen=True)
+class Factored(Algorithm):
+    """Second-order descent on factors whose rank follows the dual certificate; no ``d1 x d2`` array is formed.
+
+    Time and memory grow with the rank of the solution, not with the size of the matrix. It serves every problem, and is the
+    only algorithm with offsets.
+
+    Parameters
+    ----------
+    give_up : float, optional
+        The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
+
+    References
+    ----------
+    Burer and Monteiro 2003; Haeffele and Vidal 2015.
+    """
+
+    name, low_rank = "factored", True
+    give_up: float | None = None
+
+    def points(
+        self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
+    ) -> Iterator[Point]:
+        """Yield points along the path of penalties."""
+        give_up = None if self.give_up is None else int(self.give_up * min(problem.map.matrix_shape))
+        return factored(problem, rng, max_rank=max_rank, give_up=give_up, initial=initial)
 
 
 def factored(

@@ -28,9 +28,11 @@ from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
-from balancedfact.solvers.nuclear._certified import MODERATE
 from balancedfact.solvers.nuclear._spectral_norm import as_dense, is_small
+from balancedfact.solvers.nuclear._splitting import Splitting
 
+# Beyond this many matrix entries only the factored algorithm serves.
+MODERATE = Splitting.most_entries
 # The path ends at this fraction of the largest useful penalty: beyond it the fit is as good as interpolation.
 _END = 1e-4
 # The error has risen clearly once this many penalties in a row are worse than the best by this factor.

@@ -19,6 +19,8 @@ import numpy as np
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 
+Pair = tuple[np.ndarray, np.ndarray]
+
 
 class Point(NamedTuple):
     """A balanced pair ``Z = L @ R.T`` with its singular values `s` (``L.T @ L = R.T @ R = diag(s)``) and a dual vector.
@@ -30,7 +32,17 @@ class Point(NamedTuple):
     R: np.ndarray
     s: np.ndarray
     y: np.ndarray
-    offsets: tuple[np.ndarray, np.ndarray] | None = None
+    offsets: Pair | None = None
+
+    @classmethod
+    def from_matrix(cls, Z: np.ndarray, y: np.ndarray) -> Point:
+        """The point of a matrix `Z`, by its singular value decomposition, and a dual vector."""
+        return cls(*balanced_from_matrix(Z), y)
+
+    @classmethod
+    def from_pair(cls, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Point:
+        """The point of a pair with ``Z = L @ R.T``, balanced or not, and a dual vector."""
+        return cls(*balanced(L, R), y)
 
 
 class OffsetTerms(NamedTuple):

@@ -9,13 +9,63 @@ ratio of the two halves of the gap.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact.solvers.nuclear._problem import NuclearProblem
+from balancedfact.solvers.iteration._limits import check_time
+from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
 _MEMORY = 10
 _EVERY = 10
+
+
+@dataclass(frozen=True)
+class Splitting(Algorithm):
+    """Accelerated Douglas-Rachford splitting: one singular value decomposition an iteration, whatever the rank.
+
+    Parameters
+    ----------
+    most_entries : int
+        Largest number ``d1 * d2`` of matrix entries; at four million a decomposition takes seconds.
+    most_measurements : int
+        Largest number of measurements whose Gram matrix is factored; single entries, whose Gram matrix is diagonal, are not
+        limited.
+    max_iterations : int
+        Where to stop at last.
+
+    References
+    ----------
+    Lions and Mercier 1979; Anderson 1965 for the acceleration.
+    """
+
+    name = "splitting"
+    most_entries: int = 4_000_000
+    most_measurements: int = 6000
+    max_iterations: int = 5000
+
+    def suits(self, problem: NuclearProblem) -> str | None:
+        """Return the limit that the problem exceeds, if any."""
+        if problem.offsets is not None:
+            return NO_OFFSETS
+        A = problem.map
+        d1, d2 = A.matrix_shape
+        if d1 * d2 > self.most_entries:
+            return f"decompositions of a {d1} x {d2} matrix are beyond most_entries={self.most_entries}"
+        if not A.of_entries and A.m > self.most_measurements:
+            return f"{A.m} measurements, the order of the Gram matrix, are beyond most_measurements={self.most_measurements}"
+        return None
+
+    def points(
+        self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
+    ) -> Iterator[Point]:
+        """Yield the point that fits after every few iterations."""
+        try:
+            for Z, y in splitting(problem, initial=initial, max_iterations=self.max_iterations):
+                yield Point.from_matrix(Z, y)
+        except np.linalg.LinAlgError:  # a penalty so small that it is lost in the rounding of the Gram matrix
+            return
 
 
 def splitting(
@@ -23,13 +73,14 @@ def splitting(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(Z, y)`` every few iterations, from a pair `initial`. With ``q = 0`` every `Z` fits to rounding error."""
     A, b, q = problem.map, problem.b, problem.q
-    V = A._adjoint(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
+    V = A.adjoint_matrix(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
     t = float(np.linalg.norm(V, 2)) / 50
     solve = A.gram_solver(q / t)
     mixer = _Anderson(_MEMORY)
     for k in range(max_iterations):
-        y = solve(b - A._forward(V)) / t
-        Z = V + t * A._adjoint(y)
+        check_time()
+        y = solve(b - A.forward(V)) / t
+        Z = V + t * A.adjoint_matrix(y)
         U, s, Wt = np.linalg.svd(2 * Z - V, full_matrices=False)
         rank = int(np.count_nonzero(s > t))
         X = (U[:, :rank] * (s[:rank] - t)) @ Wt[:rank]
@@ -39,7 +90,7 @@ def splitting(
             factor = _rebalance(problem, X, Z, y)
             if factor != 1.0:
                 t *= factor
-                V = Z - t * A._adjoint(y)
+                V = Z - t * A.adjoint_matrix(y)
                 solve = A.gram_solver(q / t)
                 mixer = _Anderson(_MEMORY)
                 continue
@@ -48,7 +99,7 @@ def splitting(
 
 def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:
     """How to change the step: down where the fitting point lags behind, up where the dual vector does."""
-    excess = max(abs(float(np.linalg.norm(problem.map._adjoint(y), 2)) - 1), 1e-15)
+    excess = max(abs(float(np.linalg.norm(problem.map.adjoint_matrix(y), 2)) - 1), 1e-15)
     misfit = max(float(np.linalg.norm(X - Z) / np.linalg.norm(Z)), 1e-15)
     ratio = np.sqrt(0.2 * excess / misfit)
     return float(np.clip(ratio, 0.25, 4.0)) if not 0.4 < ratio < 2.5 else 1.0

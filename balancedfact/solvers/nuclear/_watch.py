@@ -1,15 +1,12 @@
-"""What every iterative solver does besides solving: history, callback, progress, and the best point so far."""
+"""The judge's memory of a solve: the best point, the best dual vector, and whether the gap between them is closed."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
-from rich.console import Console
-from rich.status import Status as Spinner
 
+from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._frame import FEASIBLE
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
@@ -21,35 +18,12 @@ class Watch:
     rounding on the way back to the user's units cannot lift the gap above it.
     """
 
-    def __init__(
-        self,
-        problem: NuclearProblem,
-        units: float,
-        tol: float,
-        rng: np.random.Generator,
-        callback: Callable[[dict[str, float]], None] | None,
-        progress: bool | None,
-    ) -> None:
-        self.problem, self.units, self.tol, self.rng, self.callback = problem, units, 0.5 * tol, rng, callback
-        self.started = time.perf_counter()
-        self.records: list[dict[str, float]] = []
+    def __init__(self, problem: NuclearProblem, units: float, tol: float, rng: np.random.Generator, log: Log) -> None:
+        self.problem, self.units, self.tol, self.rng, self.log = problem, units, 0.5 * tol, rng, log
         self.method = ""
         self.point: Point | None = None
         self.value, self.residual = np.inf, np.inf
         self.lower, self.y, self.proof = -np.inf, np.zeros(problem.map.m), "no bound was computed"
-        shown = sys.stderr.isatty() if progress is None else progress
-        self.spinner: Spinner | None = None
-        if shown:
-            self.spinner = Spinner("solving", console=Console(stderr=True))
-
-    def __enter__(self) -> Watch:
-        if self.spinner is not None:
-            self.spinner.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.spinner is not None:
-            self.spinner.stop()
 
     @property
     def feasible(self) -> bool:
@@ -82,21 +56,13 @@ class Watch:
         if verdict.lower > self.lower:
             self.lower, self.y, self.proof = verdict.lower, verdict.y, verdict.proof
         record = {
-            "iteration": float(len(self.records)),
-            "seconds": time.perf_counter() - self.started,
             "value": self.units * verdict.value,
             "lower_bound": self.units * self.lower,
             "gap": abs(verdict.value - self.lower) / verdict.value if verdict.value > 0 else np.nan,
             "feasibility": verdict.residual,
             "rank": float(point.s.size),
         }
-        self.records.append(record)
-        if self.spinner is not None:
-            self.spinner.update(
-                f"iteration {len(self.records)}  gap {record['gap']:.1e}  residual {verdict.residual:.1e}  rank {point.s.size}"
-            )
-        if self.callback is not None:
-            self.callback(dict(record))
+        self.log.write(f"gap {record['gap']:.1e}  residual {verdict.residual:.1e}  rank {point.s.size}", record)
         return verdict
 
     def prefer(self, point: Point) -> None:
@@ -118,8 +84,3 @@ class Watch:
         if verdict.residual <= FEASIBLE:
             return not self.feasible or verdict.value < self.value
         return verdict.residual < self.residual
-
-    @property
-    def history(self) -> dict[str, np.ndarray]:
-        """The records as one array per column."""
-        return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}

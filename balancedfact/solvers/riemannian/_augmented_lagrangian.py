@@ -17,12 +17,15 @@ Too narrow a pair is seen in the same way as any saddle: padded with zero column
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from balancedfact._global_seed import global_seed
-from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, balanced
+from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
 from balancedfact.solvers.riemannian._search import Search
 
 _GROWTH = 5.0  # of rho, where the residual fell by less than this
@@ -31,6 +34,30 @@ _FIRST, _LAST = 1e-3, 1e-11  # relative gradients of the searches
 _MOST_STRICT = 1e-3  # by how much relative gradients follow rho at most
 _POINTS = 500  # at most, per search
 _FITTED = 1e-12  # relative residual below which data count as reached
+
+
+@dataclass(frozen=True)
+class RiemannianSearch(Algorithm):
+    """An augmented Lagrangian on rescaled-balanced pairs, by trust regions from a random pair.
+
+    It is here to be compared and to be built upon: it knows nothing of convexity and arrives at the same value.
+
+    References
+    ----------
+    Liu, Shen, Zhou (CS282 report); Absil, Baker, Gallivan 2007 for trust regions.
+    """
+
+    name, low_rank = "riemannian", True
+
+    def suits(self, problem: NuclearProblem) -> str | None:
+        """Refuse offsets."""
+        return None if problem.offsets is None else NO_OFFSETS
+
+    def points(
+        self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
+    ) -> Iterator[Point]:
+        """Yield a point after every search."""
+        return augmented_lagrangian(problem, rng, max_rank=max_rank, initial=initial)
 
 
 def augmented_lagrangian(
@@ -77,12 +104,10 @@ def _at_one_width(
     while stalls < _STALLS:
         last = tol == _LAST
         # The scale of the gradient grows with rho.
-        search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, None)
+        search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, Log(progress=False))
         search.second_order = last or before == np.inf
         with global_seed(rng):
             search.run(search.manifold.nearest(L, R))
-        if search.interrupted:
-            raise KeyboardInterrupt
         L, R = search.point
         residual = lagrangian.b - lagrangian.map.forward_factored(L, R)
         y, size = lagrangian.y + lagrangian.rho * residual, float(np.linalg.norm(residual))

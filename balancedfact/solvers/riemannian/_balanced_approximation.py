@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,10 @@ from balancedfact._global_seed import global_seed
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_count, as_pair, as_rng
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.nuclear._spectral_norm import norm_bound
-from balancedfact.solvers.riemannian._search import Search, spinner
+from balancedfact.solvers.riemannian._search import Search
 
 # Relative gap to the bound at which the result counts as proved.
 _CLOSED = 1e-9
@@ -38,7 +39,8 @@ def balanced_approximation(
     method: str = "svd",
     rng: int | np.random.Generator | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
     r"""Find the balanced pair whose product is nearest to a matrix, and prove it.
@@ -60,8 +62,11 @@ def balanced_approximation(
         The random point, and the start of iterative linear algebra.
     initial : tuple of array_like, optional
         A pair ``(L, R)`` for "riemannian" to start from, replaced by the balanced pair nearest to it.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called with the newest record of `Solution.history`, for "riemannian".
+        Called with the newest record of `Solution.history`, for "riemannian"; returning ``True`` or raising ``StopIteration``
+        stops the search as a limit does.
     progress : bool, optional
         Show value and gradient. By default on a terminal only.
 
@@ -129,10 +134,13 @@ def balanced_approximation(
         L, R = (part / np.sqrt(target.size) for part in start)
         Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
         start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
-    with spinner(progress) as shown:
-        search = _search(target, q, start, generator, callback, shown)
-    L, R = search.point
-    return target.solution(L, R, method, search)
+    searches: list[Search] = []
+    with Log(callback, progress, limits) as log:
+        _search(target, q, start, generator, log, searches)
+    if not searches:  # stopped before the first point
+        return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), method, log=log)
+    L, R = searches[-1].point
+    return target.solution(L, R, method, searches[-1], log)
 
 
 def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,11 +237,13 @@ class _Target:
         value = self.distance(L, R)
         return max(value - self.lower_bound(R) - _ROUNDING**2, 0.0) / value if value > 0 else 0.0
 
-    def solution(self, L: np.ndarray, R: np.ndarray, method: str, search: Search | None = None) -> Solution:
+    def solution(
+        self, L: np.ndarray, R: np.ndarray, method: str, search: Search | None = None, log: Log | None = None
+    ) -> Solution:
         """The pair in the user's units, `size` times the matrix here, with its certificate."""
         gap, units = self.gap(L, R), self.size**2
         curvature = np.nan
-        if search is not None and search.curvature is not None and not search.interrupted:
+        if search is not None and search.curvature is not None and not search.log.ended:
             curvature = search.curvature.ratio
         norm = float(np.hypot(np.linalg.norm(L), np.linalg.norm(R))) or 1.0
         balance = float(np.linalg.norm(L.T @ L - R.T @ R)) / norm**2
@@ -242,8 +252,8 @@ class _Target:
         stationarity = frobenius(np.concatenate(self.gradient(L, R))) / scale
         status = Status.OPTIMAL if gap <= _CLOSED else Status.GAP_OPEN
         message = f"No pair of {self.k} columns is nearer by more than a relative {gap:.1e}."
-        if search is not None and search.interrupted:
-            status, message = search.verdict()
+        if log is not None and log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
+            status, message = log.ended
         proof = "Eckart and Young, with the leading eigenvalues of M.T @ M bounded from above by block elimination"
         lower = self.lower_bound(R) * units
         certificate = Certificate(
@@ -251,7 +261,7 @@ class _Target:
         )
         pad, root = ((0, 0), (0, self.k - L.shape[1])), np.sqrt(self.size)
         layers = [np.pad(root * R, pad).T.copy(), np.pad(root * L, pad)]
-        history = {} if search is None else search.history
+        history = {} if log is None else log.history
         return Solution(layers, self.distance(L, R) * units, status, message, certificate, history, method)
 
 
@@ -289,22 +299,26 @@ def _search(
     q: int,
     start: tuple[np.ndarray, np.ndarray] | None,
     rng: np.random.Generator,
-    callback: Callable[[dict[str, float]], None] | None,
-    shown: Any,
-) -> Search:
-    """Search with `q` columns until the certificate closes, with a detour by fewer columns where some of them vanish."""
+    log: Log,
+    searches: list[Search],
+) -> None:
+    """Search with `q` columns until the certificate closes, with a detour by fewer columns where some of them vanish.
+
+    The last of `searches` is the one whose point counts, also where the log ends them.
+    """
     units = target.size**2
 
-    def run(width: int, tol: float, L: np.ndarray, R: np.ndarray, before: Search | None) -> Search:
-        search = Search(target.problem(width), tol, _LIMIT, callback, shown, units)
-        if before is not None:
-            search.resume(before)
+    def run(width: int, tol: float, L: np.ndarray, R: np.ndarray) -> Search:
+        search = Search(target.problem(width), tol, _LIMIT, log, units)
+        if searches:
+            search.resume(searches[-1])
+        searches.append(search)
         with global_seed(rng):
             search.run(search.manifold.nearest(L, R))
         return search
 
-    def finished(search: Search) -> bool:
-        return search.interrupted or target.gap(*search.point) <= _CLOSED
+    def closed(search: Search) -> bool:
+        return target.gap(*search.point) <= _CLOSED
 
     if start is None:
         draw = (rng.standard_normal((d, q)) for d in target.M.shape)
@@ -312,22 +326,23 @@ def _search(
         root = np.sqrt(_START / np.linalg.norm(L @ R.T))
         start = root * L, root * R
     L, R = start
-    found = run(q, _TOLERANCES[0], L, R, None)
-    if finished(found):
-        return found
+    found = run(q, _TOLERANCES[0], L, R)
+    if closed(found):
+        return
     L, R = found.point
     _, s, Vt = np.linalg.svd(L, full_matrices=False)
     small = np.flatnonzero((s[1:] < _SMALL * s[0]) & (s[1:] < 0.1 * s[:-1]))
     if small.size:
         kept = Vt[: small[0] + 1].T
-        fewer = run(kept.shape[1], _TOLERANCES[1], L @ kept, R @ kept, found)
-        L, R = fewer.point
+        L, R = run(kept.shape[1], _TOLERANCES[1], L @ kept, R @ kept).point
         # At full width the columns that were left out are an edge from which any lower value is seen.
         pad = ((0, 0), (0, q - L.shape[1]))
-        wider = run(q, _TOLERANCES[0], np.pad(L, pad), np.pad(R, pad), fewer)
-        if wider.value <= found.value or wider.interrupted:
+        wider = run(q, _TOLERANCES[0], np.pad(L, pad), np.pad(R, pad))
+        if wider.value <= found.value:
             found = wider
-        if finished(found):
-            return found
+        else:
+            searches.append(found)
+        if closed(found):
+            return
     L, R = found.point
-    return run(q, _TOLERANCES[1], L, R, found)
+    run(q, _TOLERANCES[1], L, R)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._global_seed import global_seed
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import frobenius, magnitude, product
 from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.curvature import isotropic_trace, scaled_trace, trace, trace_gradient, trace_hessian_vector_product
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.riemannian._orbit_cost import OrbitCost
-from balancedfact.solvers.riemannian._search import Search, spinner
+from balancedfact.solvers.riemannian._search import Search
 
 _LIMIT = 1000  # points of a search
 # Relative gap to the bound at which the result counts as proved.
@@ -29,7 +31,8 @@ def flattest_factorization(
     *,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
     r"""Find the flattest factorization of a given matrix by a search over all of its factorizations.
@@ -55,8 +58,11 @@ def flattest_factorization(
         Relative gradient at which to stop, see `balancedfact.riemannian_minimum`.
     rng : int or numpy.random.Generator, optional
         The random point to start from.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called with the newest record of `Solution.history`.
+        Called with the newest record of `Solution.history`; returning ``True`` or raising ``StopIteration`` stops the search
+        as a limit does.
     progress : bool, optional
         Show value and gradient. By default on a terminal only.
 
@@ -119,8 +125,8 @@ def flattest_factorization(
     size *= float(s.sum())
     s = s[:rank] / s.sum()
     orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
-    with global_seed(generator), spinner(progress) as shown:
-        search = Search(orbit.problem(), tol, _LIMIT, callback, shown, orbit.units(size))
+    search = Search(orbit.problem(), tol, _LIMIT, Log(callback, progress, limits), orbit.units(size))
+    with global_seed(generator), search.log:
         search.run(search.manifold.random_point())
     return orbit.solution(search, M, size)
 
@@ -195,10 +201,7 @@ class _Orbit:
         layers = [np.array(layer) for layer in search.point]
         if not self.whole:
             layers[0], layers[-1] = layers[0] @ self.Vt, self.U @ layers[-1]
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
-        feasibility = frobenius(product - M / size) / frobenius(M / size)
+        feasibility = frobenius(product(layers) - M / size) / frobenius(M / size)
         lower = self.bound * self.units(size)
         root = size ** (1 / self.depth)
         padded = []
@@ -218,10 +221,10 @@ class _Orbit:
         )
         if self.whole:
             proof = "stationary points are global minima, by geodesic convexity; no numerical bound"
-        if status is not Status.INTERRUPTED and not self.attained:
+        if not search.log.ended and not self.attained:
             status = Status.UNATTAINED
             message = f"The measurements do not see all of M, so that the least value may not be attained. {message}"
-        elif status is not Status.INTERRUPTED and gap <= _CLOSED:
+        elif not search.log.ended and gap <= _CLOSED:
             status, message = Status.OPTIMAL, f"Optimal: no factorization is flatter by more than a relative {gap:.1e}."
         certificate = Certificate(
             feasibility,
@@ -236,4 +239,4 @@ class _Orbit:
             value = isotropic_trace(padded)
         else:
             value = trace(padded, self.A) if self.whole else scaled_trace(padded[1], padded[0].T, self.A)
-        return Solution(padded, value, status, message, certificate, search.history, "riemannian")
+        return Solution(padded, value, status, message, certificate, search.log.history, "riemannian")

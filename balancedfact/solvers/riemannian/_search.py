@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.status import Status as Spinner
 
 from balancedfact._global_seed import global_seed
 from balancedfact._validate import as_count, as_number, as_rng
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Limits, Stopped, check_time
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.riemannian._tangent_spectrum import Curvature, extreme_curvature
 
 if TYPE_CHECKING:  # pymanopt is imported only by those who use it
@@ -47,7 +45,8 @@ def riemannian_minimum(
     tol: float = 1e-8,
     max_iterations: int = 2000,
     rng: int | np.random.Generator | None = None,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
     r"""Minimise a function on a manifold with pymanopt, to a point that is stationary to second order.
@@ -71,8 +70,11 @@ def riemannian_minimum(
         Largest number of points at which the gradient is computed.
     rng : int or numpy.random.Generator, optional
         Seeds NumPy's global random state, from which pymanopt draws, for the time of the solve.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called with the newest record of `Solution.history` at every point whose gradient is computed.
+        Called with the newest record of `Solution.history` at every point whose gradient is computed. Returning ``True`` or
+        raising ``StopIteration`` stops the search as a limit does.
     progress : bool, optional
         Show value and gradient. By default on a terminal only.
 
@@ -132,21 +134,12 @@ def riemannian_minimum(
             raise ValueError(f"problem is {type(problem).__name__}; expected a pymanopt.Problem")
     if optimizer is not None and not hasattr(optimizer, "run"):
         raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
-    with global_seed(generator), spinner(progress) as shown:
+    search = Search(problem, tol, limit, Log(callback, progress, limits))
+    with global_seed(generator):
         start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
-        search = Search(problem, tol, limit, callback, shown)
-        search.run(start, optimizer)
+        with search.log:
+            search.run(start, optimizer)
     return search.solution()
-
-
-@contextmanager
-def spinner(progress: bool | None) -> Iterator[Spinner | None]:
-    """A line on the terminal that tells how a search gets on, if it is wanted."""
-    if not (sys.stderr.isatty() if progress is None else progress):
-        yield None
-        return
-    with Console(stderr=True).status("solving") as shown:
-        yield shown
 
 
 def _checked_start(manifold: Any, initial: Any) -> Any:
@@ -188,15 +181,13 @@ class Search:
         problem: Any,
         tol: float,
         limit: int,
-        callback: Callable[[dict[str, float]], None] | None,
-        spinner: Spinner | None = None,
+        log: Log,
         units: float = 1.0,
     ) -> None:
         self.problem, self.manifold, self.preconditioner = problem, problem.manifold, problem.preconditioner
-        self.tol, self.limit, self.callback, self.spinner, self.units = tol, limit, callback, spinner, units
+        self.tol, self.limit, self.log, self.units = tol, limit, log, units
         self._hessian, self.flat = problem.riemannian_hessian, _FLAT
-        self.records: list[dict[str, float]] = []
-        self.started = time.perf_counter()
+        self.points = 0
         self.products = self.escapes = self.idle = self.rejected = 0
         self.patience = 0  # rejected points in a row that end a descent; 0: any number is allowed
         self.scale = 1.0
@@ -212,12 +203,10 @@ class Search:
         self.seen: tuple[Any, float] = (None, np.inf)  # the newest point whose cost was computed
         self.curvature: Curvature | None = None
         self.reason = ""
-        self.interrupted = False
 
     def resume(self, before: Search) -> None:
         """Count on from an earlier search of the same solve."""
-        self.records, self.started = before.records, before.started
-        self.products, self.escapes, self.limit = before.products, before.escapes, self.limit + len(before.records)
+        self.products, self.escapes = before.products, before.escapes
 
     # The problem, as the optimizer sees it.
 
@@ -244,7 +233,7 @@ class Search:
             raise _Reached("the cost or its gradient is not finite")
         if norm <= 0.5 * self.tol * self.scale:  # half, because the scale will be looked at again
             raise _Reached(_GRADIENT)
-        if len(self.records) >= self.limit:
+        if self.points >= self.limit:
             raise _Reached("the limit of iterations was reached")
         if self.idle >= _IDLE:
             raise _Reached("neither value nor gradient fall any more")
@@ -263,12 +252,12 @@ class Search:
         """Descend, examine, escape, until a point is a minimum to second order or nothing helps."""
         try:
             self._run(point, optimizer)
-        except KeyboardInterrupt:
-            self.interrupted = True
+        except (KeyboardInterrupt, Stopped):
             if self.point is None:
                 self.point, self.value = point, float(self.problem.cost(point))
             elif self.best[1] < self.value:
                 self.point, self.value, self.gradient_norm = self.best
+            raise
 
     def _run(self, point: Any, optimizer: Any) -> None:
         self._look(point)
@@ -287,7 +276,7 @@ class Search:
             if not self.second_order:
                 return
             self._examine(_STEPS)
-            if len(self.records) >= self.limit:
+            if self.points >= self.limit:
                 return
             if not self._escape(self.point, self.curvature) and not self._cross():
                 return
@@ -391,6 +380,7 @@ class Search:
 
     def _product(self, point: Any, vector: Any) -> Any:
         self.products += 1
+        check_time()
         try:
             return self._hessian(point, vector)
         except NotImplementedError:  # of the cost or of the manifold; neither says so before it is called
@@ -398,20 +388,15 @@ class Search:
             return self._hessian(point, vector)
 
     def _record(self) -> None:
+        self.points += 1
         record = {
-            "iteration": float(len(self.records)),
-            "seconds": time.perf_counter() - self.started,
             "value": self.units * self.value,
             "stationarity": self.gradient_norm / self.scale,
             "hessian_products": float(self.products),
             "escapes": float(self.escapes),
         }
-        self.records.append(record)
-        if self.spinner is not None:
-            shown = f"value {record['value']:.6g}  gradient {record['stationarity']:.1e}  escapes {self.escapes}"
-            self.spinner.update(f"iteration {len(self.records)}  {shown}")
-        if self.callback is not None:
-            self.callback(dict(record))
+        line = f"value {record['value']:.6g}  gradient {record['stationarity']:.1e}  escapes {self.escapes}"
+        self.log.write(line, record)
 
     # What was found.
 
@@ -419,15 +404,10 @@ class Search:
     def stationarity(self) -> float:
         return self.gradient_norm / self.scale if self.gradient_norm > 0 else 0.0
 
-    @property
-    def history(self) -> dict[str, np.ndarray]:
-        """The records as one array per column."""
-        return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}
-
     def verdict(self) -> tuple[Status, str]:
         """The status and its sentence."""
-        if self.interrupted:
-            return Status.INTERRUPTED, "Interrupted; this is the best point so far."
+        if self.log.ended is not None:
+            return self.log.ended
         if self.curvature is None:
             return Status.GAP_OPEN, f"Nothing to start from: {self.reason}."
         found = f"relative gradient {self.stationarity:.1e}, smallest relative curvature {self.curvature.ratio:.1e}"
@@ -440,7 +420,7 @@ class Search:
     def certificate(self) -> Certificate:
         residual = getattr(self.manifold, "residual", None)
         feasibility = float(residual(self.point)) if residual else 0.0
-        curvature = np.nan if self.curvature is None or self.interrupted else self.curvature.ratio
+        curvature = np.nan if self.curvature is None or self.log.ended else self.curvature.ratio
         return Certificate(
             feasibility,
             stationarity=self.stationarity,
@@ -453,7 +433,7 @@ class Search:
         status, message = self.verdict()
         parts = parts_of(self.point)
         layers = [parts[1].T.copy(), parts[0]] if _are_pairs(self.manifold) else parts
-        return Solution(layers, self.value, status, message, self.certificate(), self.history, "riemannian")
+        return Solution(layers, self.value, status, message, self.certificate(), self.log.history, "riemannian")
 
 
 def _are_pairs(manifold: Any) -> bool:

@@ -5,12 +5,13 @@ import balancedfact as bf
 from balancedfact.measurements import Dense, gaussian
 from balancedfact.solvers.fibre import _chain
 from balancedfact.solvers.fibre._chain import Chain, ManyMatrices, Symmetric, few_matrices, one_operator
-from balancedfact.solvers.fibre._chain_newton import Verdict, _searched, conjugated, eliminated, minimise
+from balancedfact.solvers.fibre._chain_newton import Ending, _searched, conjugated, eliminated, minimise
+from balancedfact.solvers.iteration._log import Log
 from tests.solvers.fibre.test_chain import random_chain, random_point
 
 
-def quiet(record):
-    pass
+def quiet():
+    return Log(progress=False)
 
 
 def second_derivative(point, K, A, B):
@@ -46,7 +47,7 @@ def test_elimination_solves_newtons_equation(depth, rng):
 @pytest.mark.parametrize("depth", [2, 4, 9])
 def test_conjugate_gradients_find_the_same_direction(kind, depth, rng):
     chain, K = random_chain(rng, 3, 4, depth, kind)
-    best = minimise(chain, 1e-13, quiet).point
+    best = minimise(chain, 1e-13, quiet()).point
     H = 1e-7 * rng.standard_normal(best.G.shape)
     point = best.moved(H + H.transpose(0, 2, 1))  # close to the minimum, where the equation is solved accurately
     step, count = conjugated(point)
@@ -89,7 +90,7 @@ def test_preconditioner_is_exact_for_isotropic_measurements(monkeypatch, rng):
     basis = np.linalg.qr(rng.standard_normal((16, 16)))[0].reshape(-1, 4, 4)
     M = rng.standard_normal((4, 4))
     chain = Chain(np.eye(4), one_operator(Dense(basis)), np.eye(4), 30)
-    best = minimise(chain, 1e-13, quiet).point
+    best = minimise(chain, 1e-13, quiet()).point
     H = 1e-5 * rng.standard_normal(best.G.shape)
     point = best.moved(H + H.transpose(0, 2, 1))
     _, count = conjugated(point)
@@ -119,8 +120,8 @@ def wild_chain(seed, spread):
 
 def test_converges_from_far_away():
     for seed in range(40):
-        run = minimise(wild_chain(seed, 3.0), 1e-12, quiet)
-        assert run.verdict is Verdict.MINIMUM
+        run = minimise(wild_chain(seed, 3.0), 1e-12, quiet())
+        assert run.verdict is Ending.MINIMUM
         assert run.history["gap"].size <= 30
         assert np.all(np.diff(run.history["value"]) <= 1e-12 * run.history["value"][:-1])
 
@@ -128,8 +129,8 @@ def test_converges_from_far_away():
 def test_best_point_is_kept_where_rounding_errors_rule():
     worse = 0
     for seed in (16, 58, 85, 88):
-        run = minimise(wild_chain(seed, 6.0), 1e-12, quiet)
-        assert run.verdict in (Verdict.UNATTAINED, Verdict.STALLED)
+        run = minimise(wild_chain(seed, 6.0), 1e-12, quiet())
+        assert run.verdict in (Ending.UNATTAINED, Ending.STALLED)
         assert run.point.gap == run.history["gap"].min()
         worse += run.history["gap"][-1] > run.history["gap"].min()
     assert worse > 0
@@ -138,19 +139,19 @@ def test_best_point_is_kept_where_rounding_errors_rule():
 @pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-12])
 def test_endless_steps_are_noticed_before_the_matrices_degenerate(tol):
     broken = Chain(np.eye(2), few_matrices(Dense(np.diag([1.0, 0.0])[None])), np.eye(2), 4)
-    run = minimise(broken, tol, quiet)
-    assert run.verdict is Verdict.UNATTAINED
+    run = minimise(broken, tol, quiet())
+    assert run.verdict is Ending.UNATTAINED
     assert run.point.gap <= tol
 
 
 def test_verdicts(rng):
     chain, _ = random_chain(rng, 2, 3, 4)
-    assert minimise(chain, 1e-12, quiet).verdict is Verdict.MINIMUM
-    stalled = minimise(chain, 1e-300, quiet)
-    assert stalled.verdict is Verdict.STALLED
+    assert minimise(chain, 1e-12, quiet()).verdict is Ending.MINIMUM
+    stalled = minimise(chain, 1e-300, quiet())
+    assert stalled.verdict is Ending.STALLED
     assert stalled.point.gap < 1e-13
     broken = Chain(np.eye(2), few_matrices(Dense(np.diag([1.0, 0.0])[None])), np.eye(2), 4)
-    run = minimise(broken, 1e-12, quiet)
-    assert run.verdict is Verdict.UNATTAINED
+    run = minimise(broken, 1e-12, quiet())
+    assert run.verdict is Ending.UNATTAINED
     assert run.point.value == pytest.approx(4, rel=1e-10)
     assert run.point.spread > 12 >= run.moderate.spread

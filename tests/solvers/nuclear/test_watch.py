@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._problem import Point, balanced_from_matrix
 from balancedfact.solvers.nuclear._watch import Watch
 from tests.solvers.points import frame_of
@@ -10,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def watch_of(penalty=0.0, *, tol=1e-8, callback=None, progress=False):
     frame = frame_of("gaussian", True, penalty)
-    return Watch(frame.problem, frame.units, tol, np.random.default_rng(0), callback, progress)
+    return Watch(frame.problem, frame.units, tol, np.random.default_rng(0), Log(callback, progress))
 
 
 def fitting(problem, size, rng):
@@ -126,10 +127,10 @@ def test_a_pair_is_forgotten_and_the_bound_is_not(rng):
 def test_records_are_in_the_users_units(rng):
     seen = []
     watch = watch_of(callback=seen.append)
-    assert watch.history == {}
+    assert watch.log.history == {}
     for size in (5.0, 1.0, 3.0):
         watch.judge(point(fitting(watch.problem, size, rng), watch.problem.b))
-    history = watch.history
+    history = watch.log.history
     columns = ["iteration", "seconds", "value", "lower_bound", "gap", "feasibility", "rank"]
     assert list(history) == columns
     np.testing.assert_array_equal(history["iteration"], [0, 1, 2])
@@ -143,21 +144,23 @@ def test_records_are_in_the_users_units(rng):
         assert all(type(number) is float for number in record.values())
         assert {name: values[k] for name, values in history.items()} == record
     seen[0]["value"] = -1.0  # the callback's own copy
-    assert watch.history["value"][0] > 0
+    assert watch.log.history["value"][0] > 0
 
 
 def test_progress_goes_to_stderr_only(rng, capsys):
-    with watch_of(progress=True) as watch:
+    watch = watch_of(progress=True)
+    with watch.log:
         watch.judge(point(fitting(watch.problem, 1.0, rng), watch.problem.b))
     captured = capsys.readouterr()
     assert captured.out == ""
-    with watch_of(progress=None) as watch:  # stderr is no terminal here
-        assert watch.spinner is None
+    watch = watch_of(progress=None)
+    with watch.log:  # stderr is no terminal here
         watch.judge(point(fitting(watch.problem, 1.0, rng), watch.problem.b))
     assert capsys.readouterr() == ("", "")
 
 
 def test_progress_ends_with_an_error(capsys):
-    with pytest.raises(RuntimeError, match="stop"), watch_of(progress=True) as watch:
+    log = Log(progress=True)
+    with pytest.raises(RuntimeError, match="stop"), log:
         raise RuntimeError("stop")
-    assert not watch.spinner._live.is_started
+    assert not log._spinner._live.is_started

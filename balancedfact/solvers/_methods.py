@@ -1,0 +1,78 @@
+"""The names of the algorithms, and the public choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from balancedfact._validate import as_number
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.nuclear._algorithm import Algorithm
+from balancedfact.solvers.nuclear._factored import Factored
+from balancedfact.solvers.nuclear._interior_point import InteriorPoint
+from balancedfact.solvers.nuclear._problem import NuclearProblem, OffsetTerms
+from balancedfact.solvers.nuclear._selection import suitable
+from balancedfact.solvers.nuclear._splitting import Splitting
+from balancedfact.solvers.riemannian._augmented_lagrangian import RiemannianSearch
+
+_BY_NAME: dict[str, type[Algorithm]] = {each.name: each for each in (InteriorPoint, Splitting, Factored, RiemannianSearch)}
+
+
+def as_method(value: str | Algorithm | None) -> Algorithm | None:
+    """Return an algorithm from its name or itself; ``None`` stays."""
+    if value is None or isinstance(value, Algorithm):
+        return value
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]()
+    names = ", ".join(repr(name) for name in _BY_NAME)
+    raise ValueError(f"method is {value!r}; expected None, one of {names}, or a bf.solvers.Algorithm such as Splitting()")
+
+
+def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: float | None = None) -> Algorithm:
+    """Choose the algorithm that `flat_minimum` and `norm_minimum` begin with when ``method=None``.
+
+    Parameters
+    ----------
+    A : MeasurementMap
+        The measurements.
+    penalty : float
+        Weight of the flatness; the choice is the same for all.
+    offset_penalty : float, optional
+        Given if there are row and column offsets.
+
+    Returns
+    -------
+    Algorithm
+        `InteriorPoint` within its limits, else `Factored`. Where that leaves the gap open, `flat_minimum` goes on with the next
+        that suits, `Splitting` as a rule.
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed.
+
+    Notes
+    -----
+    Measurements that depend on others are left out before the choice, and so are rows and columns that none sees: a solve
+    may therefore find a problem smaller than `A`, and choose for that. The limits of each algorithm are its fields, and are
+    explained there.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> bf.solvers.select_method(bf.measurements.gaussian(30, (8, 6), rng=0)).name
+    'interior-point'
+    >>> mask = bf.measurements.bernoulli_mask((2000, 1500), 0.01, rng=0)
+    >>> bf.solvers.select_method(mask, penalty=1.0)
+    Factored(give_up=None)
+    """
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    q = as_number(penalty, "penalty", least=0.0)
+    terms = None
+    if offset_penalty is not None:
+        as_number(offset_penalty, "offset_penalty", above=0.0)
+        terms = OffsetTerms(*(np.zeros(0),) * 4)
+    chosen = suitable(NuclearProblem(A, np.zeros(0), q, terms))[0]
+    return replace(chosen, give_up=None) if isinstance(chosen, Factored) else chosen

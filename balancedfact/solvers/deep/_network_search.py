@@ -1,0 +1,303 @@
+"""Descents on networks that fit the data: starts, Newton steps at one rank, moves across ranks, escapes from saddles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from balancedfact.solvers.deep._rank_test import rank_test
+from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoint, newton
+from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
+from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._descent import descend
+from balancedfact.solvers.nuclear._problem import NuclearProblem, balanced_from_matrix
+
+_REWEIGHTINGS = 3  # convex problems solved to bring a start close to a minimum
+_RANDOM_STARTS = 2  # beside the nuclear norm and the flat pair
+_SPREAD = 0.5  # standard deviation of the logarithms of the eigenvalues of random weights
+_THIN = 1e-3  # a smallest singular value below this fraction of the largest is tried without
+_VANISHED = 1e-7  # below this fraction it is dropped
+_EQUAL = 1e-13  # relative difference of values that is put down to rounding
+_IDENTICAL = 1e-10  # relative distance of end-to-end matrices that is put down to rounding
+_SAME = 1e-4  # relative distance of end-to-end matrices below which two minima are the same
+RANK_EXCESS = 1e-5  # by which the rank test may exceed 1: the value could fall by about its square
+NEGATIVE = 1e-7  # relative curvature below which a point is a saddle
+_ESCAPES = 5
+
+
+class Start(NamedTuple):
+    """A point that fits, and a vector near whose ray to look for multipliers where they are not unique."""
+
+    point: ZeroLossPoint
+    near: np.ndarray | None
+    nuclear: float = 0.0
+    """A lower bound on the nuclear norm of the weighted problem that the point comes from."""
+
+
+class Minimum(NamedTuple):
+    """Where one descent ended, and how far its rank test failed."""
+
+    point: ZeroLossPoint
+    y: np.ndarray
+    excess: float
+    curvature: float = np.nan
+    determined: bool = False
+
+
+class NetworkSearch:
+    """Runs the descents, keeps the best minimum, and records every step."""
+
+    def __init__(
+        self,
+        problem: DeepProblem,
+        limit: int | None,
+        tol: float,
+        rng: np.random.Generator,
+        log: Log,
+        units: float,
+    ) -> None:
+        self.problem, self.limit, self.tol, self.rng, self.log, self.units = problem, limit, tol, rng, log, units
+        self.minima: list[Minimum] = []
+        self.latest: ZeroLossPoint | None = None
+        self.nuclear = 0.0  # lower bound on |D1 E D2|_*, from the dual vector of two layers
+        self.index = 0
+
+    @property
+    def best(self) -> Minimum | None:
+        """The minimum of least value; of those with the same value, the one whose rank test went best."""
+        lowest = min((each.point.value for each in self.minima), default=np.inf)
+        equal = [each for each in self.minima if each.point.value <= lowest * (1 + 1e-10)]
+        return min(equal, key=lambda each: np.nan_to_num(each.excess), default=None)
+
+    def run(self, given: np.ndarray | None) -> None:
+        """Descend from every start; from the only matrix that fits, where the data determine it."""
+        only = self._only_fit()
+        if only is not None and (self.limit is None or _rank(only) <= self.limit):
+            point = self._flattest(only, _rank(only))
+            self._watched(point)
+            self.minima.append(Minimum(point, point.multipliers(), 0.0, determined=True))
+            return
+        for start in self._starts(given):
+            self.minima.append(self._descend(start.point, start.near))
+            self.index += 1
+        for _ in range(_ESCAPES):
+            best = self.best
+            if best is None or not best.point.tractable:
+                return
+            curvature, direction = best.point.curvature(self.rng)
+            self.minima[self.minima.index(best)] = best._replace(curvature=curvature)
+            lower = self._escaped(best.point, direction) if curvature < -NEGATIVE else None
+            if lower is None:
+                return
+            self.minima.append(self._descend(lower, best.y))
+
+    def _escaped(self, point: ZeroLossPoint, direction: np.ndarray) -> ZeroLossPoint | None:
+        """A point with a smaller value along a direction of negative curvature."""
+        size = float(np.linalg.norm(point.x))
+        for exponent in range(1, 8):
+            for sign in (1.0, -1.0):
+                moved = point.moved(sign * size * 0.2**exponent * direction)
+                if moved is not None and moved.value < point.value * (1 - _EQUAL):
+                    return moved
+        return None
+
+    def distinct(self) -> int:
+        """How many different minima the descents found."""
+        found: list[ZeroLossPoint] = []
+        for point, *_ in self.minima:
+            size = np.linalg.norm(point.matrix)
+            if all(np.linalg.norm(point.matrix - other.matrix) > _SAME * size for other in found):
+                found.append(point)
+        return len(found)
+
+    def _only_fit(self) -> np.ndarray | None:
+        """The matrix that the data determine; ``None`` if they do not."""
+        A, b = self.problem.map, self.problem.b
+        if A.m != A.shape[1]:
+            return None
+        solve = A.gram_solver(0.0)
+        X = A.adjoint_matrix(solve(b))
+        return X + A.adjoint_matrix(solve(b - A.forward(X)))
+
+    # Starts.
+
+    def _starts(self, given: np.ndarray | None) -> Iterator[Start]:
+        unit = self.problem.unit
+        white = unit.whitened()
+        # For X = left @ Z @ right.T the nuclear norm of Z is |D1 X D2|_*, and the bound is on twice that.
+        yield from self._reweighted(np.asarray(_dense(white.left)), np.asarray(_dense(white.right)))
+        weights = [[np.eye(d) for d in unit.matrix_shape]]
+        weights += [[_random_weight(d, self.rng) for d in unit.matrix_shape] for _ in range(_RANDOM_STARTS)]
+        for left, right in weights:
+            start = self._weighted(left, right)
+            if start is not None:
+                yield start
+        if given is not None:
+            point = self._fitted(given, min(max(_rank(given), 1), self.limit or min(given.shape)))
+            if point is not None:
+                yield Start(point, None)
+
+    def _weighted(self, left: np.ndarray, right: np.ndarray) -> Start | None:
+        """The flattest layers of the matrix of least ``|Z|_*``, ``X = left @ Z @ right.T``, that fits."""
+        found = certified_minimum(
+            self.problem.map.congruence(left, right), self.problem.b,
+            flat=False, penalty=0.0, max_rank=self.limit, tol=1e-8, rng=self.rng, initial=None, callback=None, progress=False,
+        )
+        X, k = left @ found.matrix @ right.T, found.layers[0].shape[0]
+        point = self._fitted(X, k)
+        return None if point is None else Start(point, found.certificate.dual, found.certificate.lower_bound / 2)
+
+    def _reweighted(self, left: np.ndarray, right: np.ndarray) -> Iterator[Start]:
+        """The best of a few weighted problems, each with the weights that the layers of the last one define."""
+        best: Start | None = None
+        for _ in range(_REWEIGHTINGS + 1):
+            start = self._weighted(left, right)
+            if start is None:
+                break
+            point = start.point
+            self._watched(point)
+            if best is None:
+                self.nuclear = start.nuclear
+            gain = np.inf if best is None else 1 - point.value / best.point.value
+            if gain > -1e-10:
+                best = start
+            if gain < 1e-5:
+                break
+            d1, d2 = self.problem.map.matrix_shape
+            left, right = _inverse_weight(point.state.X, d1), _inverse_weight(point.state.Y, d2)
+        if best is not None:
+            yield best
+
+    # Descent.
+
+    def _flattest(self, X: np.ndarray, rank: int) -> ZeroLossPoint:
+        """The flattest layers of the part of rank `rank` of a matrix."""
+        U, s, Vt = np.linalg.svd(X, full_matrices=False)
+        X = (U[:, :rank] * s[:rank]) @ Vt[:rank]
+        return ZeroLossPoint(self.problem, induced_regularizer(X, self.problem.unit, self.problem.depth).layers)
+
+    def _fitted(self, X: np.ndarray, rank: int) -> ZeroLossPoint | None:
+        """The flattest layers of a matrix of rank `rank` near `X` that fits; ``None`` where none is found."""
+        point = self._flattest(X, rank)
+        if point.misfit < 1e-14:
+            return point
+        moved = point.moved(np.zeros_like(point.x)) if point.tractable else None
+        if moved is not None:
+            return self._flattest(moved.matrix, rank)
+        # Far from the data, or large: by descent on the residual, from layers as long as the data are.
+        A, b = self.problem.map, self.problem.b
+        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A.forward(point.matrix))))
+        accuracy = 1e-15 * self.problem.size
+        end = descend(A, b, 0.0, L[:, :rank], R[:, :rank], density=self.density, residual_tol=accuracy, max_products=1000)
+        fitted = self._flattest(end.L @ end.R.T, rank)
+        return fitted if fitted.misfit <= 1e-12 else None
+
+    @property
+    def density(self) -> float:
+        """The mean squared weight with which a matrix entry is measured."""
+        return NuclearProblem(self.problem.map, self.problem.b, 0.0).density
+
+    def _descend(self, point: ZeroLossPoint, near: np.ndarray | None) -> Minimum:
+        """Newton's method at the rank of the point, then at other ranks while that helps."""
+        highest = min(*self.problem.map.matrix_shape, self.limit or np.inf)
+        point = self._at_rank(point)
+        if not point.tractable:
+            return Minimum(point, np.zeros(self.problem.map.m) if near is None else near, np.nan)
+        for known in self.minima:  # a rank test that was passed need not be repeated
+            distance = np.linalg.norm(point.matrix - known.point.matrix)
+            if known.excess == 0 and distance <= _IDENTICAL * np.linalg.norm(point.matrix):
+                return known._replace(point=point)
+        while True:
+            y = point.multipliers(near)
+            test = rank_test(point, y)
+            found = Minimum(point, y, max(test.excess - 1, 0.0))
+            if test.excess <= 1 + RANK_EXCESS or point.width >= highest:
+                return found
+            wider = self._widened(point, test.left, test.right)
+            if wider is None:
+                return found
+            point = self._at_rank(wider, slack=0.0)
+            if point.value >= found.point.value * (1 - _EQUAL):  # back where it came from
+                return found
+
+    def _at_rank(self, point: ZeroLossPoint, slack: float = 1e-9) -> ZeroLossPoint:
+        """The minimum near a point at its rank, or at the lower rank it tends to.
+
+        A smallest singular value is dropped as soon as that raises the trace by no more than the fraction `slack`.
+        """
+        threshold = _THIN
+
+        def thin(current: ZeroLossPoint) -> bool:
+            self._watched(current)
+            return _thickness(current) <= threshold
+
+        while point.tractable and point.freedom > 0:
+            point = newton(point, 1e-3 * self.tol, thin)
+            thickness = _thickness(point)
+            if thickness > threshold:
+                return point
+            lower = self._fitted(point.matrix, point.width - 1)
+            allowed = slack if thickness > _VANISHED else 1e-9
+            if lower is not None and lower.value <= point.value * (1 + allowed):
+                point, threshold = lower, _THIN
+            else:
+                threshold = 0.2 * thickness
+        self._watched(point)
+        return point
+
+    def _widened(self, point: ZeroLossPoint, left: np.ndarray, right: np.ndarray) -> ZeroLossPoint | None:
+        """A point of the next rank with a smaller value, towards ``left @ right.T``; ``None`` where none is found."""
+        s = np.linalg.svd(point.matrix, compute_uv=False)
+        direction = left @ right.T
+        direction *= s[0] / np.linalg.norm(direction)
+        for exponent in range(1, 9):
+            wider = self._fitted(point.matrix + 0.2**exponent * direction, point.width + 1)
+            if wider is not None and wider.value < point.value * (1 - _EQUAL):
+                return wider
+        return None
+
+    def _watched(self, point: ZeroLossPoint) -> None:
+        self.latest = point
+        record = {
+            "start": float(self.index),
+            "value": self.units * point.value,
+            "stationarity": point.stationarity if point.tractable else np.nan,
+            "feasibility": point.misfit,
+            "rank": float(point.width),
+        }
+        shown = f"trace {record['value']:.6g}  stationarity {record['stationarity']:.1e}  rank {point.width}"
+        self.log.write(f"start {self.index + 1}  {shown}", record)
+
+
+def _thickness(point: ZeroLossPoint) -> float:
+    """The smallest singular value over the largest; 1 at rank one, which cannot fall."""
+    s = np.linalg.svd(point.matrix, compute_uv=False)
+    return float(s[point.width - 1] / s[0])
+
+
+def _dense(X):  # type: ignore[no-untyped-def]
+    return X if isinstance(X, np.ndarray) else X.toarray()
+
+
+def _rank(X: np.ndarray) -> int:
+    s = np.linalg.svd(X, compute_uv=False)
+    return int(np.count_nonzero(s > 1e-10 * s[0]))
+
+
+def _random_weight(d: int, rng: np.random.Generator) -> np.ndarray:
+    Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    return Q * np.exp(_SPREAD * rng.standard_normal(d))
+
+
+def _inverse_weight(moments, d: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """A `P` with ``P.T @ D^2 @ P = I`` for the mean `D^2` of the moments, each divided by its trace."""
+    total = np.zeros((d, d))
+    for moment in moments:
+        dense = moment.array @ np.eye(d)
+        total += dense / np.trace(dense)
+    values, vectors = np.linalg.eigh((total + total.T) / 2)
+    keep = values > values.size * np.finfo(float).eps * values[-1]
+    return vectors[:, keep] / np.sqrt(values[keep])

@@ -1,0 +1,1 @@
+"""The iteration kit, shared by every search: limits, records and progress, products of layers."""

@@ -1,0 +1,92 @@
+"""The log of a search: records, history, callback, progress on the terminal, and why it was stopped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status as Spinner
+
+from balancedfact._validate import as_callback
+from balancedfact.solution import Status
+from balancedfact.solvers.iteration._limits import _DEADLINE, Limits, Stopped, as_limits, check_time
+
+Callback = Callable[[dict[str, float]], object]
+
+# Whether a search is running in this thread: those that it starts in turn leave interruptions to it.
+_WITHIN: ContextVar[bool] = ContextVar("within", default=False)
+_SO_FAR = "this is the best point so far"
+INTERRUPTED = Status.INTERRUPTED, f"Interrupted; {_SO_FAR}."
+
+
+class Log:
+    """Everything that a search does besides searching; a context in which it can be stopped.
+
+    Leaving the context by Ctrl-C, by a limit or at the wish of the callback is no error: `ended` then holds the status and
+    its sentence. Inside another search the exception passes on to that one, which has the better point to return.
+
+    Parameters
+    ----------
+    callback : callable, optional
+        Called with a copy of every record. A search ends when it returns ``True`` or raises ``StopIteration``.
+    progress : bool, optional
+        Whether to show a line on the terminal; by default if there is one.
+    limits : Limits, optional
+        Time and number of records after which to stop.
+    """
+
+    def __init__(self, callback: Callback | None = None, progress: bool | None = None, limits: Limits | None = None) -> None:
+        self.callback, self.limits = as_callback(callback), as_limits(limits)
+        self.records: list[dict[str, float]] = []
+        self.started = time.perf_counter()
+        self.ended: tuple[Status, str] | None = None
+        shown = sys.stderr.isatty() if progress is None else progress
+        self._spinner = Spinner("solving", console=Console(stderr=True)) if shown else None
+
+    def __enter__(self) -> Log:
+        self._outermost = not _WITHIN.get()
+        deadline = self.started + (np.inf if self.limits.seconds is None else self.limits.seconds)
+        self._tokens = _WITHIN.set(True), _DEADLINE.set(min(deadline, _DEADLINE.get()))
+        if self._spinner is not None:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if self._spinner is not None:
+            self._spinner.stop()
+        _WITHIN.reset(self._tokens[0])
+        _DEADLINE.reset(self._tokens[1])
+        if isinstance(error, KeyboardInterrupt):
+            self.ended = INTERRUPTED
+        elif isinstance(error, Stopped):
+            self.ended = Status.LIMIT, f"{error}; {_SO_FAR}."
+        else:
+            return False
+        return self._outermost
+
+    def write(self, line: str, record: dict[str, float]) -> None:
+        """Keep a record, numbered and timed, show `line`, call the callback, and raise `Stopped` if it is time to end."""
+        record = {"iteration": float(len(self.records)), "seconds": time.perf_counter() - self.started, **record}
+        self.records.append(record)
+        if self._spinner is not None:
+            self._spinner.update(f"iteration {len(self.records)}  {line}")
+        if self.callback is not None:
+            try:
+                enough = self.callback(dict(record))
+            except StopIteration:
+                enough = True
+            if enough is True:
+                raise Stopped("Stopped by the callback")
+        if self.limits.iterations is not None and len(self.records) >= self.limits.iterations:
+            raise Stopped("The limit on iterations was reached")
+        check_time()
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """The records as one array per column."""
+        return {name: np.array([record[name] for record in self.records]) for name in self.records[0]} if self.records else {}
