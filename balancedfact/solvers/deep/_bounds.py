@@ -1,6 +1,7 @@
 r"""Rigorous lower bounds on the trace of the Hessian of every deep factorization that fits the data: the largest of all.
 
-**From any vector** `y`: `_multiplier`. **From weighted isometries**: `_weighted_isometry`.
+**From any vector** `y`: `_multiplier`. **From weighted isometries**:
+`_weighted_isometry`. **From a lift** of three layers: `_lift`.
 
 **From an isometry** of the whitened measurements :math:`\tilde A_i = D_1^{-1}A_iD_2^{-1}`: where
 :math:`\frac1m\sum_i\langle\tilde A_i, uv^\top\rangle^2\ge\ell` for all unit vectors,
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap, isometry_constant
+from balancedfact.solvers.deep._lift import lifted_bound
 from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
 from balancedfact.solvers.deep._weighted_isometry import WORK, weighted_isometry_bound
 
@@ -38,10 +40,11 @@ class Bound(NamedTuple):
 class DeepDual(NamedTuple):
     """What a solve found that helps a bound, in the units of the map `A`.
 
-    `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers, and `nuclear` the lower bound on
-    ``|D1 E D2|_*`` that it proves.
+    `value` is the trace of the network, `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers,
+    and `nuclear` the lower bound on ``|D1 E D2|_*`` that it proves.
     """
 
+    value: float
     y: np.ndarray
     two_layers: np.ndarray
     nuclear: float
@@ -67,9 +70,15 @@ def best_bound(
         ),
     ]
     work = WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
-    if work > 0:
-        found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
-        bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
+    try:
+        if work > 0:
+            found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
+            bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
+        if effort == "best" and depth == 3:
+            found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)
+            bounds.append(Bound(found, "a semidefinite programme of order (d1 + d2)^2 with the moments of the product"))
+    except KeyboardInterrupt:  # the network is found already, and the other bounds stand
+        pass
     return max(bounds, key=lambda bound: bound.value)
 
 

@@ -68,7 +68,7 @@ def best_multipliers(A: MeasurementMap, b: np.ndarray, start: np.ndarray, depth:
 
 
 def _on_the_curve(white: MeasurementMap, b: np.ndarray) -> np.ndarray:
-    r"""The best ``(c^2 I + G)^{-1} b``, with :math:`(b^\top y)^4/(\|y\|^2\,y^\top Gy)` the third power of the bound of three layers."""
+    r"""The best ``(c^2 I + G)^{-1} b``: three layers have the bound :math:`(b^\top y)^4/(\|y\|^2\,y^\top Gy)`, up to powers."""
     g, vectors = np.linalg.eigh(white.gram)
     g, beta = np.maximum(g, 0.0), (b @ vectors) ** 2
     floor = max(g[0], 1e-12 * g[-1])

@@ -1,9 +1,9 @@
 r"""A lower bound from weighted isometries: how strongly the measurements see the matrices that a fit cannot avoid.
 
-In whitened coordinates let `T` be the form :math:`\langle X,TX\rangle = \frac1m\|\tilde{\mathcal A}(X)\|^2`, of order ``d1 * d2``.
-Choose for each hidden place `j = 1, ..., L-1` a vector `y_j` and a factorization
-:math:`\tilde{\mathcal A}^*(y_j) = X_jK_j`, with `X_1 = I` and `K_{L-1} = I`, and for each layer `j = 2, ..., L-1` a symmetric `N_j`
-that changes sign under partial transposition. If, with a matrix `a = A^*(y_0)` common to all layers,
+In whitened coordinates let `T` be the form :math:`\langle X,TX\rangle = \frac1m\|\tilde{\mathcal A}(X)\|^2`, of order
+``d1 * d2``. Choose for each hidden place `j = 1, ..., L-1` a vector `y_j` and a factorization
+:math:`\tilde{\mathcal A}^*(y_j) = X_jK_j`, with `X_1 = I` and `K_{L-1} = I`, and for each layer `j = 2, ..., L-1` a symmetric
+`N_j` that changes sign under partial transposition. If, with a matrix `a = A^*(y_0)` common to all layers,
 
 .. math:: T + N_j\ \succ\ aa^\top + X_jX_j^\top\otimes K_{j-1}^\top K_{j-1},\qquad 1<j<L,
 
@@ -13,8 +13,8 @@ then with :math:`V_0 = (b^\top y_0)^{2L-2}/(\sum_k\sigma_k(a)^{2/(L-2)})^{L-2}` 
 
 The proof is in the theory page "A global certificate". All unknowns are sought at once: the logarithm of the bound plus a
 logarithmic barrier of the matrix inequalities is climbed by L-BFGS while the weight of the barrier decreases. A step costs a
-Cholesky factorization and an inverse for each middle layer, no eigenvalues. Whatever the search did, the inequalities are checked
-at the end, with a margin for rounding.
+Cholesky factorization and an inverse for each middle layer, no eigenvalues. Whatever the search did, the inequalities are
+checked at the end, with a margin for rounding.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ def weighted_isometry_bound(
             break
     best = barrier.proved(barrier.unpacked(x))
     # What the outer layers see, and what rounding in the whitening can change.
-    ends = [np.linalg.eigvalsh(np.einsum(term, stack, stack, optimize=True))[0] / A.m for term in ("ipq,irq->pr", "ipq,ipr->qr")]
+    moments = (np.tensordot(stack, stack, axes=([0, q], [0, q])) / A.m for q in (2, 1))
+    ends = [max(float(np.linalg.eigvalsh(moment)[0]), 0.0) for moment in moments]
     margin = 1 - 64 * EPS * order * stretch**2
     outer = float(np.prod(ends)) ** (1 / depth) * margin
     return max(2 * depth * outer * np.exp(best * (1 - 2 / depth)) * size ** (2 - 2 / depth), 0.0)
