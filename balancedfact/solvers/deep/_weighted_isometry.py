@@ -33,6 +33,7 @@ from balancedfact.solvers.deep._climb import descend_in_domain
 WORK, _MOST = 1e13, 2000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N
 _STAGES, _SHRINK = 12, 2.0  # weights of the barrier, and the factor between them
+_OFTEN = 1000  # order up to which every stage is proved
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small
 _WORST = 1e4  # condition number of a factor beyond which that is not certain
 
@@ -253,16 +254,17 @@ def weighted_isometry_bound(
     weights = _start(barrier, N, least, y)
     if weights is None:
         return 0.0
-    x = barrier.packed(weights)
+    x, best = barrier.packed(weights), barrier.proved(weights)
     each = max(int((budget - barrier.evaluations / barrier.middle) / _STAGES), 1)
     memory = 8 if x.size < 4e6 else 4
     mu = 4.0 / order
-    for _ in range(_STAGES):
+    for stage in range(_STAGES):
         climbed, mu = (lambda x, mu=mu: barrier.climbed(x, mu)), mu / _SHRINK
         x = descend_in_domain(climbed, x, each, tol=1e-5, memory=memory, stop=stop)
+        if order <= _OFTEN or stage == _STAGES - 1 or stop():  # late stages may be too close to the boundary to be proved
+            best = max(best, barrier.proved(barrier.unpacked(x)))
         if stop():
             break
-    best = barrier.proved(barrier.unpacked(x))
     # What the outer layers see, and what rounding in the whitening can change.
     moments = (np.tensordot(stack, stack, axes=([0, q], [0, q])) / A.m for q in (2, 1))
     ends = [max(float(np.linalg.eigvalsh(moment)[0]), 0.0) for moment in moments]

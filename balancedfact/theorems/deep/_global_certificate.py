@@ -1,10 +1,11 @@
-"""The bound from weighted isometries on the trace of every network that fits."""
+"""The bounds from weighted isometries and from the lift on the trace of every network that fits."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from balancedfact import curvature, measurements, solvers
+from balancedfact.solvers.deep._lift import Lift, lifted_bound
 from balancedfact.solvers.deep._weighted_isometry import weighted_isometry_bound
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_most, claim
@@ -58,5 +59,43 @@ def weighted_isometries(rng: np.random.Generator) -> Outcome:
     V_1 = np.prod(product) * np.prod([(b @ y) ** 2 for y in ys])
     bound = 2 * depth * (d1 * d2) ** (1 / depth) * (V_0 ** (1 / n) + V_1 ** (1 / n)) ** (1 - 2 / depth)
 
-    found = weighted_isometry_bound(A, b, solution, solution, depth, work=3e7)
+    found = weighted_isometry_bound(A, b, solution, solution, depth, work=3e6)
     return all_of(any_weights=at_most(float(bound), least, depth=depth), solver=at_most(found, least, depth=depth))
+
+
+@claim(
+    "New",
+    "Flattest deep network, lift of three layers",
+    "In the gauge d_2 tr Q_1 = d_1 tr P_2 = 1, t = <T, Q_2 x P_1>, any S and any Y >= 0 whose adjoint misses the objective by r "
+    "prove t >= lambda + min(0, lambda_min(S + lift(r))) tr X_1 tr X_2, and half the trace is at least "
+    "3 t^(1/3).",
+    kind="bound",
+    page="theory/global_certificate",
+)
+def lift_of_three_layers(rng: np.random.Generator) -> Outcome:
+    d1, d2 = int(rng.integers(2, 4)), int(rng.integers(2, 4))
+    m = d1 + d2 - 1 + int(rng.integers(0, 2)) * (min(d1, d2) > 2)
+    A = measurements.Dense(rng.standard_normal((m, d1, d2)))
+    E = rng.standard_normal((d1, 2)) @ rng.standard_normal((2, d2))
+    b = A(E)
+    white = np.einsum("pq,iqr,rs->ips", np.linalg.inv(A.D1), A.stack(), np.linalg.inv(A.D2))
+    W1, W2, W3 = orbit(rng, E, 2, 3, 0.5)
+    C, B = [A.D1 @ W3 @ W2, A.D1 @ W3], [W1 @ A.D2, W2 @ W1 @ A.D2]
+    first, last = np.sqrt(d2 * np.sum(C[0] ** 2)), np.sqrt(d1 * np.sum(B[1] ** 2))
+    C, B = [C[0] / first, C[1] * last], [B[0] * first, B[1] / last]
+    X1, X2 = (np.block([[c @ c.T, c @ b], [b.T @ c.T, b.T @ b]]) for c, b in zip(C, B, strict=True))
+    t = float(np.sum(np.einsum("pq,irq,rs->ips", B[0], white, C[1]) ** 2)) / m
+    lift = Lift(white, b)
+    roots = [rng.standard_normal((size, size)) for size in (lift.n**2, lift.k)]
+    size = float(np.linalg.norm(lift.objective))
+    level, negative = lift.dual(*(size / len(root) ** 2 * root @ root.T for root in roots))
+    traces = float(np.trace(X1) * np.trace(X2))
+    trace = curvature.trace([W1, W2, W3], A)
+    dual = solvers.flat_minimum(A, b).certificate.dual
+    found = lifted_bound(A, b, dual, trace, rng, work=2.4e7)
+    flattest = solvers.induced_regularizer(E, A, 3).value
+    return all_of(
+        any_dual=at_most(level - negative * traces, t),
+        means=at_most(6 * t ** (1 / 3), trace),
+        solver=at_most(found, flattest),
+    )
