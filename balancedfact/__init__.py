@@ -14,6 +14,7 @@ from balancedfact.solvers import (
     flattest_factorization,
     induced_regularizer,
     induced_regularizer_gradient,
+    minimal_sharpness,
     norm_minimum,
     riemannian_minimum,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "io",
     "manifolds",
     "measurements",
+    "minimal_sharpness",
     "norm_minimum",
     "plots",
     "riemannian_minimum",

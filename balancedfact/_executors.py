@@ -1,4 +1,4 @@
-"""Where units of work run: a pool of processes here, or a Dask cluster."""
+"""Executors for units of work: a pool of processes here, or a Dask cluster."""
 
 from __future__ import annotations
 

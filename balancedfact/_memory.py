@@ -1,4 +1,4 @@
-"""How much memory an array may take."""
+"""The memory that an array may take."""
 
 from __future__ import annotations
 

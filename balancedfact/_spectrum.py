@@ -32,5 +32,5 @@ def product_singular_values(layers: list[np.ndarray]) -> np.ndarray:
 
 
 def numerical_rank(singular_values: np.ndarray) -> int:
-    """How many singular values exceed `RANK_CUT` times the largest; 0 for a zero matrix."""
+    """Count the singular values that exceed `RANK_CUT` times the largest; 0 for a zero matrix."""
     return int(np.count_nonzero(singular_values > RANK_CUT * singular_values.max(initial=0.0)))

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-import scipy.sparse as sp
 
+from balancedfact._arrays import read_array, read_arrays
 from balancedfact._files import write_arrays
-from balancedfact._tables import Triplets, read_table
-from balancedfact._validate import as_array, as_path, as_shape
+from balancedfact._matrix_market import Coordinates, read_matrix_market
+from balancedfact._validate import as_array, as_index, as_path, as_shape
+from balancedfact.data._frames import read_parquet
+from balancedfact.data._pictures import PICTURES, read_picture
+from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
+from balancedfact.data._text import SUFFIXES, Table, read_text
 from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne
 
 __all__ = ["Problem", "read_problem", "write_problem"]
@@ -36,6 +39,8 @@ class Problem:
         The hidden matrix, for problems made to be checked.
     row_labels, col_labels : list of str, optional
         The names of rows and columns, where the file gives names and not only positions.
+    reading : str
+        How the file was read, in words.
     """
 
     A: MeasurementMap
@@ -44,9 +49,16 @@ class Problem:
     truth: np.ndarray | None = None
     row_labels: list[str] | None = None
     col_labels: list[str] | None = None
+    reading: str = ""
 
 
-def read_problem(path: str | os.PathLike[str]) -> Problem:
+def read_problem(
+    path: str | os.PathLike[str],
+    *,
+    columns: str | Columns | None = None,
+    format: str | None = None,
+    header: bool | None = None,
+) -> Problem:
     """Read a problem from a file. Nothing in a file can execute code.
 
     Parameters
@@ -57,44 +69,55 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
         ``.npz``
             Arrays by name, without pickles: `b` with `matrices` (`Dense`), with `left` and `right` (`RankOne`), or with `rows`,
             `cols`, `shape` and optionally `weights` (`Entries`); or alone, a `matrix` with ``nan`` where an entry is missing.
-            An array `truth` may accompany each. `write_problem` writes this format.
+            An array `truth` may accompany each. `write_problem` writes this format. Also a sparse matrix of SciPy
+            (`scipy.sparse.save_npz`), whose stored entries are the observed ones.
         ``.npy``
             A matrix with ``nan`` where an entry is missing.
         ``.mtx``
             Matrix Market: the entries of a coordinate file are the observed ones; an array file is a matrix with ``nan``
             where an entry is missing. Real or integer, of any symmetry.
-        ``.csv``
-            Observed entries, one ``row,column,value`` to a line, or a matrix (see the notes).
-        ``.tsv``, ``.txt``
-            A matrix; fields are separated by tabs in ``.tsv``, and by commas, tabs or white space in ``.txt``.
+        ``.csv``, ``.tsv``, ``.txt``, ``.dat``, ``.data``, each also with ``.gz``
+            A table of entries, one to a line, or a matrix. The fields are separated by commas, semicolons, tabs, ``|``, ``::``
+            or, in ``.txt``, ``.dat`` and ``.data``, white space; the file shows by which.
+        ``.parquet``
+            The same through polars or pandas, whichever is installed.
+        ``.png``, ``.jpg``, ``.jpeg``, ``.bmp``, ``.tif``, ``.tiff``
+            A picture, as the matrix of its grey levels from 0 to 1; transparent pixels are missing.
+    columns : str or sequence, optional
+        Which columns of a table hold rows, columns and values of entries: names in the header or positions counted from 1, as
+        a list or in one text, ``"user,item,value"`` or ``"2,3,1"``. For a matrix the name of the first column, if that holds
+        the names of rows, or ``"none"``.
+    format : {None, "triplets", "matrix"}
+        What a table is; by default the table says so, or is refused.
+    header : bool, optional
+        Whether the first line of a text file names its columns; by default the file shows it.
 
     Returns
     -------
     Problem
-        The measurements and the data.
+        The measurements and the data; `Problem.reading` says how the file was read.
 
     Raises
     ------
     ValueError
-        If the file cannot be read as a problem; the message names the file, what was found and what was expected.
+        If the file cannot be read as a problem, or in two ways; the message names the file, what was found, and what was
+        expected or the argument that decides.
 
     Notes
     -----
-    In text files a missing cell is empty, ``nan``, ``NA``, ``N/A`` or ``null``, in either case; lines that start with ``#``
-    and blank lines are skipped.
+    In text files a missing cell is empty, ``nan``, ``NA``, ``N/A``, ``null`` or ``none``, in either case; lines that start with
+    ``#`` and blank lines are skipped. Where fields are separated by semicolons or tabs, numbers may have decimal commas.
 
-    *Triplets or matrix.* A first line ``row,column,value``, ``row,col,value`` or ``i,j,value`` always means triplets. Without
-    it a ``.csv`` holds triplets if every line has exactly three fields and each of the first two columns, no cell of it
-    missing, is made of non-negative integers or contains text. Every other text file is a matrix.
+    *Entries.* A header that names columns of rows (user, row, customer, unit, ...), of columns (item, movie, column, product,
+    ...) and of values (rating, value, score, count, ...) decides, wherever they stand; other columns, such as timestamps and
+    saved indices, are left out, and `Problem.reading` says so. Without such names the content must be clear: for example two
+    columns of text, or pairs of integers sorted as a matrix is stored. What could as well be a matrix is refused.
 
-    *Triplets.* A first line whose third field is text is a header. A column of integers holds zero-based indices; a column
-    with text holds labels, numbered in order of first appearance. The matrix is as large as the largest index requires. An
-    entry may occur more than once.
+    *Identifiers* may be any text or integers (``4.0`` and ``-3`` are integers, ``007`` is text), of any size. Rows and columns
+    are those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are
+    numbered ``0, 1, 2, ...`` without a gap. An entry may occur more than once.
 
-    *Matrix.* A first line that starts with text or an empty cell is a header if another cell of it is text; or if its first
-    cell is text above a column of numbers; or if it counts up by ones, as years do, over rows that have text labels; or if
-    it is ``,0,1,2,...`` over rows numbered ``0, 1, 2, ...``. The first column holds labels if a cell below the header is
-    text, or if the header's first cell is empty.
+    *Matrix.* The first column holds the names of rows if it is text or if the header says so.
 
     Examples
     --------
@@ -111,13 +134,24 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
     (['ann', 'bob'], ['Ran', 'Alien'])
     """
     file = as_path(path)
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{file}: the extension is {file.suffix!r}; expected one of {', '.join(_READERS)}")
+    if format not in (None, "triplets", "matrix"):
+        raise ValueError(f"format is {format!r}; expected 'triplets' or 'matrix'")
+    chosen = parse_columns(columns)
+    suffix = file.suffix.lower()
+    kind = Path(file.stem).suffix.lower() if suffix == ".gz" else suffix
+    tabular = kind in SUFFIXES or suffix == ".parquet"
+    known = (*_READERS, *SUFFIXES, ".parquet", *PICTURES)
+    if not tabular and (suffix == ".gz" or suffix not in known):
+        raise ValueError(f"{file}: the extension is {suffix!r}; expected one of {', '.join(known)}, or .csv.gz and its kin")
+    if not tabular and (chosen, format, header) != (None, None, None):
+        raise ValueError(f"{file}: columns, format and header are for tables; a {suffix} file can be read in one way only")
     if not file.is_file():
         raise ValueError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}; expected a file to read")
     try:
-        return reader(file)
+        if tabular:
+            table = read_parquet(file) if suffix == ".parquet" else read_text(file, header)
+            return _table_problem(table, chosen, format)
+        return _READERS[suffix](file) if suffix in _READERS else _matrix_problem(read_picture(file), reading="a picture")
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -180,10 +214,10 @@ _FORMS = (
 
 
 def _read_npz(file: Path) -> Problem:
-    arrays = _load(file)
-    if not isinstance(arrays, dict):
-        raise ValueError("the content is one .npy array; expected an .npz archive")
+    arrays = read_arrays(file)
     names = frozenset(arrays)
+    if {"format", "shape", "data"} <= names:
+        return _sparse_problem(arrays)
     kind = next((kind for kind, needed, optional in _FORMS if needed <= names <= needed | optional), None)
     if kind is None:
         raise ValueError(
@@ -200,6 +234,31 @@ def _read_npz(file: Path) -> Problem:
     return Problem(A, b, kind, truth)
 
 
+def _sparse_problem(arrays: dict[str, np.ndarray]) -> Problem:
+    """A sparse matrix that SciPy saved, in coordinates or compressed by rows or columns."""
+    layout = str(np.asarray(arrays["format"]).astype(str))
+    needed = {"coo": ("row", "col"), "csr": ("indices", "indptr"), "csc": ("indices", "indptr")}.get(layout)
+    if needed is None or not all(name in arrays for name in needed):
+        raise ValueError(f"a sparse matrix of the format {layout[:20]!r}; expected coo, csr or csc, with its index arrays")
+    shape = as_shape(np.ravel(arrays["shape"]).tolist())
+    values = as_array(arrays["data"], "data", ndim=1)
+    if layout == "coo":
+        rows, cols = arrays["row"], arrays["col"]
+    else:
+        starts = as_index(arrays["indptr"], "indptr", values.size + 1)
+        counts = np.diff(starts)
+        lines = shape[layout == "csc"]
+        if starts.size != lines + 1 or starts[0] != 0 or starts[-1] != values.size or (counts < 0).any():
+            raise ValueError(f"indptr has {starts.size} places; expected {lines + 1} that rise from 0 to {values.size}")
+        rows, cols = np.repeat(np.arange(lines), counts), arrays["indices"]
+        if layout == "csc":
+            rows, cols = cols, rows
+    A = Entries(rows, cols, shape)
+    if values.size != A.m:
+        raise ValueError(f"data has {values.size} values; expected {A.m}, as there are indices")
+    return Problem(A, values, "entries", reading=f"a sparse matrix, its {A.m} stored entries observed")
+
+
 def _measurements(kind: str, arrays: dict[str, np.ndarray]) -> MeasurementMap:
     if kind == "dense":
         return Dense(arrays["matrices"])
@@ -208,54 +267,33 @@ def _measurements(kind: str, arrays: dict[str, np.ndarray]) -> MeasurementMap:
     return Entries(arrays["rows"], arrays["cols"], as_shape(arrays["shape"].tolist()), arrays.get("weights"))
 
 
-def _load(file: Path) -> np.ndarray | dict[str, np.ndarray]:
-    try:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return {name: content[name] for name in content.files}
-    except OSError:
-        raise
-    except Exception as error:  # damaged archives raise a dozen unrelated kinds
-        pickled = "allow_pickle" in str(error)
-        reason = "or it holds Python objects, which are never loaded" if pickled else f"{type(error).__name__}: {error}"
-        raise ValueError(f"not a NumPy file of plain arrays ({reason})") from error
-
-
 def _read_npy(file: Path) -> Problem:
-    array = _load(file)
-    if isinstance(array, dict):
-        raise ValueError("the content is an .npz archive; expected one .npy array")
-    return _matrix_problem(array)
+    return _matrix_problem(read_array(file))
 
 
 def _read_mtx(file: Path) -> Problem:
-    try:
-        field = scipy.io.mminfo(file)[4]
-        content = None if field in ("complex", "pattern") else scipy.io.mmread(file)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"not a Matrix Market file ({error})") from error
-    if content is None:
-        raise ValueError(f"the entries are of the field {field!r}; expected real or integer")
-    if not sp.issparse(content):
+    content = read_matrix_market(file)
+    if not isinstance(content, Coordinates):
         return _matrix_problem(content)
-    if content.nnz == 0:
+    if content.values.size == 0:
         raise ValueError("no entry is observed; expected at least one")
-    values = as_array(content.data, "the data")
-    return Problem(Entries(content.row, content.col, as_shape(content.shape)), values, "entries")
+    values = as_array(content.values, "the data")
+    return Problem(Entries(content.rows, content.cols, as_shape(content.shape)), values, "entries")
 
 
-def _read_text(file: Path) -> Problem:
-    table = read_table(file)
-    if not isinstance(table, Triplets):
-        return _matrix_problem(table.matrix, table.row_labels, table.col_labels)
-    shape = (int(table.rows.max()) + 1, int(table.cols.max()) + 1)
-    A = Entries(table.rows, table.cols, shape)
-    return Problem(A, as_array(table.values, "the value column"), "entries", None, table.row_labels, table.col_labels)
+def _table_problem(table: Table, columns: Columns | None, form: str | None) -> Problem:
+    found = interpret(table, columns, form)
+    if not isinstance(found, Triplets):
+        return _matrix_problem(*found)
+    shape = (int(found.rows.max()) + 1, int(found.cols.max()) + 1)
+    values = as_array(found.values, "the value column")
+    A = Entries(found.rows, found.cols, shape)
+    return Problem(A, values, "entries", None, found.row_labels, found.col_labels, found.reading)
 
 
-def _matrix_problem(matrix: np.ndarray, row_labels: list[str] | None = None, col_labels: list[str] | None = None) -> Problem:
+def _matrix_problem(
+    matrix: np.ndarray, row_labels: list[str] | None = None, col_labels: list[str] | None = None, reading: str = ""
+) -> Problem:
     """The problem of completing a matrix with ``nan`` where an entry is missing."""
     if matrix.ndim != 2:
         raise ValueError(f"the matrix has shape {matrix.shape}; expected 2 dimensions")
@@ -263,14 +301,8 @@ def _matrix_problem(matrix: np.ndarray, row_labels: list[str] | None = None, col
     if rows.size == 0:
         raise ValueError(f"no entry of the {matrix.shape[0]} x {matrix.shape[1]} matrix is observed; expected at least one")
     values = as_array(matrix[rows, cols], "the matrix")
-    return Problem(Entries(rows, cols, as_shape(matrix.shape)), values, "entries", None, row_labels, col_labels)
+    A = Entries(rows, cols, as_shape(matrix.shape))
+    return Problem(A, values, "entries", None, row_labels, col_labels, reading or "a matrix with nan where it is not seen")
 
 
-_READERS: dict[str, Callable[[Path], Problem]] = {
-    ".npz": _read_npz,
-    ".npy": _read_npy,
-    ".mtx": _read_mtx,
-    ".csv": _read_text,
-    ".tsv": _read_text,
-    ".txt": _read_text,
-}
+_READERS: dict[str, Callable[[Path], Problem]] = {".npz": _read_npz, ".npy": _read_npy, ".mtx": _read_mtx}

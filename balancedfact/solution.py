@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._arrays import read_arrays
 from balancedfact._files import write_arrays
 from balancedfact._linalg import product
 from balancedfact._memory import available_memory
-from balancedfact._validate import as_index, as_layers
+from balancedfact._validate import as_index, as_layers, as_path
 
 _FORMAT = "balancedfact solution 1"
 
@@ -262,8 +263,7 @@ class Solution:
             If the file is not a saved solution.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(as_path(path))
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise KeyError("format")
@@ -275,10 +275,10 @@ class Solution:
                 offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
             verdict = Status[header["status"]], header["message"]
             return cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
-        except FileNotFoundError:
+        except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"path is {os.fspath(path)!r}; expected a file that Solution.save wrote") from error
+            raise ValueError(f"path is {path!r}; expected a file that Solution.save wrote") from error
 
     def __repr__(self) -> str:
         shapes = " x ".join(str(size) for size in [self.layers[-1].shape[0], *(w.shape[1] for w in self.layers[::-1])])

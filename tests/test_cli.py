@@ -183,7 +183,7 @@ def test_offsets_are_fitted_drawn_and_reported(capsys):
 
 
 def test_contradictory_data(capsys):
-    Path("torn.csv").write_text("0,0,1\n0,0,2\n1,1,1\n")
+    Path("torn.csv").write_text("row,col,value\n0,0,1\n0,0,2\n1,1,1\n")
     assert main(["solve", "torn.csv"]) == 1
     assert strict_json("torn-flat/report.json")["status"] == "infeasible"
     assert strict_json("torn-flat/report.json")["certificate"]["lower_bound"] == "inf"
@@ -341,7 +341,8 @@ def test_unknown_example(capsys):
 
 
 def test_compare_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
-    monkeypatch.setattr("balancedfact.comparison._STEPS", 500)
+    monkeypatch.setattr("balancedfact.comparison._ways._STEPS", 500)
+    monkeypatch.setattr("balancedfact.comparison._ways._DESCENTS", 200)
     A = bf.measurements.gaussian(9, (4, 3), rng=0)
     truth = np.outer(np.arange(4.0), np.ones(3))
     write_problem("small.npz", A, A(truth), truth)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact import comparison
+from balancedfact.comparison import _ways, aligned_distance
 from tests import oracles
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_steps():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "_STEPS", 2000)
+        patch.setattr(_ways, "_STEPS", 2000)
+        patch.setattr(_ways, "_DESCENTS", 600)
         yield
 
 
@@ -29,8 +30,17 @@ METHODS = [
     "analytic",
     "certified",
     "Riemannian",
+    "balanced",
     "flow, small start",
     "flow, residual start",
+    "descent",
+    "descent, large step",
+    "momentum",
+    "normalised",
+    "weight decay",
+    "SAM, ascent",
+    "SAM, worst",
+    "SAM, average",
     "SGD",
     "label-noise SGD",
 ]
@@ -61,6 +71,9 @@ def test_numbers_are_those_of_the_definitions(problem):
         assert row.rank_one == pytest.approx(min(np.linalg.norm(w, 2) ** 2 / n for w, n in zip(W, norms, strict=True)))
         assert 0 <= row.alignment <= 1 + 1e-12
         assert row.seconds >= 0
+        assert row.excess == pytest.approx(row.trace / table["certified"].trace - 1)
+        assert row.distance == pytest.approx(aligned_distance(W, table["certified"].layers), rel=1e-9)
+        assert (row.steps > 0) == (row.method not in ("analytic", "balanced", "certified", "Riemannian"))
 
 
 def test_theory_says_which_rows_agree(problem):
@@ -121,3 +134,36 @@ def test_contradictory_data():
     A = bf.measurements.Entries([0, 0], [1, 1], (2, 2))
     with pytest.raises(ValueError, match="b contradicts itself"):
         bf.compare(A, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_distance_does_not_see_the_basis_of_hidden_spaces(depth, rng):
+    widths = [3, *rng.integers(2, 5, depth - 1), 2]
+    V = bf.dynamics.gaussian_layers(widths, 1.0, rng)
+    turns = [np.eye(widths[0]), *(np.linalg.qr(rng.standard_normal((k, k)))[0] for k in widths[1:-1]), np.eye(widths[-1])]
+    W = [turns[k + 1] @ v @ turns[k].T for k, v in enumerate(V)]
+    wide = [np.pad(w, ((0, 2 * (k + 1 < depth)), (0, 2 * (k > 0)))) for k, w in enumerate(W)]
+    assert aligned_distance(W, V) < 1e-6
+    assert aligned_distance(wide, V) < 1e-6
+    assert aligned_distance(V, wide) < 1e-6
+    assert aligned_distance([1e150 * w for w in W], [1e150 * v for v in V]) < 1e-6
+    shift = [0.1 * rng.standard_normal(w.shape) for w in W]
+    moved = [w + s for w, s in zip(W, shift, strict=True)]
+    size = np.sqrt(sum(np.sum(v**2) for v in V))
+    assert 0 < aligned_distance(moved, V) <= np.sqrt(sum(np.sum(s**2) for s in shift)) / size * (1 + 1e-9)
+
+
+def test_distance_is_the_least_over_all_turns(rng):
+    W, V = ([rng.standard_normal((2, 3)), rng.standard_normal((2, 2))] for _ in range(2))
+    best = np.inf
+    for flip in (1.0, -1.0):
+        for angle in np.linspace(0, 2 * np.pi, 20_001):
+            Q = np.array([[np.cos(angle), -np.sin(angle) * flip], [np.sin(angle), np.cos(angle) * flip]])
+            best = min(best, np.sum((W[0] - Q @ V[0]) ** 2) + np.sum((W[1] - V[1] @ Q.T) ** 2))
+    size = np.sum(V[0] ** 2) + np.sum(V[1] ** 2)
+    assert aligned_distance(W, V) == pytest.approx(np.sqrt(best / size), rel=1e-6)
+    zero = [np.zeros((2, 3)), np.zeros((2, 2))]
+    assert aligned_distance(zero, zero) == 0
+    assert aligned_distance(W, zero) == np.inf
+    with pytest.raises(ValueError, match="reference has shapes"):
+        aligned_distance(W, [np.ones((2, 3))])

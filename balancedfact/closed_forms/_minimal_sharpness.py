@@ -1,7 +1,7 @@
-r"""Univariate regression with a deep linear network: the least sharpness of a minimiser, exactly, and the published bounds.
+r"""Regression with a deep linear network: the least sharpness of a minimiser, exactly, and the published bounds.
 
-The risk is :math:`\frac1n\|y - X w\|^2` with :math:`w^\top = W_L\cdots W_1`; the data enter through their covariance
-:math:`\hat\Sigma = X^\top X/n` and a regression vector `w` of least risk.
+The risk is :math:`\frac1n\|Y - W_L\cdots W_1X\|_F^2`, inputs in the columns of `X`; the data enter through their covariance
+:math:`\hat\Sigma = XX^\top/n` and a matrix `M` of least risk, :math:`M\hat\Sigma = YX^\top/n`, one row for each output.
 """
 
 from __future__ import annotations
@@ -9,61 +9,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude
-from balancedfact._validate import as_array, as_count, as_widths
+from balancedfact._linalg import scaled_product
+from balancedfact._validate import as_count, as_widths
+from balancedfact.closed_forms._regression_data import best_scale, one_of, regression_data
 
 _EPS = np.finfo(float).eps
 
 
-def minimal_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
-    r"""The least sharpness of any network of a given depth that solves a univariate regression.
+def minimal_sharpness(
+    covariance: ArrayLike, M: ArrayLike | None = None, depth: int | None = None, *, w: ArrayLike | None = None
+) -> float:
+    r"""The least sharpness of any network of a given depth that solves a regression.
 
-    The sharpness is the largest eigenvalue of the Hessian of the risk :math:`\frac1n\|y - Xw_{\rm prod}\|^2`. Over all
-    weights with :math:`W_L\cdots W_1 = w^\top`, at any hidden widths,
+    The sharpness is the largest eigenvalue of the Hessian of the risk :math:`\frac1n\|Y - W_L\cdots W_1X\|_F^2`, with no
+    division by the number of outputs. Over all weights with :math:`W_L\cdots W_1 = M`, at hidden widths of at least the rank
+    of `M`,
 
     .. math:: S_{\min} = 2\min_{s>0}\ \lambda_{\max}\bigl(s\hat\Sigma
-              + (L-1)\,s^{-1/(L-1)}\,\hat\Sigma^{1/2}ww^\top\hat\Sigma^{1/2}\bigr),
+              + (L-1)\,s^{-1/(L-1)}\,\hat\Sigma^{1/2}M^\top M\hat\Sigma^{1/2}\bigr)
+              = 2L\max_{\|y\|=1}\ (y^\top\hat\Sigma y)^{1/L}\,\|M\hat\Sigma^{1/2}y\|^{2-2/L},
 
-    a convex problem in :math:`\log s`. For white data, :math:`\hat\Sigma = I`, it is :math:`2L\|w\|^{2-2/L}`.
+    a convex problem in :math:`\log s`. For white data, :math:`\hat\Sigma = I`, it is :math:`2L\|M\|_2^{2-2/L}`, with the
+    spectral norm.
 
     Parameters
     ----------
     covariance : array_like, shape (d, d)
         :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
-    w : array_like, shape (d,)
-        A minimiser of the risk. Only its part in the range of the covariance matters.
+    M : array_like, shape (d,) or (outputs, d)
+        A minimiser of the risk over all matrices. Only its part on the range of the covariance matters.
     depth : int
         The number of layers `L`, at least 2.
+    w : array_like, shape (d,), optional
+        The same as `M`, for one output.
 
     Returns
     -------
     float
-        Zero if ``covariance @ w`` is zero: then zero weights are a minimiser, and the Hessian vanishes there.
+        Zero if ``M @ covariance`` is zero: then zero weights are a minimiser, and the Hessian vanishes there.
 
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
+        If the covariance is not a symmetric positive semidefinite matrix, if `M` does not fit it or `depth` is below 2.
 
     See Also
     --------
     flattest_regression_layers : Weights that attain it.
-    sharpness_bounds : The published lower and upper bound.
+    sharpest_data_direction : The maximiser `y` of the second form.
+    balanced_sharpness : The sharpness of balanced weights with the same product.
+    balancedfact.minimal_sharpness : The same for any measurements.
+    sharpness_bounds : The published lower and upper bound for one output.
 
     Notes
     -----
-    In the eigenbasis of the covariance, with eigenvalues :math:`\lambda_i` and :math:`z_i = \lambda_i w_i^2`, the largest
-    eigenvalue is :math:`s\nu` where :math:`h(\nu) = \sum_i z_i/(\nu-\lambda_i) = s^{L/(L-1)}/(L-1)`. So `s` is explicit in
-    :math:`\nu\ge\lambda_{\max}(\hat\Sigma)`, and the minimum is the root of one rational function of :math:`\nu`.
+    The value depends on :math:`M\hat\Sigma^{1/2}` alone, so at hidden widths of at least its rank it is the least sharpness of
+    *all* global minimisers of the risk. The lower bound needs no width. Narrower networks have another problem, whose
+    minimisers fit worse: at two layers of hidden width 1, inputs ``diag(1, 3)`` and targets ``diag(2, 1)``, the flattest has
+    sharpness 9, where this formula at its own product gives 6.36.
 
-    Marion and Chizat bound the value from both sides (`sharpness_bounds`); the exact value is proved in the documentation.
+    Marion and Chizat bound the value for one output from both sides (`sharpness_bounds`); Mulayoff and Michaeli have it for
+    white data. The exact value is proved in the documentation, under "Several outputs".
 
     References
     ----------
     Marion, Chizat, "Deep linear networks for regression are implicitly regularized towards flat minima", 2024, Theorem 2.
+    Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020.
 
     Examples
     --------
@@ -72,40 +85,88 @@ def minimal_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
     20.0
     >>> print(round(bf.closed_forms.minimal_sharpness(np.diag([4.0, 1.0]), [0.6, 0.8], depth=2), 6))
     10.708193
+    >>> print(round(bf.closed_forms.minimal_sharpness(np.eye(2), [[2.0, 0.0], [0.0, 1.0]], depth=2), 6))
+    8.0
     """
-    values, _, coefficients, scale, size = spectrum(covariance, w)
-    L = as_count(depth, "depth", least=2)
-    if size == 0:
+    data = regression_data(covariance, M, w=w)
+    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    if data.size == 0:
         return 0.0
-    nu, s = _best(values, coefficients, L)
-    return 2 * scale * nu * s * power(size, 2 - 2 / L)
+    nu, s, _ = best_scale(data, L)
+    return scaled_product(2.0, data.scale, nu, s, *[power(data.size, 1 - 1 / L)] * 2)
 
 
-def flattest_regression_layers(covariance: ArrayLike, w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
-    r"""Weights of least sharpness for a univariate regression: they attain `minimal_sharpness`.
+def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> np.ndarray:
+    r"""The direction of the data that makes every minimiser sharp: the dual maximiser of `minimal_sharpness`.
 
-    Every layer has rank one and is aligned with the next: :math:`W_1 = s^{-1/2}e_1w^\top` and
-    :math:`W_k = s^{1/(2(L-1))}e_1e_1^\top` for :math:`k\ge2`, with `s` the minimiser of the problem in `minimal_sharpness`.
+    For every unit vector `y`, every network with product `M`, of any width, has a sharpness of at least
+    :math:`2L(y^\top\hat\Sigma y)^{1/L}\|M\hat\Sigma^{1/2}y\|^{2-2/L}`. Here is the `y` at which this is the least sharpness.
 
     Parameters
     ----------
     covariance : array_like, shape (d, d)
         :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
-    w : array_like, shape (d,)
+    M : array_like, shape (d,) or (outputs, d)
         A minimiser of the risk.
+    depth : int
+        The number of layers `L`, at least 2.
+
+    Returns
+    -------
+    numpy.ndarray, shape (d,)
+        A unit vector; its sign is arbitrary. Where ``M @ covariance`` is zero every vector does, and it is an eigenvector of
+        the covariance.
+
+    Raises
+    ------
+    ValueError
+        As `minimal_sharpness` does.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> sigma, M = np.diag([4.0, 1.0]), np.array([[0.6, 0.8], [1.0, -2.0]])
+    >>> y = bf.closed_forms.sharpest_data_direction(sigma, M, 3)
+    >>> bound = 6 * (y @ sigma @ y) ** (1 / 3) * np.linalg.norm(M @ np.sqrt(sigma) @ y) ** (4 / 3)
+    >>> bool(np.isclose(bound, bf.closed_forms.minimal_sharpness(sigma, M, 3), rtol=1e-12))
+    True
+    """
+    data = regression_data(covariance, M)
+    L = as_count(depth, "depth", least=2)
+    return data.vectors @ best_scale(data, L)[2] if data.size else data.vectors[:, -1]
+
+
+def flattest_regression_layers(
+    covariance: ArrayLike, M: ArrayLike | None = None, widths: Sequence[int] | None = None, *, w: ArrayLike | None = None
+) -> list[np.ndarray]:
+    r"""Weights of least sharpness for a regression: they attain `minimal_sharpness`.
+
+    With :math:`M = U\Lambda V^\top`, they are :math:`W_1 = s^{-1/2}\Lambda V^\top`, :math:`W_k = s^{1/(2(L-1))}I` and
+    :math:`W_L = s^{1/(2(L-1))}U`, with zeros to fill the widths and `s` the minimiser of the problem in `minimal_sharpness`.
+
+    Parameters
+    ----------
+    covariance : array_like, shape (d, d)
+        :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
+    M : array_like, shape (d,) or (outputs, d)
+        A minimiser of the risk over all matrices.
     widths : sequence of int
-        ``[d, d_1, ..., d_{L-1}, 1]``, any hidden widths.
+        ``[d, d_1, ..., d_{L-1}, outputs]``, with hidden widths of at least the rank of ``M @ covariance``.
+    w : array_like, shape (d,), optional
+        The same as `M`, for one output.
 
     Returns
     -------
     list of numpy.ndarray
-        ``[W_1, ..., W_L]`` with ``W_L @ ... @ W_1 == w[None, :]``. All are zero if ``covariance @ w`` is zero: zero weights
+        ``[W_1, ..., W_L]`` with product `M`. Where a hidden width is below the rank of `M`, the product is `M` projected on the
+        range of the covariance, which predicts the same. All are zero if ``M @ covariance`` is zero: zero weights
         have the same risk, and no curvature.
 
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, or `w` or `widths` do not fit it.
+        If the covariance is not a symmetric positive semidefinite matrix, or `M` or `widths` do not fit it; if a hidden width
+        is below the rank of ``M @ covariance``, where no network solves the regression.
 
     Examples
     --------
@@ -114,15 +175,94 @@ def flattest_regression_layers(covariance: ArrayLike, w: ArrayLike, widths: Sequ
     >>> print(W2 @ W1)
     [[0. 4.]]
     """
-    values, vectors, coefficients, scale, size = spectrum(covariance, w)
-    sizes = as_widths(widths, (1, values.size))
+    data = regression_data(covariance, M, w=w)
+    matrix = one_of(M, w, data.values.size)
+    sizes = as_widths(widths, matrix.shape)  # type: ignore[arg-type]
     L = len(sizes) - 1
-    if size == 0:
+    if data.size == 0:
         return [np.zeros(shape) for shape in zip(sizes[1:], sizes, strict=False)]
-    direction = as_array(w, "w") / size
-    _, s = _best(values, coefficients, L)
-    root = size ** (1 / L)
-    return rank_one_chain(direction, sizes, root / np.sqrt(s), root * s ** (1 / (2 * (L - 1))))
+    unit, narrowest = matrix / data.size, min(sizes[1:-1])
+    U = _range(unit)
+    if U.shape[1] > narrowest:
+        unit = (data.coefficients * (data.values > 0)) @ data.vectors.T
+        U = _range(unit)
+    if U.shape[1] > narrowest:
+        raise ValueError(
+            f"widths is {sizes}; expected hidden widths of at least {U.shape[1]}, the rank of M on the data: "
+            "no narrower network solves the regression"
+        )
+    _, s, _ = best_scale(data, L)
+    root, rank = data.size ** (1 / L), U.shape[1]
+    layers = [root / np.sqrt(s) * (U.T @ unit), *[root * s ** (1 / (2 * (L - 1))) * np.eye(rank)] * (L - 2)]
+    layers.append(root * s ** (1 / (2 * (L - 1))) * U)
+    return padded(layers, sizes)
+
+
+def balanced_sharpness(
+    covariance: ArrayLike, M: ArrayLike | None = None, depth: int | None = None, *, w: ArrayLike | None = None
+) -> float:
+    r"""The sharpness of balanced weights that solve a regression, exactly.
+
+    Balanced weights, :math:`W_{k+1}^\top W_{k+1} = W_kW_k^\top`, are where gradient flow ends that starts from weights near
+    zero, and where weight decay pulls. All that have the product `M`, with singular values :math:`\sigma_1\ge\sigma_2\ge\dots`,
+    have the sharpness
+
+    .. math:: 2\,\lambda_{\max}\Bigl(\hat\Sigma^{1/2}\sum_{j=1}^L\sigma_1^{2(L-j)/L}(M^\top M)^{(j-1)/L}\,
+              \hat\Sigma^{1/2}\Bigr).
+
+    Parameters
+    ----------
+    covariance : array_like, shape (d, d)
+        :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
+    M : array_like, shape (d,) or (outputs, d)
+        A minimiser of the risk: what the weights multiply to.
+    depth : int
+        The number of layers `L`, at least 2.
+    w : array_like, shape (d,), optional
+        The same as `M`, for one output.
+
+    Returns
+    -------
+    float
+        Zero for a zero `M`.
+
+    Raises
+    ------
+    ValueError
+        If the covariance is not a symmetric positive semidefinite matrix, if `M` does not fit it or `depth` is below 2.
+
+    See Also
+    --------
+    schatten_layers : Such weights.
+
+    Notes
+    -----
+    Divided by `minimal_sharpness` it is how much sharper than necessary gradient flow from a small start ends. The ratio is at
+    most the condition number of the covariance, over its positive eigenvalues, if the covariance is definite or `M` is the
+    minimiser of least norm; for one output, at most ``(condition + L - 1) / L``.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> sigma, M = np.diag([4.0, 1.0]), np.array([[0.6, 0.8], [1.0, -2.0]])
+    >>> ratio = bf.closed_forms.balanced_sharpness(sigma, M, 3) / bf.closed_forms.minimal_sharpness(sigma, M, 3)
+    >>> 1 <= ratio <= 4
+    True
+    """
+    data = regression_data(covariance, M, w=w)
+    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    matrix = one_of(M, w, data.values.size)
+    size = np.linalg.norm(matrix / (largest := np.abs(matrix).max() or 1.0), 2)
+    if size == 0:
+        return 0.0
+    _, sigma, Vt = np.linalg.svd(matrix / largest / size)
+    cosines = np.zeros(data.values.size)
+    cosines[: sigma.size] = np.minimum(sigma, 1.0)
+    # The sum over j, whose first term is 1 for the zero singular values too.
+    weights = 1 + sum((cosines ** (2 * j / L) for j in range(1, L)), np.zeros_like(cosines))
+    factor = np.sqrt(weights)[:, None] * (Vt @ data.vectors) * np.sqrt(data.values)
+    top = float(np.linalg.norm(factor, 2)) ** 2
+    return scaled_product(2.0, data.scale, top, *[power(largest, 1 - 1 / L)] * 2, power(float(size), 2 - 2 / L))
 
 
 def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[float, float]:
@@ -160,27 +300,14 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     >>> print(bf.closed_forms.sharpness_bounds(np.eye(2), [1.0, 0.0], depth=2))
     (4.0, 4.0)
     """
-    values, _, coefficients, scale, size = spectrum(covariance, w)
+    data = regression_data(covariance, w=w)
     L = as_count(depth, "depth", least=2)
-    if size == 0:
+    if data.size == 0:
         return 0.0, 0.0
-    a = float(values @ coefficients**2)
-    unit = 2 * scale * power(size, 2 - 2 / L)
+    values = data.values
+    a = float(values @ data.coefficients[0] ** 2)
+    unit = 2 * data.scale * power(data.size, 2 - 2 / L)
     return unit * L * a, unit * float(np.sqrt((2 * L - 1) * values.max() ** 2 + (L - 1) ** 2 * a**2))
-
-
-def as_covariance(covariance: ArrayLike) -> np.ndarray:
-    """Return `covariance` as a symmetric positive semidefinite float64 matrix, or raise a ``ValueError``."""
-    matrix = as_array(covariance, "covariance", ndim=2)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"covariance has shape {matrix.shape}; expected a square matrix")
-    scale = magnitude(matrix)
-    if np.abs(matrix / scale - matrix.T / scale).max() > 1e-8:
-        raise ValueError(f"covariance differs from its transpose by {np.abs(matrix - matrix.T).max():.3g}; expected symmetry")
-    least = float(np.linalg.eigvalsh(matrix / scale)[0])
-    if least < -1e-8:
-        raise ValueError(f"covariance has the eigenvalue {scale * least:.3g}; expected a positive semidefinite matrix")
-    return matrix
 
 
 def power(base: float, exponent: float) -> float:
@@ -189,50 +316,15 @@ def power(base: float, exponent: float) -> float:
         return float(np.power(base, exponent))
 
 
-def rank_one_chain(w: np.ndarray, widths: Sequence[int], first: float, others: float) -> list[np.ndarray]:
-    """The layers ``first * e_1 w^T`` and ``others * e_1 e_1^T``."""
-    layers = [np.zeros(shape) for shape in zip(widths[1:], widths, strict=False)]
-    layers[0][0] = first * w
-    for layer in layers[1:]:
-        layer[0, 0] = others
-    return layers
+def padded(layers: Sequence[np.ndarray], widths: Sequence[int]) -> list[np.ndarray]:
+    """The layers with rows and columns of zeros up to the widths."""
+    grown = [np.zeros(shape) for shape in zip(widths[1:], widths, strict=False)]
+    for large, layer in zip(grown, layers, strict=True):
+        large[: layer.shape[0], : layer.shape[1]] = layer
+    return grown
 
 
-def spectrum(covariance: ArrayLike, w: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """Eigenvalues over `scale` and eigenvectors of the covariance, coefficients of ``w / size`` in them, `scale`, `size`.
-
-    The `size` is the norm of `w`, or zero if the covariance sends `w` to zero.
-    """
-    matrix = as_covariance(covariance)
-    vector = as_array(w, "w", shape=(matrix.shape[0],))
-    scale, size = magnitude(matrix), frobenius(vector)
-    values, vectors = np.linalg.eigh((matrix / scale + matrix.T / scale) / 2)
-    noise = values.size * _EPS * max(values[-1], 0.0)
-    values = np.where(values > noise, values, 0.0)
-    if size == 0:
-        return values, vectors, np.zeros_like(vector), scale, 0.0
-    coefficients = vectors.T @ (vector / size)
-    visible = np.abs(coefficients[values > 0]) > values.size * _EPS
-    return values, vectors, coefficients, scale, size if visible.any() else 0.0
-
-
-def _best(values: np.ndarray, coefficients: np.ndarray, L: int) -> tuple[float, float]:
-    """The minimiser ``(nu, s)`` of ``nu * s`` for a unit vector, with ``s = ((L - 1) h(nu))**((L - 1) / L)``."""
-    z = values * coefficients**2
-    top = float(values.max())
-    z, gaps = z[z > 0], top - values[z > 0]  # with nu = top + delta, the differences nu - values are free of cancellation
-
-    def slope(log_delta: float) -> float:
-        """A positive multiple of the derivative in nu of log(nu s): 1/nu - (L - 1)/L sum z/(nu - v)^2 / sum z/(nu - v)."""
-        delta = np.exp(log_delta)
-        share = z / (delta + gaps)
-        return float(1 - (L - 1) / L * (top + delta) * np.sum(share / (delta + gaps)) / np.sum(share))
-
-    # At nu = L top the mean of nu / (nu - v) is at most L / (L - 1), so the slope is not negative there.
-    low, high = np.log(top) - 80.0, np.log(top * (L - 1)) + 1.0
-    if slope(low) >= 0:  # w has no part on the top eigenspace, and the minimum is at the end of the interval
-        delta = 0.0 if np.all(gaps > 0) else float(np.exp(low))
-    else:
-        delta = float(np.exp(scipy.optimize.brentq(slope, low, high, xtol=1e-15, rtol=8 * _EPS, maxiter=500)))
-    s = float(((L - 1) * np.sum(z / (delta + gaps))) ** ((L - 1) / L))
-    return top + delta, s
+def _range(unit: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the columns of a matrix of ordinary size."""
+    U, sigma, _ = np.linalg.svd(unit, full_matrices=False)
+    return U[:, sigma > max(unit.shape) * _EPS * sigma[0]]

@@ -1,4 +1,4 @@
-"""Where gradient flow from a vanishing start ends in univariate regression, and how sharp that minimiser is."""
+"""The end of gradient flow from a vanishing start in univariate regression, and the sharpness of that minimiser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
-from balancedfact._validate import as_array, as_count, as_widths
-from balancedfact.closed_forms._minimal_sharpness import power, rank_one_chain, spectrum
+from balancedfact._validate import as_array, as_widths
+from balancedfact.closed_forms._minimal_sharpness import balanced_sharpness, padded
 
 
 def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
@@ -54,7 +54,8 @@ def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     sizes = as_widths(widths, (1, vector.size))
     size = frobenius(vector)
     c = size ** (1 / (len(sizes) - 1))
-    return rank_one_chain(vector / (size or 1.0), sizes, c, c)
+    first = c * vector[None] / (size or 1.0)
+    return padded([first, *[np.full((1, 1), c)] * (len(sizes) - 2)], sizes)
 
 
 def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
@@ -93,9 +94,4 @@ def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) ->
     >>> print(bf.closed_forms.rank_one_limit_sharpness(np.eye(2), [0.0, 1.0], depth=7))
     14.0
     """
-    values, _, coefficients, scale, size = spectrum(covariance, w)
-    L = as_count(depth, "depth", least=2)
-    norm = frobenius(np.asarray(w, dtype=float))
-    root = np.sqrt(values) * coefficients if size else np.zeros_like(values)
-    form = np.diag(values) + (L - 1) * np.outer(root, root)
-    return 2 * scale * power(norm, 2 - 2 / L) * float(np.linalg.eigvalsh(form)[-1])
+    return balanced_sharpness(covariance, w=w, depth=depth)

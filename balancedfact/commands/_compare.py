@@ -14,8 +14,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="put every way to a factorization of the data in a file side by side",
-        description="Put closed forms, the certified solver, a Riemannian search, gradient flow, SGD and label-noise SGD side "
-        "by side on the problem in FILE. Prints a table and writes comparison.json and comparison.png.",
+        description="Put closed forms, the certified solver, a Riemannian search, gradient flow, descent and its "
+        "variants, sharpness-aware minimisation, SGD and label-noise SGD side by side on the problem in FILE. Prints a table "
+        "and writes comparison.json and comparison.png.",
         epilog="example: balancedfact compare problem.npz --depth 3 --out comparison",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as for balancedfact solve")
@@ -42,8 +43,11 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", table.to_dict())
     with bf.plots.style():
-        figure = Figure(figsize=(12, 3.2), layout="constrained")
-        bf.plots.comparison(figure.subplots(1, 4), table)
+        figure = Figure(figsize=(13, 9), layout="constrained")
+        panels = 5 if problem.truth is not None else 4
+        grid = figure.add_gridspec(2, panels, height_ratios=(1, 1.1))
+        bf.plots.comparison([figure.add_subplot(grid[0, i]) for i in range(panels)], table)
+        bf.plots.comparison_map(figure.add_subplot(grid[1, :]), table)
         write_picture(out / "comparison.png", figure)
     print(f"files  {out}: comparison.json, comparison.png")
     return 0

@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run or list the examples; the exit status."""
+    """Run or list the examples; return the exit status."""
     from balancedfact.experiments import EXAMPLES
 
     if args.name is None:

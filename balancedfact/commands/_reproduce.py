@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reproduce the figures; the exit status."""
+    """Reproduce the figures; return the exit status."""
     from balancedfact._executors import dask_cluster, process_pool
     from balancedfact.experiments._runner import reproduce
     from balancedfact.experiments.figures import FIGURES

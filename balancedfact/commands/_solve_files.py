@@ -1,4 +1,4 @@
-"""What ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
+"""Files that ``balancedfact solve`` leaves: the solution, a report, pictures and a summary."""
 
 from __future__ import annotations
 
@@ -27,14 +27,21 @@ _PANEL = 3.6  # inches
 def report(
     file: Path, problem: Problem, solution: Solution, settings: dict[str, Any], path: PenaltyPath | None, seconds: float
 ) -> dict[str, Any]:
-    """Everything about a solve but the factors, as the content of ``report.json``."""
+    """The content of ``report.json``: all of a solve but its factors."""
     error = None
     if problem.truth is not None:
         size = float(np.linalg.norm(problem.truth))
         error = float(np.linalg.norm(_completed(solution) - problem.truth)) / (size or 1.0)
     chosen = {"value": settings["penalty"]}
     if path is not None:
-        chosen = {"value": path.penalty, "penalties": path.penalties.tolist(), "held_out_errors": path.errors.tolist()}
+        chosen = {
+            "value": path.penalty,
+            "penalties": path.penalties.tolist(),
+            "held_out_errors": path.errors.tolist(),
+            "standard_errors": path.standard_errors.tolist(),
+            "ranks": path.ranks.tolist(),
+            "message": path.message,
+        }
     return {
         "status": solution.status.value,
         "ok": solution.status.ok,
@@ -88,7 +95,7 @@ def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str
 
 
 def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[str]) -> str:
-    """What a reader at a terminal wants to know."""
+    """The summary for a reader at a terminal."""
     certificate = content["certificate"]
     lines = {"problem": f"{content['problem']['file']}: {_describe(problem)}"}
     for name, labels in (("rows", problem.row_labels), ("columns", problem.col_labels)):
@@ -156,5 +163,5 @@ def _matrix(A: Entries, b: np.ndarray, solution: Solution) -> Figure:
     live = A.weights != 0
     rows, cols = (np.bincount(at[live], minlength=d) > 0 for at, d in ((A.rows, d1), (A.cols, d2)))
     limits = left.images[0].get_clim()
-    plots.recovered_matrix(right, _completed(solution), np.outer(rows, cols), limits=limits)
+    plots.recovered_matrix(right, _completed(solution), np.outer(rows, cols), value_range=limits)
     return figure

@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the claims and print the table; the exit status."""
+    """Run the claims and print the table; return the exit status."""
     as_count(args.instances, "--instances")
     as_count(args.seed, "--seed", least=0)
     if args.workers is not None:

@@ -138,7 +138,7 @@ def _top_of_hessian(at: Linearisation) -> _Eigenvalue:
 
 
 def _residual_term_is_below(at: Linearisation, value: float, exponent: int) -> bool:
-    r"""Whether ``value * 2**exponent`` bounds the norm of the residual term.
+    r"""Tell whether ``value * 2**exponent`` bounds the norm of the residual term.
 
     Its block between the layers ``j < k`` has the norm :math:`\|C_k^\top GB_{j-1}^\top\|_2\|W_{k-1}\cdots W_{j+1}\|_2`, at most
     :math:`\|C_k^\top G\|_F\|B_{j-1}\|_F\prod_{j<i<k}\|W_i\|_2`.

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_layers, as_pair
-from balancedfact.curvature._scaled import ZERO, ordinary, partial_products
+from balancedfact.curvature._scaled import ZERO, Scaled, ordinary, partial_products
 from balancedfact.measurements import IsotropicMoment, MeasurementMap, SecondMoment
 
 
@@ -104,13 +104,54 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     >>> bf.curvature.trace([np.ones((1, 1))] * 5, A)
     10.0
     """
+    total = ZERO
+    for term in _terms(layers, A):
+        total += term
+    return float(total.value())
+
+
+def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> np.ndarray:
+    r"""The parts of the trace of the Hessian that belong to the single layers.
+
+    The trace over the entries of the layer `W_j` is
+    :math:`\frac2m\sum_i\|C_j^\top A_iB_{j-1}^\top\|_F^2`, with :math:`B_{j-1} = W_{j-1}\cdots W_1` and
+    :math:`C_j = W_L\cdots W_{j+1}`.
+
+    Parameters
+    ----------
+    layers, A
+        As for `trace`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (L,)
+        They add up to `trace`. At the flattest factorization of a matrix all are equal.
+
+    Raises
+    ------
+    ValueError
+        As `trace` does.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.Dense(np.ones((1, 1, 1)))
+    >>> bf.curvature.layer_traces([np.array([[3.0]]), np.array([[4.0]])], A)
+    array([32., 18.])
+    """
+    return np.array([float(term.value()) for term in _terms(layers, A)])
+
+
+def _terms(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> list[Scaled]:
+    """The trace over the entries of each layer."""
     W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
     B, C = partial_products(W)
     moment = A if isinstance(A, SecondMoment) else A.streamed_moment()
-    energies, total = moment.energies([(c.array, b.array) for b, c in zip(B, C, strict=True)]), ZERO
-    for energy, b, c in zip(energies, B, C, strict=True):
-        total += ordinary(np.asarray(energy), 2 * (b.exponent + c.exponent))
-    return float(total.times(moment.scale).times(moment.scale).value(moment.weight))
+    energies = moment.energies([(c.array, b.array) for b, c in zip(B, C, strict=True)])
+    return [
+        ordinary(np.asarray(energy), 2 * (b.exponent + c.exponent)).times(moment.scale).times(moment.scale).times(moment.weight)
+        for energy, b, c in zip(energies, B, C, strict=True)
+    ]
 
 
 def isotropic_trace(layers: Sequence[ArrayLike]) -> float:

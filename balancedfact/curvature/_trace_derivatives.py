@@ -96,7 +96,7 @@ def trace_hessian_vector_product(
 
 
 class Sensitivities:
-    """Half the derivatives of the sum over layers with respect to the products that the layers belong to.
+    """Derivatives of half the sum over layers, with respect to the products that the layers belong to.
 
     `left[k]` belongs to ``C[k - 1]`` and `right[k]` to ``B[k + 1]``, the products that the layer ``W[k]`` enters next.
     """

@@ -85,7 +85,7 @@ def balanced_flow(
         E = y.reshape(rows, cols)
         if not np.all(np.isfinite(E)):  # a trial step that is far too long; it is rejected
             return np.full(y.size, np.nan)
-        gradient = A._adjoint((2 / A.m) * (A._forward(E) - model.b))
+        gradient = A.adjoint_matrix((2 / A.m) * (A.forward(E) - model.b))
         U, s, Vt = np.linalg.svd(E)
         left, right = np.zeros(rows), np.zeros(cols)
         left[: s.size] = right[: s.size] = s ** (2 / L)

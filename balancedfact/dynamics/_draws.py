@@ -1,4 +1,4 @@
-"""What a step of training draws at random: a batch, noise on its labels, directions on a sphere."""
+"""Random draws of a step of training: a batch, noise on its labels, directions on a sphere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Noise:
 
     @property
     def any(self) -> bool:
-        """Whether there is noise at all."""
+        """Tell whether there is noise at all."""
         return bool(self.deviation.any()) or self.factor is not None
 
 

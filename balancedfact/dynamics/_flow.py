@@ -120,7 +120,8 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
         counts[kind] = counts.get(kind, 0) + 1
     message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
     times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
-    return Trajectory(layers, times, loss, series, diverged=np.full(lead, -1), message=message)
+    taken = folded([run.iterations for run in runs])
+    return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message)
 
 
 def _one(
@@ -135,13 +136,17 @@ def _one(
 ) -> Trajectory:
     field = _Field(model, [layer.shape for layer in start])
     watched: Model = regression_of(model.A, model.b, 1) or model
-    recorder, times, drifts = Recorder(observe, watched, ()), [], []
+    recorder = Recorder(observe, watched, ())
+    times: list[float] = []
+    drifts: list[float] = []
+    taken: list[int] = []
     conserved, whole = balances(start), end == np.inf
 
     def note(t: float, y: np.ndarray) -> None:
         current = field.layers(y)
         recorder.record([layer[None] for layer in current], np.array([True]))
         times.append(t)
+        taken.append(steps)
         size = max(float(np.sum(layer**2)) for layer in current) or 1.0
         changes = [np.linalg.norm(now - then) for now, then in zip(balances(current), conserved, strict=True)]
         drifts.append(max(changes, default=0.0) / size)
@@ -177,7 +182,7 @@ def _one(
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]
-    return Trajectory(final, np.array(times), values, series, message=f"{message} in {steps} steps")
+    return Trajectory(final, np.array(times), values, series, np.array(taken), message=f"{message} in {steps} steps")
 
 
 class _Field:
@@ -193,16 +198,16 @@ class _Field:
         return [part.reshape(shape) for part, shape in zip(np.split(y, self.ends), self.shapes, strict=True)]
 
     def _pull(self, residual: np.ndarray) -> np.ndarray:
-        return self.A._adjoint((2 / self.A.m) * residual)
+        return self.A.adjoint_matrix((2 / self.A.m) * residual)
 
     def loss(self, y: np.ndarray) -> float:
-        return float(np.mean((self.A._forward(_products(self.layers(y))[-1]) - self.b) ** 2))
+        return float(np.mean((self.A.forward(_products(self.layers(y))[-1]) - self.b) ** 2))
 
     def _sides(self, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """The layers, the products ``B_1, ..., B_L`` and the gradients in ``E`` carried back to each layer."""
         W = self.layers(y)
         before = _products(W)
-        carried = [self._pull(self.A._forward(before[-1]) - self.b)]
+        carried = [self._pull(self.A.forward(before[-1]) - self.b)]
         for layer in W[:0:-1]:
             carried.append(layer.T @ carried[-1])
         return W, before, carried[::-1]
@@ -221,7 +226,7 @@ class _Field:
             moved = [V[0]]
             for k in range(1, len(W)):
                 moved.append(V[k] @ before[k - 1] + W[k] @ moved[-1])
-            back = self._pull(self.A._forward(moved[-1]))
+            back = self._pull(self.A.forward(moved[-1]))
             parts = []
             for k in range(len(W) - 1, 0, -1):
                 parts.append(back @ before[k - 1].T + carried[k] @ moved[k - 1].T)
@@ -231,7 +236,7 @@ class _Field:
         return product
 
     def gap(self, y: np.ndarray, goal: float) -> float:
-        """How far from stationary: zero for a zero gradient, about one in general."""
+        """Relative gradient norm in [0, ~1]; 0 at stationary points."""
         W, before, carried = self._sides(y)
         error = float(np.linalg.norm(carried[-1]))
         if error <= goal * self.reference:
@@ -263,7 +268,7 @@ class _Explicit:
         return None if self.solver.status == "failed" else (float(self.solver.t), self.solver.y)
 
     def is_stiff(self) -> bool:
-        """Whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
+        """Tell whether the curvature times the step is near the limit of stability; a few Lanczos steps tell."""
         product, v = self.field.jacobian(self.solver.y), self.field.slope(self.solver.y)
         # The slope may have lost its part along the stiff directions, so a fixed generic vector is mixed in.
         v = v / (np.linalg.norm(v) or 1.0) + np.cos(np.arange(1.0, v.size + 1)) / np.sqrt(v.size)

@@ -1,4 +1,4 @@
-"""Where training starts: Gaussian, residual and balanced layers."""
+"""Starting points of training: Gaussian, residual and balanced layers."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Jets:
         return self.flat(parts[::-1])
 
     def residual(self, y: np.ndarray) -> np.ndarray:
-        """What the measurements miss, shape ``(m,)``."""
+        """The residuals, shape ``(m,)``."""
         E = np.linalg.multi_dot([np.eye(self.shapes[-1][0]), *self.layers(y)[::-1]])
         return self.model.residual(E[None])[0]
 

@@ -34,7 +34,7 @@ def label_noise_flow(
     max_steps: int = 10_000,
     observe: Observe = ("trace",),
 ) -> Trajectory:
-    r"""Where label noise drives weights that fit, in the limit of small steps.
+    r"""Follow the drift of weights that fit under label noise, in the limit of small steps.
 
     Let `J` be the derivative of the measurements in the weights, :math:`K = JJ^\top` and `P` the projection onto the null space
     of `J`. Noise on the labels with the covariance `S`, drawn anew at each step of size :math:`\eta`, keeps the weights at a

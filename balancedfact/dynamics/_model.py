@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 from balancedfact import curvature
 from balancedfact._validate import as_array
 from balancedfact.closed_forms import regression_sharpness
-from balancedfact.measurements import Dense, MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 
 
 class Model(Protocol):
-    """What is trained: the losses of stacked layers, and perhaps more quantities that can be watched."""
+    """A trained model: the losses of stacked layers, and other quantities that can be watched."""
 
     def loss(self, layers: list[np.ndarray]) -> np.ndarray:
         """The losses, shape ``(runs,)``."""
@@ -32,13 +32,14 @@ class MapModel:
             raise ValueError(f"A is {A!r}; expected a MeasurementMap")
         self.A, self.b = A, as_array(b, "b", shape=(A.m,))
         # Dense measurements of several matrices at once are one product.
-        self._rows = np.ascontiguousarray(A.matrices.reshape(A.m, -1)) if isinstance(A, Dense) else None
+        stored = A.stored_stack
+        self._rows = None if stored is None else np.ascontiguousarray(stored.reshape(A.m, -1))
 
     def residual(self, E: np.ndarray) -> np.ndarray:
         """The residuals, shape ``(runs, m)``."""
         if self._rows is not None:
             return E.reshape(E.shape[0], -1) @ self._rows.T - self.b
-        return np.stack([self.A._forward(one) for one in E]) - self.b
+        return np.stack([self.A.forward(one) for one in E]) - self.b
 
     def loss_and_gradient(self, E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The losses, shape ``(runs,)``, and their gradients in `E`."""
@@ -47,7 +48,7 @@ class MapModel:
         if self._rows is not None:
             gradient = (scaled @ self._rows).reshape(E.shape)
         else:
-            gradient = np.stack([self.A._adjoint(one) for one in scaled])
+            gradient = np.stack([self.A.adjoint_matrix(one) for one in scaled])
         return np.mean(residual**2, axis=-1), gradient
 
     def normal(self, E: np.ndarray) -> np.ndarray:
@@ -115,8 +116,8 @@ def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionMode
     """The same loss in the form of univariate regression, or ``None`` if it does not have one."""
     if A.matrix_shape[0] == 1:
         inputs, readout = A.rotated(np.eye(1), np.eye(A.matrix_shape[1]))[:, 0], np.ones(1)
-    elif isinstance(A, RankOne) and np.all(A.left == A.left[0]):
-        inputs, readout = A.right, A.left[0]
+    elif (common := _common_left(A)) is not None:
+        readout, inputs = common
     else:
         return None
     w = np.linalg.lstsq(inputs, b, rcond=None)[0]
@@ -128,11 +129,17 @@ def regression_of(A: MeasurementMap, b: np.ndarray, runs: int) -> RegressionMode
 
 def rows_of(A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
     """The measurements written out, shape ``(m, outputs, d_0)``, and the readout ``(outputs, d_L)`` that comes before them."""
-    if isinstance(A, RankOne) and np.all(A.left == A.left[0]):
-        return A.left[:1], A.right[:, None]
-    if isinstance(A, Dense):
-        return np.eye(A.matrix_shape[0]), A.matrices
-    return np.eye(A.matrix_shape[0]), np.stack([A._adjoint(unit) for unit in np.eye(A.m)])
+    common = _common_left(A)
+    if common is not None:
+        return common[0][None], common[1][:, None]
+    return np.eye(A.matrix_shape[0]), A.stack()
+
+
+def _common_left(A: MeasurementMap) -> tuple[np.ndarray, np.ndarray] | None:
+    """The vector `p` and the rows ``v_i`` if every measurement is of ``p v_i.T``."""
+    if A.vectors is None or not np.all(A.vectors[0] == A.vectors[0][0]):
+        return None
+    return A.vectors[0][0], A.vectors[1]
 
 
 def product(layers: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What can be watched during training: by name, or any function of the layers of one run."""
+"""Quantities to watch during training: by name, or any function of the layers of one run."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import DTypeLike
 
-from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne
+from balancedfact.measurements import MeasurementMap
 
 # batch_gradient(E, index, shift, weight, out): with the residuals r = A_index(E) - shift, write weight * A_index^*(r) into
 # `out` and return the sum of the squares of r.
@@ -17,13 +17,15 @@ BatchGradient = Callable[[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]
 
 def batch_gradient(A: MeasurementMap, dtype: DTypeLike) -> BatchGradient:
     """The cheapest form of the gradient of a batch for the structure of `A`."""
-    if isinstance(A, Dense):
-        rows = np.ascontiguousarray(A.matrices.reshape(A.m, -1), dtype=dtype)
+    if A.stored_stack is not None:
+        rows = np.ascontiguousarray(A.stored_stack.reshape(A.m, -1), dtype=dtype)
         return lambda E, index, shift, weight, out: _dense(rows, E.ravel(), index, shift, rows.dtype.type(weight), out.ravel())
-    if isinstance(A, RankOne):
-        return _rank_one(A.left.astype(dtype), A.right.astype(dtype))
-    if isinstance(A, Entries):
-        return _entries(A.rows, A.cols, A.weights.astype(dtype))
+    if A.vectors is not None:
+        left, right = A.vectors
+        return _rank_one(left.astype(dtype), right.astype(dtype))
+    if A.of_entries:
+        entries = A.as_entries()
+        return _entries(entries.rows, entries.cols, entries.weights.astype(dtype))
     return _any(A)
 
 
@@ -68,8 +70,8 @@ def _entries(rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> BatchGr
 def _any(A: MeasurementMap) -> BatchGradient:
     def gradient(E: np.ndarray, index: np.ndarray, shift: np.ndarray, weight: float, out: np.ndarray) -> float:
         batch = A.select(index)
-        residual = batch._forward(E) - shift
-        out[:] = batch._adjoint(weight * residual)
+        residual = batch.forward(E) - shift
+        out[:] = batch.adjoint_matrix(weight * residual)
         return float(residual @ residual)
 
     return gradient

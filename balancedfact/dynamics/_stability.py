@@ -96,7 +96,7 @@ def stability_threshold(
 
 
 def _threshold(J: np.ndarray, p: float) -> float:
-    """From the gradients of the measurements, one a row."""
+    """Compute the threshold from the gradients of the measurements, one a row."""
     m = J.shape[0]
     size = float(np.abs(J).max())
     if size == 0:

@@ -250,7 +250,7 @@ def finished(
     diverged: np.ndarray,
     lead: tuple[int, ...],
 ) -> Trajectory:
-    """What a training run returns."""
+    """Collect the results of a training run."""
     loss, series = recorder.results()
     times = np.multiply.outer(steps, moments) if np.unique(steps).size > 1 else steps[0] * moments
     times = times.reshape(*lead, -1) if times.ndim > 1 else times

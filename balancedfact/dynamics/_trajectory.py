@@ -1,4 +1,4 @@
-"""What every training run returns: the final layers and what was recorded on the way."""
+"""The result of a training run: the final layers and what was recorded on the way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Trajectory:
         What else was recorded, each of shape ``(records, ...)``; ``nan`` after a run diverged. ``trajectory["norms"]`` is
         short for ``trajectory.series["norms"]``.
     iterations : numpy.ndarray, shape (records,)
-        The number of steps before each record, the same for all runs.
+        The number of steps before each record, the same for all runs of a rule; of a flow, the steps of its integration.
     diverged : numpy.ndarray of int
         The step at which the loss overflowed, -1 for a run that stayed finite. A scalar array for one run.
     message : str

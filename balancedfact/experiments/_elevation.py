@@ -96,10 +96,10 @@ def _picture(
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)
     limits = (float(truth.min()), float(truth.max()))
-    plots.observed(axes[0, 0], A, b, f"observed: {A.m / truth.size:.0%} of the elevations (m)", limits=limits)
+    plots.observed(axes[0, 0], A, b, f"observed: {A.m / truth.size:.0%} of the elevations (m)", value_range=limits)
     best = next(iter(recovered.values()))
-    plots.recovered_matrix(axes[0, 1], best, title="flattest factorization (m)", limits=limits)
-    plots.recovered_matrix(axes[0, 2], truth, title="truth (m)", limits=limits)
+    plots.recovered_matrix(axes[0, 1], best, title="flattest factorization (m)", value_range=limits)
+    plots.recovered_matrix(axes[0, 2], truth, title="truth (m)", value_range=limits)
     # Row by row, the methods differ where rows are rarely seen.
     colours = iter(plots.PALETTE.values())
     for name, matrix in recovered.items():

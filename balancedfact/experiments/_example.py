@@ -1,4 +1,4 @@
-"""What a worked example is: a summary, and a run that leaves files in a folder."""
+"""Worked examples: a summary, and a run that leaves files in a folder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def solution_report(solution: Solution) -> dict[str, Any]:
 
 
 def print_errors(title: str, columns: list[str], rows: dict[str, list[float]]) -> None:
-    """A table of errors, one method a line."""
+    """Print a table of errors, one method a line."""
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     for column in columns:

@@ -1,4 +1,4 @@
-"""Run the units of an experiment on any executor; every finished unit is on disk before it counts."""
+"""The runner of experiments, on any executor; every finished unit is on disk before it counts."""
 
 from __future__ import annotations
 

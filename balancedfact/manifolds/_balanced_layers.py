@@ -105,7 +105,7 @@ class BalancedLayers(LayerManifold):
         self._stiffness = 4 * np.sin(np.pi / self.depth * steps / 2) ** 2
 
     def residual(self, point: Layers) -> float:
-        r"""How far layers are from balanced: the largest of
+        r"""Distance of layers from balance: the largest of
         :math:`\|W_{k+1}^\top W_{k+1} - W_kW_k^\top\|_F / (\|W_{k+1}\|_F^2 + \|W_k\|_F^2)`."""
         worst = 0.0
         for one, other in pairwise(point):
@@ -212,8 +212,8 @@ def _split(frame: _Frame, vector: Layers) -> _Parts:
 
 
 def _apart(parts: _Parts) -> list[np.ndarray]:
-    """Half the differences by which neighbouring layers disagree on how the space between them turns."""
-    return [(one - other.T) / 2 for one, other in zip(parts.below[:-1], parts.right[1:], strict=True)]
+    """Half the mismatch of the rotation of space j implied by layers j and j + 1."""
+    return [(below - above.T) / 2 for below, above in zip(parts.below[:-1], parts.right[1:], strict=True)]
 
 
 def _turns(frame: _Frame, vector: Layers) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
+from balancedfact._pymanopt_draws import new_generator
 from balancedfact._validate import as_array, as_count, as_rng
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
@@ -124,11 +125,11 @@ class BalancedPairs(Manifold):
         return float(np.hypot(np.linalg.norm(U), np.linalg.norm(V)))
 
     def dist(self, point_a: Pair, point_b: Pair) -> float:
-        """Not available: the geodesic distance has no closed form."""
+        """Raise: the geodesic distance has no closed form."""
         raise NotImplementedError("the geodesic distance between balanced pairs has no closed form")
 
     def residual(self, point: Pair) -> float:
-        r"""How far a pair is from balanced, :math:`\|L^\top L - R^\top R\|_F / (\|L\|_F^2 + \|R\|_F^2)`, at most 1."""
+        r"""Distance of a pair from balance, :math:`\|L^\top L - R^\top R\|_F / (\|L\|_F^2 + \|R\|_F^2)`, at most 1."""
         L, R = point
         size = np.vdot(L, L) + np.vdot(R, R)
         return float(np.linalg.norm(L.T @ L - R.T @ R) / size) if size else 0.0
@@ -215,7 +216,7 @@ class BalancedPairs(Manifold):
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
-            return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002, the state that pymanopt uses
+            return new_generator()
         return self._rng
 
     def _frame(self, point: Pair) -> _Frame:
@@ -237,7 +238,7 @@ class BalancedPairs(Manifold):
         return frame
 
     def _restricted(self, frame: _Frame) -> bool:
-        """Whether the tangent space is smaller than the null space of the linearised constraint."""
+        """Tell whether the tangent space is smaller than the null space of the linearised constraint."""
         return self.k > self.rank == frame.rank
 
     def _project_rotated(self, frame: _Frame, U: np.ndarray, V: np.ndarray) -> TangentVector:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
-from balancedfact._global_seed import global_seed
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_rng
 from balancedfact.manifolds._derivatives import Derivatives
 from balancedfact.manifolds._findings import EXACT, Finding, ManifoldReport
@@ -70,7 +70,7 @@ def check_manifold(
     3
     """
     generator = as_rng(rng)
-    with global_seed(generator):
+    with pymanopt_draws(generator):
         return _Check(manifold, generator, cost, point, quotient).run()
 
 

@@ -46,7 +46,7 @@ class Derivatives(Geometry):
         )
 
     def _gradient(self) -> float:
-        """It is tangent, and its inner product with every tangent vector is the directional derivative."""
+        """Check that it is tangent and that its inner products with tangent vectors are directional derivatives."""
         cost = self._smooth()
         gradient = self._riemannian_gradient(cost)
         numbers = self._numbers(gradient)
@@ -92,7 +92,7 @@ class Derivatives(Geometry):
         return self._compare_hessian(self._smooth(), lambda vector: exp(self.x, vector))
 
     def _second_order(self) -> Finding:
-        """Near the exponential map to second order; without one, the acceleration at the start is normal to the manifold.
+        """Compare with the exponential map to second order; without one, check that the acceleration is normal.
 
         The latter is for a metric that is inherited from the ambient space. For any other the Hessian decides.
         """

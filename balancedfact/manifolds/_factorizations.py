@@ -125,7 +125,7 @@ class Factorizations(LayerManifold):
         self._spans, self._inverse = Latest(self._spans_of), Latest(self._inverse_of)
 
     def residual(self, point: Layers) -> float:
-        r"""How far layers are from the set: the larger of :math:`\|W_L\cdots W_1 - M\|_F/\|M\|_F` and the largest relative
+        r"""Distance of layers from the set: the larger of :math:`\|W_L\cdots W_1 - M\|_F/\|M\|_F` and the largest relative
         size of what a layer has off the ranges and row spaces of the products before and after it."""
         product, spans = point[0], self._spans(point)
         for layer in point[1:]:
@@ -285,7 +285,10 @@ class Factorizations(LayerManifold):
         return (Vt[:n].T / s[:n]) @ U[:, :n].T
 
     def _horizontal(self, point: Layers, vector: Layers) -> TangentVector:
-        """Matrices `X_k` without the part that maps what is not reached to what is not seen, which moves nothing."""
+        """Project `X_k` onto the horizontal space.
+
+        That is minus the block from the complement of `reached` to that of `seen`, along which the product is constant.
+        """
         if max(self.widths[1:-1]) == self.rank:
             return TangentVector(np.array(X) for X in vector)
         spans, parts = self._spans(point), []

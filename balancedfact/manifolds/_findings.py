@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ManifoldReport:
-    """What `check_manifold` found.
+    """The report of `check_manifold`.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class ManifoldReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every property holds."""
+        """Tell whether every property holds."""
         return all(entry.ok for entry in self.entries.values())
 
     @property

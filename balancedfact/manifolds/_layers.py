@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
+from balancedfact._pymanopt_draws import new_generator
 from balancedfact._validate import as_rng
 from balancedfact.manifolds._product import TangentVector
 
@@ -78,7 +79,7 @@ class LayerManifold(Manifold):
         return float(np.linalg.norm([np.linalg.norm(part) for part in tangent_vector]))
 
     def dist(self, point_a: Layers, point_b: Layers) -> float:
-        """Not available: the geodesic distance has no closed form."""
+        """Raise: the geodesic distance has no closed form."""
         raise NotImplementedError("the geodesic distance has no closed form")
 
     def zero_vector(self, point: Layers) -> TangentVector:
@@ -91,7 +92,7 @@ class LayerManifold(Manifold):
         return vector / (self.norm(point, vector) or 1.0)
 
     def to_tangent_space(self, point: Layers, vector: Layers) -> TangentVector:
-        """The same as `projection`."""
+        """Project, as `projection` does."""
         return self.projection(point, vector)
 
     def transport(self, point_a: Layers, point_b: Layers, tangent_vector_a: Layers) -> TangentVector:
@@ -104,7 +105,7 @@ class LayerManifold(Manifold):
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
-            return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002, the state that pymanopt uses
+            return new_generator()
         return self._rng
 
     def normal_layers(self) -> list[np.ndarray]:
@@ -114,7 +115,7 @@ class LayerManifold(Manifold):
 
 
 class Latest:
-    """What was computed last, kept as long as it is asked for at the same point."""
+    """Cache of one value: kept as long as it is asked for at the same point."""
 
     def __init__(self, compute: Any) -> None:
         self._compute = compute

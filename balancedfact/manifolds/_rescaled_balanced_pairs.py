@@ -92,7 +92,7 @@ class RescaledBalancedPairs(BalancedPairs):
         return super().norm(point, self._scaled(tangent_vector))
 
     def residual(self, point: Pair) -> float:
-        """How far the rescaled pair is from balanced, between 0 and 1."""
+        """Distance of the rescaled pair from balance, between 0 and 1."""
         return super().residual(self._scaled(point))
 
     def nearest(self, A: np.ndarray, B: np.ndarray) -> ProductPoint:

@@ -302,12 +302,22 @@ class MeasurementMap(ABC):
 
     @property
     def forms_stack(self) -> bool:
-        """Whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
+        """Tell whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
         return True
 
     @property
+    def stored_stack(self) -> np.ndarray | None:
+        """The matrices :math:`A_i` stacked if the map holds them in memory as they are, else ``None``."""
+        return None
+
+    @property
+    def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
+        r"""The rows :math:`u_i` and :math:`v_i` if every :math:`A_i = u_iv_i^\top` is held as such, else ``None``."""
+        return None
+
+    @property
     def of_entries(self) -> bool:
-        """Whether every measurement is of a single entry, as in `Entries`."""
+        """Tell whether every measurement is of a single entry, as in `Entries`."""
         return False
 
     def as_entries(self) -> SingleEntries:
@@ -319,7 +329,7 @@ class MeasurementMap(ABC):
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
 
-    # The duck type of scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
+    # Makes the map accepted by scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from balancedfact.measurements._base import MeasurementMap
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """What `check_measurements` found.
+    """The report of `check_measurements`.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class MeasurementReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every property holds."""
+        """Tell whether every property holds."""
         return all(error <= self.tolerance for error in self.errors.values())
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class MeasurementReport:
 
 
 def check_measurements(
-    A: MeasurementMap, rng: int | np.random.Generator | None = None, *, tolerance: float = 1e-10
+    A: MeasurementMap, rng: int | np.random.Generator | None = None, *, tol: float = 1e-10
 ) -> MeasurementReport:
     r"""Check that every method of a measurement map agrees with the matrices :math:`A_i` that its adjoint defines.
 
@@ -58,7 +58,7 @@ def check_measurements(
         The map.
     rng : int or numpy.random.Generator, optional
         Randomness of the test matrices.
-    tolerance : float
+    tol : float
         Relative deviation up to which a property holds.
 
     Returns
@@ -72,16 +72,16 @@ def check_measurements(
     >>> bf.measurements.check_measurements(bf.measurements.bilinear(6, (3, 4), rng=0), rng=0).ok
     True
     """
-    as_number(tolerance, "tolerance", above=0.0)
+    as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
     (d1, d2), m = A.matrix_shape, A.m
     try:
         stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
     except Exception as error:
-        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{type(error).__name__}: {error}"}, tolerance)
+        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{type(error).__name__}: {error}"}, tol)
     if stack.shape != (m, d1, d2) or not np.isfinite(stack).all():
         note = f"shape {stack.shape[1:]}" if stack.shape != (m, d1, d2) else "NaN or infinite values"
-        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{note}; expected finite {d1} x {d2}"}, tolerance)
+        return MeasurementReport({"adjoint": np.inf}, {"adjoint": f"{note}; expected finite {d1} x {d2}"}, tol)
     scale = np.abs(stack).max() or 1.0
     X, y = generator.standard_normal((d1, d2)), generator.standard_normal(m)
     k = min(d1, d2)
@@ -172,4 +172,4 @@ def check_measurements(
         size = np.abs(expected).max() or scale
         deviation = float(np.abs(found - expected).max() / size)
         errors[name] = deviation if np.isfinite(deviation) else np.inf
-    return MeasurementReport(errors, notes, tolerance)
+    return MeasurementReport(errors, notes, tol)

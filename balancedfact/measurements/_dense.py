@@ -98,6 +98,10 @@ class Dense(MeasurementMap):
     def stack(self) -> np.ndarray:
         return self.matrices
 
+    @property
+    def stored_stack(self) -> np.ndarray:
+        return self.matrices
+
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self._rotated_slabs(P, Q).transpose(1, 0, 2)
 

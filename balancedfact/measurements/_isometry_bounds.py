@@ -24,7 +24,7 @@ _STEP, _EVERY, _CONVERGED = 1.6, 5, 1e-9  # over-relaxation; steps between bound
 
 
 def rounding(*parts: np.ndarray) -> float:
-    """What rounding can change in an eigenvalue, computed densely, of a sum of symmetric `parts`."""
+    """Bound on what rounding changes in an eigenvalue, computed densely, of a sum of symmetric `parts`."""
     return 4 * EPS * len(parts[0]) * float(sum(np.linalg.norm(part) for part in parts))
 
 
@@ -112,7 +112,7 @@ class Relaxation:
         return (M - partial_transpose(M, self.shape)) / 2
 
     def _vanishing(self, multipliers: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """For each block the terms of the operator with these multipliers."""
+        """The terms of the operator with these multipliers, block by block."""
         if self.rank == 1:
             return [multipliers]
         Z, Y, S = multipliers

@@ -92,6 +92,10 @@ class RankOne(MeasurementMap):
         return frobenius(np.array([frobenius(block @ weighted) for block in blocks]))
 
     @property
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.left, self.right
+
+    @property
     def moment_cost(self) -> int:
         return self.m * max(self.matrix_shape) ** 2
 

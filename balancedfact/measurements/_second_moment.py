@@ -1,4 +1,4 @@
-"""The second moments of a map, formed once: what the trace of the Hessian and its derivatives need of the measurements."""
+"""The second moments of a map, formed once, for the trace of the Hessian and its derivatives."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class SecondMoment(ABC):
 
     @abstractmethod
     def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
-        r"""For each pair the matrix :math:`\sum_i A_iPA_i^\top`, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
+        r"""The matrix :math:`\sum_i A_iPA_i^\top` of each pair, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
 
     @abstractmethod
     def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
-        r"""For each pair the matrix :math:`\sum_i A_i^\top QA_i`, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
+        r"""The matrix :math:`\sum_i A_i^\top QA_i` of each pair, with ``A_i / scale`` for `A_i`, with ``@`` and ``trace``."""
 
     def energies(self, factors: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[float]:
-        r"""For each ``(C, B)`` the sum :math:`\sum_i \|C^\top A_iB^\top\|_F^2`, with ``A_i / scale`` for `A_i`."""
+        r"""The sum :math:`\sum_i \|C^\top A_iB^\top\|_F^2` of each ``(C, B)``, with ``A_i / scale`` for `A_i`."""
         moments = self._left([(B, B) for _, B in factors])
         found = [X.trace() if C is None else np.vdot(C, X @ C) for (C, _), X in zip(factors, moments, strict=True)]
         return [max(float(each), 0.0) for each in found]  # rounding may leave a sum of squares that vanishes negative
@@ -76,7 +76,7 @@ class SecondMoment(ABC):
 
 
 class HasMoments(Protocol):
-    """What `MapMoment` asks of a measurement map."""
+    """A measurement map, as far as `MapMoment` needs one."""
 
     matrix_shape: tuple[int, int]
     m: int
@@ -242,7 +242,7 @@ class Weighted:
 
 
 def worth_forming(d1: int, d2: int, cost: int) -> bool:
-    """Whether the superoperator applies faster than a form of `cost` multiplications, and fits in memory."""
+    """Tell whether the superoperator applies faster than a form of `cost` multiplications, and fits in memory."""
     entries = d1 * (d1 + 1) // 2 * (d2 * (d2 + 1) // 2)
     # A product with few vectors reads the table once, at about the speed of four multiplications for each number.
     return 4 * entries <= cost and entries <= _MOST_ENTRIES

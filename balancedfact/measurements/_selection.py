@@ -14,7 +14,7 @@ def selection(index: np.ndarray, weights: np.ndarray, size: int) -> sp.csr_array
 
 
 def single_entries(P: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """For each row of a sparse matrix the column and the value of its only entry, zero for an empty row.
+    """The column and the value of the only entry of each row of a sparse matrix, zero for an empty row.
 
     ``None`` if `P` is not sparse, has no columns, or more than one entry in a row.
     """

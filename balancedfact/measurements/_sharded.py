@@ -220,7 +220,7 @@ class Sharded(MeasurementMap):
 
     @cached_property
     def _whereabouts(self) -> tuple[np.ndarray, np.ndarray]:
-        """For every measurement the shard that holds it, and its number there."""
+        """The shard that holds each measurement, and its number there."""
         owners, numbers = np.empty(self.m, dtype=np.intp), np.empty(self.m, dtype=np.intp)
         for k, place in enumerate(self._places):
             owners[place] = k

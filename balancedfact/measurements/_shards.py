@@ -1,4 +1,4 @@
-"""What lives on the workers of a Dask cluster, and the tasks on it.
+"""Shards on the workers of a Dask cluster, and the tasks on them.
 
 Every object on a worker is the result of a task, so the scheduler holds the recipe of it and of all that it was made from.
 When a worker dies, what is still needed of what it held is made again elsewhere, and the tasks that need it wait for that.
@@ -104,7 +104,7 @@ def _large_arguments() -> Any:
 
 
 class Facts(NamedTuple):
-    """What the client knows of the map of one shard; a `scale` of zero is that of a map of zeros."""
+    """Metadata of one shard kept by the client. `scale` is 0 for an all-zero map."""
 
     m: int
     matrix_shape: tuple[int, int]

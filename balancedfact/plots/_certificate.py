@@ -1,4 +1,4 @@
-"""How good a solution is, in pictures: its singular values and the course of its certificate."""
+"""Pictures of a solution's quality: its singular values and the course of its certificate."""
 
 from __future__ import annotations
 

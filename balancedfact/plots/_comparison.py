@@ -20,7 +20,9 @@ _PANELS = {
     "nuclear_norm": "nuclear norm / least",
     "error": "distance to the truth",
     "fit": "residual",
+    "distance": "distance from the certified layers",
 }
+_FLOOR = 1e-16  # where what is zero up to rounding is drawn
 
 
 def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
@@ -29,8 +31,8 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     Parameters
     ----------
     axes : sequence of matplotlib.axes.Axes
-        Axes side by side, for trace, sharpness, nuclear norm, distance to the truth (skipped where none is known) and residual,
-        in this order; fewer axes show the first of these.
+        Axes side by side, for trace, sharpness, nuclear norm, distance to the truth, residual and distance from the certified
+        layers, in this order, without those that are not known; fewer axes show the first of these.
     table : Comparison
         What `balancedfact.compare` returned.
 
@@ -50,11 +52,10 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     """
     names = [row.method for row in table.rows]
     positions = np.arange(len(names))
-    known = not all(np.isnan(row.error) for row in table.rows)
-    quantities = [name for name in _PANELS if known or name != "error"]
+    quantities = [name for name in _PANELS if not all(np.isnan(getattr(row, name)) for row in table.rows)]
     for index, (ax, name) in enumerate(zip(axes, quantities, strict=False)):
         values = np.array([getattr(row, name) for row in table.rows])
-        if name in ("error", "fit"):
+        if name in ("error", "fit", "distance"):
             values = np.maximum(values, np.finfo(float).eps)
         else:
             values = values / np.nanmin(values)
@@ -64,3 +65,37 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
         ax.set_yticks(positions, names if index == 0 else [""] * len(names))
         ax.tick_params(axis="y", length=0)
     return axes
+
+
+def comparison_map(ax: Axes, table: Comparison) -> Axes:
+    """Draw where every way ends: how far from the certified layers, and how far above their trace.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    table : Comparison
+        What `balancedfact.compare` returned.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes it was given. Filled dots fit the data to a relative residual of 1e-6, open ones do not.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> from matplotlib.figure import Figure
+    >>> A = bf.measurements.gaussian(12, (4, 3), rng=0)
+    >>> ax = bf.plots.comparison_map(Figure().subplots(), bf.compare(A, A(np.ones((4, 3))), rng=0))
+    >>> ax.get_xscale(), ax.get_yscale()
+    ('log', 'log')
+    """
+    for row in table.rows:
+        x, y = max(row.distance, _FLOOR), max(abs(row.excess), _FLOOR)
+        face = PALETTE["blue"] if row.fit <= 1e-6 else "none"
+        ax.scatter(x, y, facecolor=face, edgecolor=PALETTE["blue"], zorder=3)
+        ax.annotate(row.method, (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel=_PANELS["distance"], ylabel="trace above the certified one, relative")
+    return ax

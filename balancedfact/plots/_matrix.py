@@ -21,7 +21,7 @@ def recovered_matrix(
     mask: ArrayLike | None = None,
     title: str = "recovered",
     *,
-    limits: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Axes:
     """Draw a matrix as an image with a colour bar. The image fills the axes: their shape is the caller's choice.
 
@@ -35,7 +35,7 @@ def recovered_matrix(
         The entries to draw; the others stay white. By default all are drawn.
     title : str
         The title.
-    limits : tuple of float, optional
+    value_range : tuple of float, optional
         The values at the two ends of the colour scale, to compare images; by default the range of what is drawn.
 
     Returns
@@ -58,11 +58,11 @@ def recovered_matrix(
         if shown.dtype != np.bool_ or shown.shape != values.shape:
             raise ValueError(f"mask has dtype {shown.dtype} and shape {shown.shape}; expected booleans of shape {values.shape}")
         values = np.where(shown, values, np.nan)
-    return _image(ax, values, title, limits)
+    return _image(ax, values, title, value_range)
 
 
 def observed(
-    ax: Axes, A: MeasurementMap, b: ArrayLike, title: str = "observed", *, limits: tuple[float, float] | None = None
+    ax: Axes, A: MeasurementMap, b: ArrayLike, title: str = "observed", *, value_range: tuple[float, float] | None = None
 ) -> Axes:
     """Draw the observed entries of a matrix as an image; hidden entries are white.
 
@@ -78,7 +78,7 @@ def observed(
         The data.
     title : str
         The title.
-    limits : tuple of float, optional
+    value_range : tuple of float, optional
         The values at the two ends of the colour scale, to compare images; by default the range of what is drawn.
 
     Returns
@@ -105,13 +105,13 @@ def observed(
     size = A.matrix_shape[0] * A.matrix_shape[1]
     total, count = np.bincount(cells, values[seen] / entries.weights[seen], size), np.bincount(cells, minlength=size)
     mean = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
-    return _image(ax, mean.reshape(A.matrix_shape), title, limits)
+    return _image(ax, mean.reshape(A.matrix_shape), title, value_range)
 
 
-def _image(ax: Axes, values: np.ndarray, title: str, limits: tuple[float, float] | None) -> Axes:
+def _image(ax: Axes, values: np.ndarray, title: str, value_range: tuple[float, float] | None) -> Axes:
     shown = np.ma.masked_invalid(values)
     least, most = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
-    low, high = (least, most) if limits is None else limits
+    low, high = (least, most) if value_range is None else value_range
     if low == high:  # a constant image has one colour, in the middle of the scale
         low, high = low - 0.5, high + 0.5
     # Every pixel shows one entry: a smoothed image would fade sparse observations and blur the line between seen and hidden.

@@ -5,6 +5,7 @@ from balancedfact.solvers._methods import select_method
 from balancedfact.solvers._norm_minimum import norm_minimum
 from balancedfact.solvers.deep._flat_network import flat_network
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer, induced_regularizer_gradient
+from balancedfact.solvers.fibre._minimal_sharpness import minimal_sharpness
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._factored import Factored
@@ -33,6 +34,7 @@ __all__ = [
     "flattest_factorization",
     "induced_regularizer",
     "induced_regularizer_gradient",
+    "minimal_sharpness",
     "norm_minimum",
     "riemannian_minimum",
     "select_method",

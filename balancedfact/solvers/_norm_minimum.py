@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._validate import as_array, as_count, as_pair
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
+from balancedfact.solvers.deep._schatten import schatten_minimum
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback
 from balancedfact.solvers.nuclear._algorithm import Algorithm
@@ -18,6 +20,7 @@ def norm_minimum(
     A: MeasurementMap,
     b: ArrayLike,
     *,
+    depth: int = 2,
     method: str | Algorithm | None = None,
     penalty: float = 0.0,
     offset_penalty: float | None = None,
@@ -40,12 +43,21 @@ def norm_minimum(
     balanced pair of its minimiser. The flat pair (`flat_minimum`) is the same with ``D1 X D2`` in place of `X`: the two
     agree when the rescalings are multiples of the identity.
 
+    At depth `L` the layers of least sum of squares that fit have an end-to-end matrix of least Schatten quasi-norm,
+
+    .. math:: \min_{\mathcal A(W_L\cdots W_1) = b}\sum_j\|W_j\|_F^2 = \min_{\mathcal A(E) = b} L\,\|E\|_{S_{2/L}}^{2/L},
+
+    which beyond two layers is not convex: the result is a local minimum, proved global only where the bound closes.
+
     Parameters
     ----------
     A : MeasurementMap
         `m` measurements of ``d1 x d2`` matrices.
     b : array_like, shape (m,)
         The data.
+    depth : int
+        The number of layers `L`, at least 2. Beyond two, only interpolation: `penalty` is 0, and `offset_penalty` and
+        `max_rank` are not available; `closed_forms.schatten_shrinkage` has the penalised solution for a fully observed matrix.
     method : str or Algorithm, optional
         As in `flat_minimum`.
     penalty : float
@@ -59,7 +71,8 @@ def norm_minimum(
     rng : int or numpy.random.Generator, optional
         Randomness of the starting vectors of iterative linear algebra.
     initial : tuple of array_like, optional
-        A pair ``(L, R)`` to start from.
+        A pair ``(L, R)`` to start from. Beyond two layers the search starts from its product, or from the matrix of least
+        nuclear norm, and where it ends may depend on it.
     limits : Limits, optional
         Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
@@ -73,15 +86,26 @@ def norm_minimum(
     Solution
         A balanced pair, ``L.T @ L = R.T @ R``. The dual vector `y` of its certificate satisfies ``norm(A.adjoint(y), 2) <=
         1`` (or `penalty`), and the lower bound is ``2 b.y`` (or ``b.y - y.y / 2``).
+        Beyond two layers, balanced layers whose hidden widths are the rank. The lower bound is `L` times the proved least
+        nuclear norm to the power ``2 / L``: it closes at rank one. Elsewhere the status is ``STATIONARY`` for a local minimum
+        to second order: `stationarity` is the part of the weights along the fits, and `curvature` the least eigenvalue of the
+        Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free.
 
     Raises
     ------
     ValueError
         If an argument is malformed.
 
+    Notes
+    -----
+    Beyond two layers a fit of rank `r` that is the only one of its rank nearby is a strict local minimum whatever its norm:
+    another singular value `s` costs ``s**(2 / L)`` and gains no more than a multiple of `s`. Fits of different ranks coexist.
+
     References
     ----------
     Ding et al. 2022, section on norm-minimal solutions; Recht, Fazel, Parrilo 2010 for the nuclear norm.
+    Kuemmerle, Sigl, "Harmonic mean iteratively reweighted least squares for low-rank matrix recovery", 2018.
+    Wang, Jacot, "Implicit bias of SGD in L2-regularized linear DNNs: one-way jumps from high to low rank", 2024.
 
     Examples
     --------
@@ -93,7 +117,16 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    return certified_minimum(
+    layers = as_count(depth, "depth", least=2)
+    if layers > 2:
+        for name, value, neutral in (
+            ("penalty", penalty, 0.0),
+            ("offset_penalty", offset_penalty, None),
+            ("max_rank", max_rank, None),
+        ):
+            if value != neutral:
+                raise ValueError(f"{name} is {value!r} at depth {layers}; expected {neutral}, beyond two layers")
+    nuclear = certified_minimum(
         A,
         b,
         flat=False,
@@ -105,6 +138,13 @@ def norm_minimum(
         rng=rng,
         initial=initial,
         limits=limits,
-        callback=callback,
+        callback=None if layers > 2 else callback,
         progress=progress,
     )
+    if layers == 2:
+        return nuclear
+    start = None
+    if initial is not None:
+        left, right = as_pair(*initial, A.matrix_shape)
+        start = left @ right.T
+    return schatten_minimum(A, as_array(b, "b", shape=(A.m,)), layers, nuclear, start, callback)

@@ -78,7 +78,7 @@ def trace(layers: Sequence[np.ndarray], matrices: np.ndarray) -> float:
 
 
 def packed(layers: Sequence[np.ndarray]) -> np.ndarray:
-    """All entries in one vector."""
+    """Stack all entries in one vector."""
     return np.concatenate([layer.ravel() for layer in layers])
 
 

@@ -60,7 +60,7 @@ def product(layers: list[np.ndarray]) -> np.ndarray:
 
 
 def sides(layers: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each layer what is multiplied from the left, ``W_L ... W_{j+1}``, and from the right, ``W_{j-1} ... W_1``."""
+    """Yield the products to the left and right of each layer: ``W_L ... W_{j+1}`` and ``W_{j-1} ... W_1``."""
     for j in range(len(layers)):
         right, left = np.eye(layers[0].shape[1]), np.eye(layers[-1].shape[0])
         for layer in layers[:j]:
@@ -103,7 +103,7 @@ def second_derivative(f: Callable[[float], float]) -> float:
 
 
 def coordinates(arrays: list[np.ndarray]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """All unit directions in the space of the arrays, each with the index of the array it changes."""
+    """Yield all unit directions in the space of the arrays, each with the index of the array it changes."""
     for which, array in enumerate(arrays):
         for entry in np.ndindex(*array.shape):
             direction = [np.zeros_like(other) for other in arrays]

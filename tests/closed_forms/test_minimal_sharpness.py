@@ -204,7 +204,7 @@ FUNCTIONS = [
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("value", bad_input.bad((2, 2)))
 def test_bad_covariance(function, value):
-    with pytest.raises(ValueError, match=r"covariance|w has"):
+    with pytest.raises(ValueError, match=r"covariance|(M|w) has"):
         function(value, [1.0, 2.0])
 
 
@@ -216,9 +216,9 @@ def test_covariance_must_be_semidefinite(function, value):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("value", bad_input.bad((2,)))
+@pytest.mark.parametrize("value", [each for each in bad_input.bad((2,)) if each.id != "one dimension more"])
 def test_bad_minimiser(function, value):
-    with pytest.raises(ValueError, match=r"^w "):
+    with pytest.raises(ValueError, match=r"^(M|w) "):
         function(np.eye(2), value)
 
 

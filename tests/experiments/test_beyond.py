@@ -256,6 +256,7 @@ def test_fitted_weights_fit_and_are_no_flatter_than_the_solution():
         assert runs.where(depth=depth)["trace"].min() > solver["trace"][-1] * (1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_label_noise_approaches_the_trace_of_the_solution():
     settings = tiny("beyond-3").scales["quick"]
     for depth in (2, 3):

@@ -189,7 +189,7 @@ def test_the_tolerance_decides(rng):
     matrices = rng.standard_normal((5, 3, 3))
     slightly = {"_forward": lambda self, X: (1 + 1e-6) * maps.Minimal._forward(self, X)}
     assert not check_measurements(mistaken(matrices, **slightly), 0).ok
-    assert check_measurements(mistaken(matrices, **slightly), 0, tolerance=1e-4).ok
+    assert check_measurements(mistaken(matrices, **slightly), 0, tol=1e-4).ok
 
 
 def test_errors_are_deterministic_by_seed(rng):
@@ -214,5 +214,5 @@ def test_a_bad_generator_is_refused(seed):
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, np.nan, np.inf, True, "1e-8", None, 1j])
 def test_a_bad_tolerance_is_refused(tolerance):
-    with pytest.raises(ValueError, match=r"^tolerance is "):
-        check_measurements(Dense(np.ones((1, 2, 2))), 0, tolerance=tolerance)
+    with pytest.raises(ValueError, match=r"^tol is "):
+        check_measurements(Dense(np.ones((1, 2, 2))), 0, tol=tolerance)

@@ -44,14 +44,14 @@ def test_a_mask_that_hides_all_can_be_drawn(ax):
 
 
 def test_limits_are_kept_and_the_bar_says_what_lies_beyond(ax):
-    plots.recovered_matrix(ax, [[-1.0, 0.5, 3.0]], limits=(0.0, 1.0))
+    plots.recovered_matrix(ax, [[-1.0, 0.5, 3.0]], value_range=(0.0, 1.0))
     assert ax.images[0].get_clim() == (0.0, 1.0)
     assert ax.images[0].colorbar.extend == "both"
 
 
 @pytest.mark.parametrize(("limits", "extend"), [((-1.0, 1.0), "max"), ((0.0, 3.0), "min"), ((-2.0, 3.0), "neither")])
 def test_colour_bar_ends(ax, limits, extend):
-    plots.recovered_matrix(ax, [[-1.0, 0.5, 3.0]], limits=limits)
+    plots.recovered_matrix(ax, [[-1.0, 0.5, 3.0]], value_range=limits)
     assert ax.images[0].colorbar.extend == extend
 
 

@@ -97,7 +97,7 @@ def start(settings: Settings, unit: Row, rng: np.random.Generator) -> tuple[list
 def learns(
     settings: Settings, case: str, layers: list[np.ndarray], readout: np.ndarray | None, steps: np.ndarray
 ) -> np.ndarray:
-    """Whether the excess risk falls to a fraction of that of the start, for every step (row) and repetition (column)."""
+    """Tell whether the excess risk falls to a fraction of that of the start, for every step (row) and repetition (column)."""
     iterations = settings["cases"][case][2]
     runs = dynamics.regression_descent(
         [np.repeat(layer[None], len(steps), axis=0) for layer in layers],

@@ -28,7 +28,7 @@ def units(settings: Settings) -> list[Row]:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """All steps for some repetitions at one depth, from the same starts; or the predictions."""
+    """Run all steps for some repetitions at one depth, from the same starts; or the predictions."""
     data = problem(settings)
     if unit["kind"] == "reference":
         return [row for depth in settings["depths"] for row in _predictions(data.covariance, data.w, depth)]

@@ -1,4 +1,4 @@
-"""How much sharper than necessary gradient flow ends, exactly, over many covariances and at worst."""
+"""Ratio of the sharpness where gradient flow ends to the least one, exactly, over many covariances and at worst."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def units(settings: Settings) -> list[Row]:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work: rows with the condition number and the ratio."""
+    """Run one unit of work: rows with the condition number and the ratio."""
     if unit["kind"] == "flow":
         return _flows(settings, unit)
     find = _random if unit["kind"] == "random" else _search

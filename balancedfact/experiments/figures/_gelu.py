@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work; the reference values are those of linear networks on the same data."""
+    """Run one unit; the reference values are those of linear networks on the same data."""
     data = problem(settings)
     if unit["kind"] == "reference":
         return reference_rows(data, settings["depth"])
@@ -49,7 +49,7 @@ def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
 
 
 def draw(settings: Settings, table: Table) -> Figure:
-    """Risk after training, and sharpness before and after."""
+    """Draw the risk after training, and the sharpness before and after."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")

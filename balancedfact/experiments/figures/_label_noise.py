@@ -66,7 +66,7 @@ def units(settings: Settings) -> list[Row]:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work."""
+    """Run one unit of work."""
     if unit["kind"] == "reference":
         return _references(settings, unit["depth"])
     return _train(settings, unit, rng)
@@ -246,7 +246,7 @@ def _draw_references(ax: Axes, table: Table, quantity: str) -> None:
 
 
 def _finished(figure: Figure, axes: np.ndarray, settings: Settings) -> Figure:
-    """Where the step begins to decay, thousands on the axis, one legend below all."""
+    """Mark where the step begins to decay; thousands on the axis, one legend below all."""
     for ax in axes.ravel():
         ax.axvline(settings["stage"] * settings["stages"], color="0.8", linewidth=5, zorder=0)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")

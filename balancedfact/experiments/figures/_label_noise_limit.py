@@ -1,4 +1,4 @@
-"""Whether label noise ends at the trace that the solver proves or finds, how fast, and with how much work."""
+"""The limit of label noise against the trace that the solver proves or finds: error, rate and work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def units(settings: Settings) -> list[Row]:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work. Seconds are measured; all other numbers are the same on every run."""
+    """Run one unit of work. Seconds are measured; all other numbers are the same on every run."""
     A, b = problem(settings, unit["measurements"])
     return _solve(settings, unit, A, b) if unit["kind"] == "solver" else _train(settings, unit, A, b, rng)
 

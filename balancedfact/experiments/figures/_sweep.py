@@ -31,7 +31,7 @@ SOURCE = "Marion and Chizat 2024, Figure "
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work."""
+    """Run one unit of work."""
     data = problem(settings)
     if unit["kind"] == "reference":
         return reference_rows(data, settings["depth"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    """One unit of work."""
+    """Run one unit of work."""
     data = problem(settings)
     if unit["kind"] == "reference":
         return reference_rows(data, settings["depth"])

@@ -26,6 +26,7 @@ from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, b
 
 _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
+_FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
 _ROUNDS = 30  # of columns added and pressed out again, where rounding errors do not let the rank settle
 _COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
@@ -108,7 +109,7 @@ def factored(
         if penalty == problem.q:
             if accuracy <= _FINEST:
                 return
-            accuracy = max(1e-3 * accuracy, _FINEST)
+            accuracy = max(_FINER * accuracy, _FINEST)
             continue
         if problem.q == 0 and rank > 0:
             yield from _interpolating(problem, L, R, y)

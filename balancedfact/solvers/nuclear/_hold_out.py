@@ -33,12 +33,17 @@ from balancedfact.solvers.nuclear._splitting import Splitting
 
 # Beyond this many matrix entries only the factored algorithm serves.
 MODERATE = Splitting.most_entries
-# The path ends at this fraction of the largest useful penalty: beyond it the fit is as good as interpolation.
-_END = 1e-4
-# The error has risen clearly once this many penalties in a row are worse than the best by this factor.
-_PATIENCE, _CLEARLY = 2, 1.01
-# How near to the noise edge a path ends: the estimate falls a little with the structure that is left in the residual.
-_AT_EDGE = 1.05
+# The grid ends at this fraction of the largest useful penalty. While the error still falls by more than this much a step, the
+# path goes on, to so many times as many penalties at most.
+_END, _FALLING, _EXTENSION = 1e-4, 0.99, 3
+# The error has risen clearly once so many penalties in a row are worse than the best by this factor and the last is no better
+# than the one before. Where zero is the best so far, the first singular vectors may have cost more than they brought: only a
+# rise by the second factor is clear then.
+_PATIENCE, _CLEARLY, _SURELY = 3, 1.01, 1.2
+# Data that are predicted this well, relative to their size, are free of noise.
+_NOISELESS = 1e-4
+# How near counts as at the noise edge, and by which power of the usual ratio the path goes on below it, where the rank grows.
+_AT_EDGE, _BELOW_EDGE = 1.05, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +53,39 @@ class PenaltyPath:
     Attributes
     ----------
     penalty : float
-        The penalty of least error, for all measurements together.
+        The penalty chosen, for all measurements together.
     penalties : numpy.ndarray
         Every penalty tried, in the same units, descending. At the first the solution is zero, apart from offsets.
     errors : numpy.ndarray
         The root of the mean squared error on the measurements held out.
+    standard_errors : numpy.ndarray
+        The standard errors of `errors`: over the folds, or over the measurements held out where there is one split.
+    ranks : numpy.ndarray
+        The ranks of the solutions, the largest over the folds.
+    message : str
+        A sentence on the choice, also on whether the best is at an end of what was tried.
     """
 
     penalty: float
     penalties: np.ndarray
     errors: np.ndarray
+    standard_errors: np.ndarray
+    ranks: np.ndarray
+    message: str
+
+
+class _Fold:
+    """One split of the measurements and the warm start of its path."""
+
+    def __init__(self, A: MeasurementMap, data: np.ndarray, test: np.ndarray, train: np.ndarray) -> None:
+        self.train, self.test = A.select(np.sort(train)), A.select(np.sort(test))
+        self.seen, self.hidden = data[np.sort(train)], data[np.sort(test)]
+        self.share = self.train.m / A.m  # of a penalty for all measurements
+        self.pair: tuple[np.ndarray, np.ndarray] | None = None
+
+    def squares(self, solution: Solution | None) -> np.ndarray:
+        """The squared errors on what is held out; ``None`` is the zero matrix."""
+        return (self.hidden if solution is None else _fitted(self.test, solution) - self.hidden) ** 2
 
 
 def select_penalty(
@@ -66,8 +94,10 @@ def select_penalty(
     *,
     fraction: float = 0.1,
     count: int = 12,
+    folds: int = 1,
+    one_standard_error: bool = False,
     offset_penalty: float | None = None,
-    tol: float = 1e-4,
+    tol: float = 1e-3,
     rng: int | np.random.Generator | None = None,
     callback: Callable[[dict[str, float]], None] | None = None,
     progress: bool | None = None,
@@ -81,9 +111,14 @@ def select_penalty(
     b : array_like, shape (m,)
         The data.
     fraction : float
-        The part of the measurements to hold out.
+        The part of the measurements to hold out where there is one split.
     count : int
-        The number of penalties on the path, which spans four decades. It ends early once the error has clearly risen.
+        The number of penalties over four decades. The path ends early once the error has clearly risen, and goes on beyond
+        them while it still falls.
+    folds : int
+        With `k` at least 2 the measurements are divided into `k` parts, each is held out in turn, and the errors are pooled.
+    one_standard_error : bool
+        Choose the largest penalty whose error is within one standard error of the least, in place of the best itself.
     offset_penalty : float, optional
         Row and column offsets for all of the path, as in `flat_minimum`.
     tol : float
@@ -91,7 +126,7 @@ def select_penalty(
     rng : int or numpy.random.Generator, optional
         Randomness of the choice of measurements and of the solves.
     callback : callable, optional
-        Called after every penalty with ``{"iteration", "penalty", "error"}``.
+        Called after every penalty with ``{"iteration", "penalty", "error", "rank"}``.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -109,8 +144,11 @@ def select_penalty(
 
     Notes
     -----
-    Where the matrix is so large that only the factored algorithm serves (more than four million entries), the path ends at the
-    noise edge: below it the rank explodes, and the error seldom falls.
+    A rise of the error is no evidence by itself: where rows and columns are seen unevenly, the first singular vectors may cost
+    more than they bring. While zero is the best, only a rise by a fifth ends the path.
+
+    Where the matrix is so large that only the factored algorithm serves (more than four million entries), the path goes on in
+    smaller steps below the noise edge, where the rank may explode, and ends there as soon as the error rises.
 
     A matrix entry whose row or column lost all its measurements is predicted as zero at every penalty. That adds the same
     amount to all errors and leaves the choice as it is.
@@ -134,53 +172,116 @@ def select_penalty(
     as_number(tol, "tol", above=0.0)
     if offset_penalty is not None:
         as_number(offset_penalty, "offset_penalty", above=0.0)
+    as_count(folds, "folds", least=1)
+    if not isinstance(one_standard_error, bool):
+        raise ValueError(f"one_standard_error is {one_standard_error!r}; expected True or False")
     generator = as_rng(rng)
-    if A.m < 2:
-        raise ValueError(f"A has {A.m} measurement; expected at least 2, one of them to be held out")
+    if A.m < max(2, folds):
+        noun = "measurement" if A.m == 1 else "measurements"
+        raise ValueError(f"A has {A.m} {noun}; expected at least {max(2, folds)}, so that some can be held out")
     order = generator.permutation(A.m)
-    held = max(1, round(fraction * A.m))
-    train, test = A.select(np.sort(order[held:])), A.select(np.sort(order[:held]))
-    seen, hidden = data[np.sort(order[held:])], data[np.sort(order[:held])]
-    largest = largest_penalty(train, seen if offset_penalty is None else seen - seen.mean(), generator)
+    cuts = [max(1, round(fraction * A.m))] if folds == 1 else [len(part) for part in np.array_split(order, folds)][:-1]
+    parts = np.split(order, np.cumsum(cuts))
+    held = parts[:1] if folds == 1 else parts
+    splits = [_Fold(A, data, part, np.setdiff1d(order, part, assume_unique=True)) for part in held]
+    largest = 0.0
+    for fold in splits:
+        centred = fold.seen if offset_penalty is None else fold.seen - fold.seen.mean()
+        largest = max(largest, largest_penalty(fold.train, centred, generator) / fold.share)
     if largest == 0:
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
-    path = largest * np.geomspace(1.0, _END, count)
-    edge = 0.0
-    errors: list[float] = []
-    pair: tuple[np.ndarray, np.ndarray] | None = None
+    walk = _Walk(largest, count)
     console = Console(stderr=True)
     shown = progress if progress is not None else sys.stderr.isatty()
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
-        for k in range(count):
-            path[k] = max(path[k], edge)
-            if k == 0 and offset_penalty is None:
-                errors.append(float(np.sqrt(np.mean(hidden**2))))  # the solution is zero
-            else:
-                solution = flat_minimum(
-                    *(train, seen),
-                    penalty=path[k],
-                    offset_penalty=offset_penalty,
-                    tol=tol,
-                    rng=generator,
-                    initial=pair,
-                    progress=False,
-                )
-                if solution.status is Status.INTERRUPTED:
-                    raise KeyboardInterrupt
-                pair = solution.pair if solution.pair[0].any() else None
-                errors.append(float(np.sqrt(np.mean((_fitted(test, solution) - hidden) ** 2))))
-                if train.shape[1] > MODERATE:
-                    signs = generator.choice([-1.0, 1.0], size=train.m)
-                    edge = largest_penalty(train, signs * (seen - _fitted(train, solution)), generator)
-            bar.advance(task)
+        while not walk.ended:
+            edge, rank, squares = 0.0, 0, []
+            for fold in splits:
+                solution = None
+                if walk.errors or offset_penalty is not None:  # else the solution is zero
+                    solution = flat_minimum(
+                        *(fold.train, fold.seen),
+                        penalty=walk.penalty * fold.share,
+                        offset_penalty=offset_penalty,
+                        tol=tol,
+                        rng=generator,
+                        initial=fold.pair,
+                        progress=False,
+                    )
+                    if solution.status is Status.INTERRUPTED:
+                        raise KeyboardInterrupt
+                    fold.pair = solution.pair if solution.pair[0].any() else None
+                    rank = max(rank, 0 if fold.pair is None else fold.pair[0].shape[1])
+                    if fold.train.shape[1] > MODERATE:
+                        signs = generator.choice([-1.0, 1.0], size=fold.train.m)
+                        noise = signs * (fold.seen - _fitted(fold.train, solution))
+                        edge = max(edge, largest_penalty(fold.train, noise, generator) / fold.share)
+                squares.append(fold.squares(solution))
+            walk.record(squares, rank, edge)
+            bar.update(task, advance=1, description=f"penalty by hold-out  error {walk.errors[-1]:.4g}  rank {rank}")
             if callback is not None:
-                callback({"iteration": k, "penalty": path[k] * A.m / train.m, "error": errors[-1]})
-            if path[k] <= _AT_EDGE * edge or (len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors)):
-                break
-    penalties = path[: len(errors)] * A.m / train.m
-    return PenaltyPath(float(penalties[np.argmin(errors)]), penalties, np.array(errors))
+                record = {"iteration": len(walk.errors) - 1, "penalty": walk.penalties[-1]}
+                callback(record | {"error": walk.errors[-1], "rank": float(rank)})
+    return walk.chosen(one_standard_error)
+
+
+class _Walk:
+    """Down the path of penalties: the next one, what was found at each, and when it is enough."""
+
+    def __init__(self, largest: float, count: int) -> None:
+        self.count, self.ratio, self.end = count, _END ** (1 / (count - 1)), 1.001 * largest * _END
+        self.penalty, self.ended, self.edge = largest, False, 0.0
+        self.penalties: list[float] = []
+        self.errors: list[float] = []
+        self.deviations: list[float] = []
+        self.ranks: list[int] = []
+
+    def record(self, squares: list[np.ndarray], rank: int, edge: float) -> None:
+        """Take the squared errors of every fold at the present penalty, and move on or end."""
+        pooled = np.concatenate(squares)
+        sample = pooled if len(squares) == 1 else np.array([each.mean() for each in squares])
+        error = float(np.sqrt(pooled.mean()))
+        spread = float(np.std(sample, ddof=1) / np.sqrt(sample.size)) if sample.size > 1 else 0.0
+        self.penalties.append(self.penalty)
+        self.errors.append(error)
+        self.deviations.append(spread / (2 * error) if error > 0 else 0.0)
+        self.ranks.append(rank)
+        self.edge = edge
+        self.ended = self._enough()
+        step = self.ratio * self.penalty
+        if step < edge:  # to the edge first, and on from there in smaller steps
+            step = edge if self.penalty > _AT_EDGE * edge else self.ratio**_BELOW_EDGE * self.penalty
+        self.penalty = step
+
+    def _enough(self) -> bool:
+        errors, best = self.errors, min(self.errors)
+        if errors[-1] <= _NOISELESS * errors[0] or len(errors) >= _EXTENSION * self.count:
+            return True
+        if len(errors) > 1 and errors[-1] < errors[-2]:  # it still falls, and ends only with the grid, where it hardly does
+            return self.penalty <= self.end and errors[-1] > min(_FALLING * errors[-2], best)
+        zero = self.ranks[int(np.argmin(errors))] == 0
+        if self.penalty <= _AT_EDGE * self.edge and errors[-1] > best and not zero:
+            return True
+        clear = min(errors[-_PATIENCE:]) > (_SURELY if zero else _CLEARLY) * best
+        return self.penalty <= self.end or (len(errors) > _PATIENCE and clear)
+
+    def chosen(self, one_standard_error: bool) -> PenaltyPath:
+        """The choice among what was tried."""
+        penalties, errors, deviations = np.array(self.penalties), np.array(self.errors), np.array(self.deviations)
+        best = pick = int(np.argmin(errors))
+        message = f"The error on data held out is least, {errors[best]:.4g}, at penalty {penalties[best]:.4g}."
+        if best == 0:
+            message += " It is the largest useful one: no matrix but zero, offsets apart, predicts what was held out."
+        elif errors[best] <= _NOISELESS * errors[0]:
+            message += " The data look free of noise: penalty 0, an exact fit, may do better."
+        elif best == errors.size - 1:
+            message += " It is the last one tried: a smaller one may do better, a larger count tries more."
+        if one_standard_error:
+            pick = int(np.argmax(errors <= errors[best] + deviations[best]))
+            message += f" Within one standard error, {deviations[best]:.2g}, the largest is {penalties[pick]:.4g}."
+        return PenaltyPath(float(penalties[pick]), penalties, errors, deviations, np.array(self.ranks), message)
 
 
 def _fitted(A: MeasurementMap, solution: Solution) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._global_seed import global_seed
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
@@ -106,7 +106,7 @@ def _at_one_width(
         # The scale of the gradient grows with rho.
         search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, Log(progress=False))
         search.second_order = last or before == np.inf
-        with global_seed(rng):
+        with pymanopt_draws(rng):
             search.run(search.manifold.nearest(L, R))
         L, R = search.point
         residual = lagrangian.b - lagrangian.map.forward_factored(L, R)

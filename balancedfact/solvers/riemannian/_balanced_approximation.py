@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import svds
 
-from balancedfact._global_seed import global_seed
 from balancedfact._linalg import frobenius, magnitude
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_count, as_pair, as_rng
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
@@ -313,7 +313,7 @@ def _search(
         if searches:
             search.resume(searches[-1])
         searches.append(search)
-        with global_seed(rng):
+        with pymanopt_draws(rng):
             search.run(search.manifold.nearest(L, R))
         return search
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._global_seed import global_seed
 from balancedfact._linalg import frobenius, magnitude, product
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.curvature import isotropic_trace, scaled_trace, trace, trace_gradient, trace_hessian_vector_product
 from balancedfact.measurements import MeasurementMap
@@ -126,7 +126,7 @@ def flattest_factorization(
     s = s[:rank] / s.sum()
     orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
     search = Search(orbit.problem(), tol, _LIMIT, Log(callback, progress, limits), orbit.units(size))
-    with global_seed(generator), search.log:
+    with pymanopt_draws(generator), search.log:
         search.run(search.manifold.random_point())
     return orbit.solution(search, M, size)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from balancedfact._global_seed import global_seed
+from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_count, as_number, as_rng
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits, Stopped, check_time
@@ -135,7 +135,7 @@ def riemannian_minimum(
     if optimizer is not None and not hasattr(optimizer, "run"):
         raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
     search = Search(problem, tol, limit, Log(callback, progress, limits))
-    with global_seed(generator):
+    with pymanopt_draws(generator):
         start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
         with search.log:
             search.run(start, optimizer)

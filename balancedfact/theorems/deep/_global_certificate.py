@@ -66,9 +66,8 @@ def weighted_isometries(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Flattest deep network, lift of three layers",
-    "In the gauge d_2 tr Q_1 = d_1 tr P_2 = 1, t = <T, Q_2 x P_1>, any S and any Y >= 0 whose adjoint misses the objective by r "
-    "prove t >= lambda + min(0, lambda_min(S + lift(r))) tr X_1 tr X_2, and half the trace is at least "
-    "3 t^(1/3).",
+    "In the gauge d_2 tr Q_1 = d_1 tr P_2 = 1, t = <T, Q_2 x P_1>, any S and any Y >= 0 whose adjoint misses the objective by "
+    "r prove t >= lambda + min(0, lambda_min(S + lift(r))) tr X_1 tr X_2, and half the trace is at least 3 t^(1/3).",
     kind="bound",
     page="theory/global_certificate",
 )

@@ -49,7 +49,7 @@ def _network(rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def _trace_by_differences(layers: list[np.ndarray], matrices: np.ndarray, b: np.ndarray) -> float:
-    """Of the Hessian of ``(1/m) |A(W_L ... W_1) - b|^2``."""
+    """Trace of the Hessian of ``(1/m) |A(W_L ... W_1) - b|^2`` by differences."""
     return sum(hessian_traces(lambda weights: loss(matrices, b, product(weights)), layers)) / len(matrices)
 
 

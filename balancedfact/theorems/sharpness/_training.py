@@ -1,4 +1,4 @@
-"""Where gradient flow ends: Marion and Chizat 2024, sections 4 and 5."""
+"""The end of gradient flow: Marion and Chizat 2024, sections 4 and 5."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def residual_products(rng: np.random.Generator) -> Outcome:
 
 
 class Residual(NamedTuple):
-    """What a flow from residual starts of growing depth showed."""
+    """Extremes over flows from residual starts of growing depth."""
 
     moved: list[float]  # max_k |theta_k| for each depth
     excess: list[float]  # final over initial excess risk

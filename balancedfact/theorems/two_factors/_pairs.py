@@ -239,7 +239,7 @@ def unique_minimiser(rng: np.random.Generator) -> Outcome:
 
 
 def _is_unique(matrices: np.ndarray, X: np.ndarray) -> bool:
-    """Whether `X`, of rank one, is proven the only matrix of least nuclear norm with its measurements.
+    """Tell whether `X`, of rank one, is proven the only matrix of least nuclear norm with its measurements.
 
     So it is if the map is injective on the tangent space at `X` and a dual vector certifies it with room across.
     """

@@ -233,12 +233,12 @@ def test_rank_limits(rng):
 
 
 def test_starts_of_too_low_a_rank_are_raised(rng, monkeypatch):
-    from balancedfact.solvers.deep import _flat_network as module
+    from balancedfact.solvers.deep import _network_search as module
 
     A, b = gaussian(2, (4, 4), 2), np.random.default_rng(2).standard_normal(2)
     expected = bf.flat_minimum(A, b, 3, rng=0)
     start = bf.flat_minimum(A, b, 3, max_rank=1, rng=0)
-    monkeypatch.setattr(module.Search, "_starts", lambda self, given: iter([module.Start(self._fitted(given, 1), None)]))
+    monkeypatch.setattr(module.NetworkSearch, "_starts", lambda self, given: iter([module.Start(self._fitted(given, 1), None)]))
     raised = bf.flat_minimum(A, b, 3, initial=start.layers, rng=0)
     assert raised.status is Status.STATIONARY
     assert start.layers[0].shape[0] < raised.layers[0].shape[0]
@@ -246,10 +246,10 @@ def test_starts_of_too_low_a_rank_are_raised(rng, monkeypatch):
 
 
 def test_what_looks_like_a_saddle_is_tried(rng, monkeypatch):
-    from balancedfact.solvers.deep import _flat_network as module
+    from balancedfact.solvers.deep import _network_search as module
 
     found = []
-    original = module.Search._escaped
+    original = module.NetworkSearch._escaped
 
     def escaped(self, point, direction):
         found.append(original(self, point, direction))
@@ -259,7 +259,7 @@ def test_what_looks_like_a_saddle_is_tried(rng, monkeypatch):
     expected = bf.flat_minimum(A, b, 3, rng=0)
     fake = lambda self, rng: (-1.0, self.projected(rng.standard_normal(self.x.size)))  # noqa: E731
     monkeypatch.setattr(module.ZeroLossPoint, "curvature", fake)
-    monkeypatch.setattr(module.Search, "_escaped", escaped)
+    monkeypatch.setattr(module.NetworkSearch, "_escaped", escaped)
     solution = bf.flat_minimum(A, b, 3, rng=0)
     assert found == [None]  # at a minimum there is no way down, whatever the curvature is said to be
     assert solution.status is Status.GAP_OPEN

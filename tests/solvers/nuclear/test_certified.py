@@ -1,7 +1,5 @@
 """What `flat_minimum` and `norm_minimum` share: the choice of algorithms, rank limits, starts, callbacks and interrupts."""
 
-from itertools import islice
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -10,11 +8,11 @@ import balancedfact as bf
 from balancedfact.curvature import scaled_trace
 from balancedfact.measurements import Dense, Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solution import Status
-from balancedfact.solvers.nuclear import _certified
-from balancedfact.solvers.nuclear._certified import _suitable
+from balancedfact.solvers._methods import as_method
+from balancedfact.solvers.nuclear import _certified, _interior_point, _splitting
 from balancedfact.solvers.nuclear._frame import Frame
-from balancedfact.solvers.nuclear._interior_point import interior_point
 from balancedfact.solvers.nuclear._problem import NuclearProblem
+from balancedfact.solvers.nuclear._selection import suitable
 from tests.solvers.conic import ENSEMBLES, dual_bound, example, reference
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,7 +23,7 @@ METHODS = pytest.mark.parametrize("method", ["interior-point", "splitting", "fac
 
 
 def only(monkeypatch, method):
-    monkeypatch.setattr(_certified, "_suitable", lambda problem: [method])
+    monkeypatch.setattr(_certified, "suitable", lambda problem: [as_method(method)])
 
 
 # The choice of algorithms
@@ -45,7 +43,7 @@ class EntriesSize(Entries):
 
 def test_algorithms_are_chosen_by_size_and_structure():
     def chosen(A):
-        return _suitable(NuclearProblem(A, np.zeros(0), 0.0))
+        return [each.name for each in suitable(NuclearProblem(A, np.zeros(0), 0.0))]
 
     assert chosen(Size(500, (30, 30)))[0] == "interior-point"
     assert "splitting" in chosen(Size(500, (30, 30)))
@@ -73,7 +71,7 @@ def test_every_algorithm_alone_gives_the_same_optimum(name, flat, penalty, metho
 
 def test_the_next_algorithm_takes_over_where_one_stops_short(monkeypatch):
     A, _, b = example("gaussian")
-    monkeypatch.setattr(_certified, "interior_point", lambda problem: iter(()))
+    monkeypatch.setattr(_interior_point, "interior_point", lambda problem, **options: iter(()))
     solution = bf.flat_minimum(A, b, rng=0)
     assert (solution.status, solution.method) == (Status.OPTIMAL, "splitting")
 
@@ -81,20 +79,18 @@ def test_the_next_algorithm_takes_over_where_one_stops_short(monkeypatch):
         raise np.linalg.LinAlgError("Matrix is not positive definite")
         yield
 
-    monkeypatch.setattr(_certified, "interior_point", singular)
-    monkeypatch.setattr(_certified, "splitting", singular)
+    monkeypatch.setattr(_interior_point, "interior_point", singular)
+    monkeypatch.setattr(_splitting, "splitting", singular)
     solution = bf.flat_minimum(A, b, tol=1e-6, rng=0)
     assert (solution.status, solution.method) == (Status.OPTIMAL, "factored")
 
 
 def test_the_verdict_is_the_gap_against_the_tolerance(monkeypatch):
-    only(monkeypatch, "interior-point")
     monkeypatch.setattr(_certified, "_polish", lambda watch: None)
     A, _, b = example("bilinear")
     verdicts = []
     for steps in range(1, 14):
-        monkeypatch.setattr(_certified, "interior_point", lambda problem, steps=steps: islice(interior_point(problem), steps))
-        solution = bf.flat_minimum(A, b, tol=1e-6, rng=0)
+        solution = bf.flat_minimum(A, b, tol=1e-6, rng=0, method=bf.solvers.InteriorPoint(max_iterations=steps))
         assert solution.status is (Status.OPTIMAL if solution.certificate.gap <= 1e-6 else Status.GAP_OPEN)
         assert solution.certificate.feasibility <= 1e-9
         verdicts.append(solution.status.ok)
@@ -347,11 +343,11 @@ def test_an_interrupt_keeps_to_the_rank_limit(method, monkeypatch):
 
 
 def test_an_interrupt_before_any_point(monkeypatch):
-    def interrupted(problem):
+    def interrupted(problem, **options):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(_certified, "interior_point", interrupted)
+    monkeypatch.setattr(_interior_point, "interior_point", interrupted)
     A, _, b = example("gaussian")
     solution = bf.flat_minimum(A, b)
     assert solution.status is Status.INTERRUPTED

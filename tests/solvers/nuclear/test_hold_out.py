@@ -6,7 +6,7 @@ from balancedfact.measurements import Dense, Entries, RankOne, bernoulli_mask, b
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import select_penalty
 from balancedfact.solvers.nuclear import _hold_out
-from balancedfact.solvers.nuclear._hold_out import largest_penalty
+from balancedfact.solvers.nuclear._hold_out import _Walk, largest_penalty
 
 
 def noisy(noise, *, seed=0, shape=(18, 15), rank=1, p=0.6):
@@ -118,24 +118,97 @@ def test_same_seed_same_choice(walked):
 def test_path_falls_geometrically_from_the_largest_penalty():
     A, b, _ = noisy(0.0)
     path = select_penalty(A, b, count=5, rng=0)
-    np.testing.assert_allclose(path.penalties / path.penalties[0], [1, 1e-1, 1e-2, 1e-3, 1e-4])
+    np.testing.assert_allclose(path.penalties / path.penalties[0], 10.0 ** -np.arange(path.penalties.size))
+    assert path.penalties.size > 5  # the error still falls at the end of the grid
+    assert path.errors[-1] <= 1e-4 * path.errors[0]
+    assert "free of noise" in path.message
     assert path.penalty == path.penalties[path.errors.argmin()]
     assert path.penalty <= 1e-2 * path.penalties[0]  # nothing is gained by a fit that is worse than the data are
 
 
+def walked_through(errors, ranks, *, count=12, edges=None, one_standard_error=False):
+    """What a path chooses that meets these errors, and how many of them it wanted to see."""
+    walk = _Walk(1.0, count)
+    for k, (error, rank) in enumerate(zip(errors, ranks, strict=True)):
+        if walk.ended:
+            break
+        walk.record([np.array([0.9, 1.1]) * error**2], rank, 0.0 if edges is None else edges[k])
+    return walk.chosen(one_standard_error), walk
+
+
 def test_the_path_ends_once_the_error_has_clearly_risen():
-    A, b, _ = noisy(2.0)
-    path = select_penalty(A, b, count=40, rng=0)
-    assert path.errors.size < 40
-    assert (path.errors[-2:] > 1.01 * path.errors.min()).all()
-    assert not (path.errors[-3:-1] > 1.01 * path.errors[:-1].min()).all()
+    path, walk = walked_through([5, 3, 2, 2.1, 2.2, 2.3, 2.4], [0, 1, 2, 3, 4, 5, 6])
+    assert walk.ended
+    np.testing.assert_array_equal(path.errors, [5, 3, 2, 2.1, 2.2, 2.3])
+    assert path.penalty == path.penalties[2]
+
+
+@pytest.mark.parametrize(
+    ("errors", "ranks"),
+    [
+        ([2, 2, 2, 2, 2, 2, 1.9, 1.5, 1.2], [0, 0, 0, 0, 0, 0, 1, 2, 3]),  # flat at rank zero
+        ([2, 2.05, 2.1, 2.15, 2.2, 2.1, 1.9, 1.5, 1.2], [0, 1, 1, 2, 3, 4, 5, 6, 7]),  # the first cost more than they bring
+        ([2, 1.9, 1.95, 1.97, 1.96, 1.95, 1.94, 1.5, 1.2], [0, 1, 2, 3, 4, 5, 6, 7, 8]),  # a hump on the way down
+    ],
+)
+def test_the_path_goes_on_where_the_error_may_still_fall(errors, ranks):
+    path, walk = walked_through(errors, ranks)
+    assert not walk.ended
+    assert path.errors.size == len(errors)
+    assert path.penalty == path.penalties[-1]
+    assert "last one tried" in path.message
+
+
+def test_the_path_goes_on_beyond_the_grid_while_the_error_falls():
+    errors = [*2.0 ** -np.arange(8), 2.0**-7 * 0.995, 1.0]
+    path, walk = walked_through(errors, range(len(errors)), count=4)
+    assert walk.ended
+    assert path.errors.size == 9
+    np.testing.assert_allclose(path.penalties, (1e-4) ** (np.arange(9) / 3))
+    _, endless = walked_through(0.9 ** np.arange(100.0), range(100), count=4)
+    assert endless.ended
+    assert len(endless.errors) == 12
+
+
+def test_below_the_noise_edge_the_steps_are_smaller_and_the_first_rise_ends_the_path():
+    path, walk = walked_through([5, 4, 3, 2.9, 2.95, 1], [0, 1, 2, 3, 4, 5], count=5, edges=[0.0, 0.05, 0.05, 0.05, 0.05, 0.05])
+    assert walk.ended
+    np.testing.assert_allclose(path.penalties, [1, 0.1, 0.05, 0.05 * 0.1**0.25, 0.05 * 0.1**0.5])
+
+
+def test_one_standard_error():
+    # Of two squares 10 % on either side of their mean the standard error is 10 %, that of the root 5 %.
+    errors, ranks = [5, 3, 2.09, 2.0, 2.3, 2.4, 2.5], range(7)
+    best, _ = walked_through(errors, ranks)
+    simple, _ = walked_through(errors, ranks, one_standard_error=True)
+    np.testing.assert_allclose(best.standard_errors, 0.05 * best.errors)
+    assert best.penalty == best.penalties[3]
+    assert simple.penalty == simple.penalties[2]
+    assert "one standard error" in simple.message
+
+
+def test_zero_may_be_the_best():
+    path, walk = walked_through([2, 2.3, 2.5, 2.7, 3.0], range(5))
+    assert walk.ended
+    assert path.penalty == path.penalties[0]
+    assert "no matrix but zero" in path.message
+
+
+def test_folds_hold_out_every_measurement_once():
+    A, b, _ = noisy(0.5, shape=(9, 8))
+    path = select_penalty(A, b, folds=3, count=3, rng=0)
+    np.testing.assert_allclose(path.errors[0], np.sqrt(np.mean(b**2)))
+    order = np.random.default_rng(0).permutation(A.m)
+    means = [np.mean(b[part] ** 2) for part in np.array_split(order, 3)]
+    deviation = np.std(means, ddof=1) / np.sqrt(3) / (2 * path.errors[0])
+    np.testing.assert_allclose(path.standard_errors[0], deviation)
 
 
 @pytest.mark.parametrize("name", ["dense", "rank-one"])
 def test_other_measurements(name):
     A = MAPS[name]
     path = select_penalty(A, A(np.ones(A.matrix_shape)), count=4, rng=0)
-    assert path.errors.size <= 4
+    assert path.errors.size <= 12
     assert path.errors.min() < path.errors[0]
 
 
@@ -153,6 +226,9 @@ def test_interrupted_solve_ends_the_choice(monkeypatch):
         ({"fraction": 0.0}, "fraction is 0.0"),
         ({"fraction": 1.0}, "fraction is 1.0"),
         ({"count": 1}, "count is 1"),
+        ({"folds": 0}, "folds is 0"),
+        ({"folds": 10_000}, "expected at least 10000"),
+        ({"one_standard_error": 1}, "one_standard_error is 1"),
         ({"tol": 0.0}, "tol is 0.0"),
         ({"rng": -1}, "rng is -1"),
     ],
@@ -180,11 +256,10 @@ def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
     noise = 0.3 * rng.standard_normal(A.m)
     path = select_penalty(A, A(truth) + noise, rng=rng)
     edge = largest_penalty(A, noise, rng)
-    # Above it by what is left of the structure, by the root of ten ninths for the data held out, and by a twentieth.
-    assert edge < path.penalties[-1] < 1.4 * edge
-    assert path.penalty == path.penalties[-1]  # where the error is least
-    assert (np.diff(path.errors) < 0).all()
-    assert path.errors[-1] < 0.4
+    assert 0.2 * edge < path.penalties[-1] < 1.4 * edge
+    assert (np.diff(path.errors)[:-1] < 0).all()  # the first rise ends it
+    assert path.errors[-1] > path.errors.min()
+    assert path.errors.min() < 0.4
 
 
 def test_offsets_are_part_of_the_prediction(rng):

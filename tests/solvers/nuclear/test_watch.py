@@ -73,7 +73,7 @@ def test_with_a_penalty_the_value_alone_decides(rng):
     zero = point(np.zeros((5, 6)), problem.b)
     watch.judge(zero)
     small = problem.judge(zero, rng).value
-    assert watch.value == min(small, watch.records[0]["value"] / watch.units)
+    assert watch.value == min(small, watch.log.records[0]["value"] / watch.units)
 
 
 def test_the_gap_must_close_to_half_the_tolerance():

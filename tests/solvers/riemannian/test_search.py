@@ -315,7 +315,7 @@ def test_costs_that_are_not_finite_end_the_search():
 
 def test_progress_is_shown_when_asked_for(capsys, monkeypatch):
     shown = []
-    monkeypatch.setattr("balancedfact.solvers.riemannian._search.Spinner.update", lambda self, text: shown.append(text))
+    monkeypatch.setattr("balancedfact.solvers.iteration._log.Spinner.update", lambda self, text: shown.append(text))
     problem = distance(matrix(), BalancedPairs(8, 6, 2))
     solution = bf.riemannian_minimum(problem, rng=0, progress=True)
     assert len(shown) == len(solution.history["value"])

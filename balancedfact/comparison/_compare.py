@@ -1,0 +1,92 @@
+"""A comparison of all ways to a factorization that fits the data, on one problem."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._validate import as_array, as_count, as_rng
+from balancedfact.comparison._distance import aligned_distance
+from balancedfact.comparison._table import Comparison, row_of
+from balancedfact.comparison._ways import Ways
+from balancedfact.measurements import MeasurementMap
+
+
+def compare(
+    A: MeasurementMap,
+    b: ArrayLike,
+    depth: int = 2,
+    *,
+    truth: ArrayLike | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Comparison:
+    r"""Put every way to a factorization that fits the data side by side.
+
+    The rows are, in this order:
+
+    - **analytic**: the closed-form layers for the matrix of least nuclear norm that fits; the flat pair at depth 2, the
+      layers of least :math:`R(W)` beyond;
+    - **certified**: `flat_minimum`, from which `excess` and `distance` are counted;
+    - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
+      of zero loss beyond;
+    - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
+    - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
+    - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
+      **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;
+    - **SGD** and **label-noise SGD**: the same steps from the same start, without and with noise on the labels, and then half
+      as many without.
+
+    The large step is 0.95 of the largest at which the analytic layers are stable.
+
+    Parameters
+    ----------
+    A : MeasurementMap
+        `m` measurements of ``d1 x d2`` matrices.
+    b : array_like, shape (m,)
+        The data; some matrix should fit them exactly.
+    depth : int
+        Number of layers.
+    truth : array_like, shape (d1, d2), optional
+        The matrix that was measured, if it is known.
+    rng : int or numpy.random.Generator, optional
+        Seed or generator of starts, batches and noise.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed, or the data are zero or contradict one another.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> rng = np.random.default_rng(0)
+    >>> truth = rng.standard_normal((6, 1)) @ rng.standard_normal((1, 6))
+    >>> A = bf.measurements.gaussian(30, truth.shape, rng)
+    >>> table = bf.compare(A, A(truth), truth=truth, rng=1)
+    >>> [row.method for row in table.rows if row.error < 1e-3][:3]
+    ['analytic', 'certified', 'Riemannian']
+    """
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    data, layers = as_array(b, "b", shape=(A.m,)), as_count(depth, "depth", least=2)
+    known = None if truth is None else as_array(truth, "truth", shape=A.matrix_shape)
+    if not data.any():
+        raise ValueError("b is zero; every way leads to the zero matrix")
+    ways = Ways(A, data, layers, as_rng(rng))
+    rows = []
+    for name, way in ways.all():
+        start = time.perf_counter()
+        found = way()
+        rows.append(row_of(name, found.layers, A, data, known, time.perf_counter() - start, found.note, found.steps))
+    goal = next(row for row in rows if row.method == "certified")
+    rows = [
+        replace(row, excess=row.trace / goal.trace - 1, distance=aligned_distance(row.layers, goal.layers)) for row in rows
+    ]
+    return Comparison(rows, layers)

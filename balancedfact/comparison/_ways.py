@@ -1,0 +1,150 @@
+"""The ways to a factorization: closed forms, solvers, flows and rules of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pymanopt
+
+from balancedfact import closed_forms, curvature, dynamics, manifolds
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Solution
+from balancedfact.solvers import flat_minimum, norm_minimum, riemannian_minimum
+
+# Sizes of the products of Gaussian starts, relative to the matrix of least nuclear norm; scale of residual starts.
+_SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
+# Steps and batch of stochastic gradient descent, its step relative to the limit of stability, and the standard deviation of
+# label noise relative to the root mean square of the data.
+_STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
+# Steps of the other rules; the large step relative to that limit; length of a normalised step and radius of the ball, relative
+# to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows.
+_DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e-3, 1e-4
+
+
+class Found(NamedTuple):
+    """The end of one way."""
+
+    layers: list[np.ndarray]
+    note: str
+    steps: int = 0
+
+
+class Ways:
+    """The ways, each a function without arguments that returns layers and a note."""
+
+    def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator) -> None:
+        self.A, self.b, self.depth = A, b, depth
+        self.least = norm_minimum(A, b)
+        if not np.isfinite(self.least.value):
+            raise ValueError(f"b contradicts itself: {self.least.message}")
+        self.seeds = rng.spawn(6)
+        d1, d2 = A.matrix_shape
+        self.width = min(d1, d2)
+        self.widths = [d2, *[self.width] * (depth - 1), d1]
+
+    def all(self) -> Iterator[tuple[str, Callable[[], Found]]]:
+        """The names of the rows and how to find them."""
+        yield "analytic", lambda: Found(self.analytic, "closed form")
+        yield "certified", self.certified
+        yield "Riemannian", self.riemannian
+        yield "balanced", lambda: Found(dynamics.balanced_layers(self.least.matrix, self.widths), "closed form")
+        yield "flow, small start", lambda: self.flow(self.start(_SMALL_START, self.seeds[2]))
+        if self.A.matrix_shape[0] == self.A.matrix_shape[1]:
+            yield "flow, residual start", self.residual_flow
+        limit, size = 2 / self.sharpness, float(np.sqrt(sum(np.sum(w**2) for w in self.analytic)))
+        yield "descent", lambda: self.rule("gradient_descent", _CAUTION * limit)
+        yield "descent, large step", lambda: self.rule("gradient_descent", _EDGE * limit)
+        yield "momentum", lambda: self.rule("gradient_descent", _CAUTION * limit, momentum=0.9)
+        yield "normalised", lambda: self.rule("gradient_descent", _PACE * size, normalised=True)
+        yield "weight decay", lambda: self.rule("gradient_descent", _CAUTION * limit, weight_decay=_DECAY * self.sharpness)
+        for direction in ("ascent", "worst", "average"):
+            options = {"radius": _RADIUS * size, "direction": direction, "inner": 3, "rng": self.seeds[4]}
+            yield f"SAM, {direction}", lambda options=options: self.rule("sharpness_aware", _CAUTION * limit, **options)  # type: ignore[misc]
+        yield "SGD", lambda: self.stochastic(0.0)
+        yield "label-noise SGD", lambda: self.stochastic(_NOISE * float(np.sqrt(np.mean(self.b**2))))
+
+    @cached_property
+    def analytic(self) -> list[np.ndarray]:
+        """The closed-form layers for the matrix of least nuclear norm."""
+        M = self.least.matrix
+        if self.depth == 2:
+            L, R = closed_forms.flat_pair(M, self.A)
+            return [R.T, L]
+        rank = self.least.layers[0].shape[0]
+        return closed_forms.min_isotropic_layers(M, [M.shape[1], *[rank] * (self.depth - 1), M.shape[0]])
+
+    @cached_property
+    def sharpness(self) -> float:
+        """Sharpness of the analytic layers, which tells small steps from large ones."""
+        return float(curvature.sharpness(self.analytic, self.A, self.b))
+
+    def certified(self) -> Found:
+        solution = flat_minimum(self.A, self.b, self.depth, rng=self.seeds[0])
+        return Found(solution.layers, solution.status.value)
+
+    def riemannian(self) -> Found:
+        if self.depth == 2:
+            solution = flat_minimum(self.A, self.b, method="riemannian", rng=self.seeds[1])
+        else:
+            solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1])
+        return Found(solution.layers, solution.status.value)
+
+    def residual_flow(self) -> Found:
+        return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
+
+    def flow(self, start: list[np.ndarray]) -> Found:
+        end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe=())
+        return Found(end.layers, end.message, int(end.iterations[-1]))
+
+    def rule(self, name: str, step: float, **options: object) -> Found:
+        """A rule of training, and then plain descent, so that what is compared fits the data as well as it can."""
+        run = getattr(dynamics, name)(
+            self.common_start, self.A, self.b, step=step, iterations=_DESCENTS, record=[_DESCENTS], observe=(), **options
+        )
+        note = f"step {step:.2g}"
+        if run.diverged >= 0:
+            return Found(run.layers, f"{note}, diverged", int(run.diverged))
+        calm, rest = _CAUTION * 2 / max(self.sharpness, curvature.sharpness(run.layers, self.A, self.b)), _DESCENTS // 2
+        end = dynamics.gradient_descent(run.layers, self.A, self.b, step=calm, iterations=rest, record=[rest], observe=())
+        return Found(end.layers, note, _DESCENTS + rest)
+
+    def stochastic(self, noise: float) -> Found:
+        """SGD with a step that the curvature of the analytic layers allows."""
+        batch = min(_BATCH, self.A.m)
+        step = _CAUTION / (self.sharpness + curvature.trace(self.analytic, self.A) / batch)
+        layers, rng = self.common_start, deepcopy(self.seeds[5])  # the same batches with and without noise
+        taken = 0
+        for label_noise, steps in ((noise, _STEPS), (0.0, _STEPS // 2)):
+            options = {"iterations": steps, "batch": batch, "label_noise": label_noise, "rng": rng, "record": [steps]}
+            run = dynamics.sgd(layers, self.A, self.b, step=step, observe=(), **options)  # type: ignore[arg-type]
+            layers, taken = run.layers, taken + steps
+        return Found(layers, f"step {step:.2g}" + (", diverged" if run.diverged >= 0 else ""), taken)
+
+    @cached_property
+    def common_start(self) -> list[np.ndarray]:
+        """Common starting point of all rules of training."""
+        return self.start(_START, self.seeds[3])
+
+    def start(self, size: float, rng: np.random.Generator) -> list[np.ndarray]:
+        """Gaussian layers whose product has about `size` times the norm of the matrix of least nuclear norm."""
+        layer = (size * float(np.linalg.norm(self.least.matrix, 2))) ** (1 / self.depth)
+        return dynamics.gaussian_layers(self.widths, layer / np.sqrt(4 * self.width), rng)
+
+
+def _least_trace_of_zero_loss(A: MeasurementMap, b: np.ndarray, widths: list[int], rng: np.random.Generator) -> Solution:
+    """The least trace of the Hessian by trust regions on the layers that fit, from a random start."""
+    manifold = manifolds.ZeroLoss(A, b, widths, rng=rng)
+    moment = A.second_moment()
+    problem = pymanopt.Problem(
+        manifold,
+        pymanopt.function.numpy(manifold)(lambda *layers: curvature.trace(layers, moment)),
+        euclidean_gradient=pymanopt.function.numpy(manifold)(lambda *layers: curvature.trace_gradient(layers, moment)),
+        euclidean_hessian=pymanopt.function.numpy(manifold)(
+            lambda *both: curvature.trace_hessian_vector_product(both[: len(both) // 2], both[len(both) // 2 :], moment)
+        ),
+    )
+    return riemannian_minimum(problem, tol=1e-6, rng=rng, progress=False)

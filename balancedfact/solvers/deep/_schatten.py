@@ -1,0 +1,198 @@
+r"""Norm-minimal deep networks that fit: interpolation of least Schatten-2/L quasi-norm.
+
+Over all layers,
+:math:`\min_{\mathcal A(W_L\cdots W_1) = b}\sum_j\|W_j\|_F^2 = \min_{\mathcal A(E) = b}L\|E\|_{S_{2/L}}^{2/L}`. Beyond two
+layers this is not convex, and every fit of low rank that no other fit of its rank surrounds is a local minimum.
+
+The search is iteratively reweighted least squares with the harmonic mean of the weights of both sides (Kuemmerle, Sigl 2018),
+on :math:`\sum_i(\sigma_i^2+\varepsilon^2)^{1/L}` for falling :math:`\varepsilon`. The end is polished by Newton's method on the
+layers at the width of the rank, and judged there to second order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+from balancedfact._linalg import frobenius, magnitude
+from balancedfact.closed_forms import schatten_layers, schatten_value
+from balancedfact.curvature._loss import Linearisation
+from balancedfact.curvature._scaled import Scaled, ordinary
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Certificate, Solution, Status
+
+_EPS = np.finfo(float).eps
+_SMALLEST = 1e-8  # of the first singular value, where the smoothing ends
+_SHRINK = 0.7
+_KEPT = 1e-5  # singular values above it, relative to the first, when the smoothing has ended
+_POLISH = 30
+_FLAT = 1e-9  # curvature that counts as zero, relative to the largest
+_FITS, _STATIONARY = 1e-9, 1e-6
+_PROOF = (
+    "Lower bound: L times the proved least nuclear norm to the power 2/L, for the quasi-norm is at least the nuclear norm to "
+    "that power, with equality at rank one. The local minimum is established numerically to second order."
+)
+
+
+class _Judged(NamedTuple):
+    """First and second order at a point of the layers."""
+
+    layers: list[np.ndarray]
+    feasibility: float
+    stationarity: float
+    curvature: float
+    step: np.ndarray
+
+
+def schatten_minimum(
+    A: MeasurementMap,
+    b: np.ndarray,
+    depth: int,
+    nuclear: Solution,
+    start: np.ndarray | None,
+    callback: Callable[[dict[str, float]], object] | None,
+) -> Solution:
+    """The norm-minimal network that fits, from the matrix `start` or, without it, from the least nuclear norm."""
+    if nuclear.status is Status.INFEASIBLE:
+        return nuclear
+    if not b.any():
+        layers = [np.zeros(shape) for shape in [(1, A.matrix_shape[1]), *[(1, 1)] * (depth - 2), (A.matrix_shape[0], 1)]]
+        certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="Zero layers fit, and none weigh less.")
+        return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero, and so are the layers.", certificate)
+    X = nuclear.matrix if start is None else start
+    size = magnitude(X)
+    began, records = time.perf_counter(), list[dict[str, float]]()
+
+    def report(E: np.ndarray, smoothing: float) -> None:
+        record = {"iteration": float(len(records)), "seconds": time.perf_counter() - began, "smoothing": smoothing}
+        records.append(record | {"value": schatten_value(size * E, depth)})
+        if callback is not None:
+            callback(dict(records[-1]))
+
+    E = _reweighted(A, b / size, X / size, depth, report)
+    judged = _polished(A, b / size, E, depth)
+    layers = [size ** (1 / depth) * W for W in judged.layers]
+    value = float(sum(frobenius(W) ** 2 for W in layers))
+    least = max(nuclear.certificate.lower_bound, 0.0) / 2  # of the nuclear norm
+    lower = min(depth * least ** (2 / depth), value)
+    gap = 1 - lower / value
+    certificate = Certificate(
+        judged.feasibility,
+        lower,
+        gap,
+        dual=nuclear.certificate.dual,
+        stationarity=judged.stationarity,
+        balance=0.0,
+        curvature=judged.curvature,
+        proof=_PROOF,
+    )
+    history = {name: np.array([record[name] for record in records]) for name in records[0]}
+    rank = layers[0].shape[0]
+    if judged.feasibility > _FITS:
+        verdict = Status.GAP_OPEN, f"The search ended at rank {rank} with a relative residual of {judged.feasibility:.1e}."
+    elif gap <= 1e-8:
+        verdict = Status.OPTIMAL, f"No network that fits weighs less, within a relative {gap:.1e}."
+    elif judged.stationarity <= _STATIONARY and judged.curvature >= -_FLAT:
+        verdict = Status.STATIONARY, f"A local minimum of rank {rank}; other fits, of other ranks too, may weigh less."
+    else:
+        verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
+    return Solution(layers, value, *verdict, certificate, history, "reweighted least squares, Newton")
+
+
+def _reweighted(
+    A: MeasurementMap, b: np.ndarray, X: np.ndarray, depth: int, report: Callable[[np.ndarray, float], None]
+) -> np.ndarray:
+    """Interpolations of least weighted norm, with weights from the last one, while the smoothing falls."""
+    d1, d2 = A.matrix_shape
+    top = float(np.linalg.norm(X, 2))
+    smoothing, power, zero = top, 1 - 1 / depth, np.zeros((d1, d2))
+    while smoothing > _SMALLEST * top:
+        # Inverse weights (X X' + smoothing^2)^(1 - 1/L) of both sides; their mean is the harmonic mean of the weights.
+        U, sigma, Vt = np.linalg.svd(X)
+        squares = np.zeros(max(d1, d2))
+        squares[: sigma.size] = sigma**2
+        inverse = ((squares + smoothing**2) / (top**2 + smoothing**2)) ** power
+        left, right = (U * inverse[:d1]) @ U.T, (Vt.T * inverse[:d2]) @ Vt
+        gram = (A.scaled_gram(left, zero, np.eye(d2)) + A.scaled_gram(np.eye(d1), zero, right)) / 2
+        y = _solved(gram, b)
+        Z = A.adjoint(y)
+        X = (left @ Z + Z @ right) / 2
+        report(X, smoothing)
+        smoothing *= _SHRINK
+    return X
+
+
+def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The solution of least norm of a semidefinite system that has one, up to rounding errors."""
+    scale = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
+    scaled = gram / np.multiply.outer(scale, scale)
+    try:
+        return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(scaled), b / scale) / scale)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(scaled, b / scale, rcond=max(scaled.shape) * _EPS)[0] / scale)
+
+
+def _polished(A: MeasurementMap, b: np.ndarray, E: np.ndarray, depth: int) -> _Judged:
+    """Newton's method for the least sum of squares on the layers that fit, of the width of the rank."""
+    U, sigma, Vt = np.linalg.svd(E, full_matrices=False)
+    rank = int(np.count_nonzero(sigma > _KEPT * sigma[0]))
+    widths = [E.shape[1], *[rank] * (depth - 1), E.shape[0]]
+    matrix = (U[:, :rank] * sigma[:rank]) @ Vt[:rank]
+    best = judged = _judged(A, b, schatten_layers(matrix, widths))
+    for _ in range(_POLISH):
+        ends = np.cumsum([W.size for W in judged.layers])[:-1]
+        moved = [W + s.reshape(W.shape) for W, s in zip(judged.layers, np.split(judged.step, ends), strict=True)]
+        judged = _judged(A, b, schatten_layers(_product(moved), widths))
+        if not max(judged.feasibility, judged.stationarity) < max(best.feasibility, best.stationarity):
+            break
+        best = judged
+    return best
+
+
+def _judged(A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray]) -> _Judged:
+    """Residual, first and second order of the sum of squares on the set of fits, and Newton's step."""
+    at = Linearisation(layers, A, b)
+    theta = np.concatenate([W.ravel() for W in layers])
+    ends = np.cumsum([W.size for W in layers])[:-1]
+
+    def joined(V: list[Scaled]) -> np.ndarray:
+        return np.concatenate([each.value().ravel() for each in V])
+
+    J = np.stack([joined(at.pulled_back(ordinary(unit))) for unit in np.eye(A.m)])
+    left, s, right = np.linalg.svd(J)
+    seen = int(np.count_nonzero(s > 1e-10 * s[0]))
+    residual = at.residual.value()
+    restore = -right[:seen].T @ ((left[:, :seen].T @ residual) / s[:seen])
+    free = right[seen:].T
+    multiplier = left[:, :seen] @ ((right[:seen] @ theta) / s[:seen])  # J' multiplier is the gradient, as near as may be
+    slope = free.T @ theta
+    feasibility = frobenius(residual) / (frobenius(b) or 1.0)
+    stationarity = float(np.linalg.norm(slope) / np.linalg.norm(theta))
+    if free.shape[1] == 0:
+        return _Judged(layers, feasibility, stationarity, 0.0, restore)
+    # Half the Lagrangian's Hessian: the identity less the second derivatives of the fit along the multiplier. The residual is
+    # replaced by the multiplier, so that the Hessian of the linearisation without its first term is what is needed.
+    shifted = Linearisation(layers, A, A(_product(layers)) - multiplier)
+    columns = []
+    for direction in free.T:
+        V = [ordinary(part.reshape(W.shape)) for part, W in zip(np.split(direction, ends), layers, strict=True)]
+        first = shifted.pulled_back(shifted.pushed_forward(V))
+        columns.append(direction - (joined(shifted.hessian(V)) - joined(first)))
+    reduced = free.T @ np.array(columns).T
+    values, vectors = np.linalg.eigh((reduced + reduced.T) / 2)
+    largest = max(float(np.abs(values).max()), 1.0)
+    stiff = np.abs(values) > 1e-8 * largest  # rotations of the hidden spaces cost nothing
+    inside = vectors[:, stiff] @ ((vectors[:, stiff].T @ slope) / np.abs(values[stiff]))
+    return _Judged(layers, feasibility, stationarity, float(values[0]) / largest, restore - free @ inside)
+
+
+def _product(layers: list[np.ndarray]) -> np.ndarray:
+    """The end-to-end matrix."""
+    product = layers[0]
+    for W in layers[1:]:
+        product = W @ product
+    return product

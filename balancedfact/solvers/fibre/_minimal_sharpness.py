@@ -1,0 +1,214 @@
+"""The least sharpness over all factorizations of a matrix, for any measurements, with its proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._linalg import frobenius, magnitude
+from balancedfact._validate import as_array, as_count, as_number
+from balancedfact.measurements import Dense, MeasurementMap
+from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
+from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend
+
+_EPS = np.finfo(float).eps
+_CHUNK = 2**22  # matrix entries of the measurements that are handled at a time
+_PROOF = (
+    "For every weight matrix of trace one on the measurements the least weighted trace bounds the least largest eigenvalue; "
+    "the least weighted trace is a geodesically convex problem with a bound of its own. Rigorous up to rounding errors."
+)
+
+
+def minimal_sharpness(
+    M: ArrayLike,
+    A: MeasurementMap,
+    depth: int,
+    *,
+    tol: float = 1e-9,
+    callback: Callable[[dict[str, float]], None] | None = None,
+) -> Solution:
+    r"""Find the factorization of a given matrix that has the least sharpness, and prove it.
+
+    Over all factorizations :math:`M = W_L\cdots W_1`, of any hidden widths,
+
+    .. math:: S_{\min}(M) = \min\ \lambda_{\max}(\nabla^2\mathcal L(W)), \qquad
+              \mathcal L(W) = \tfrac1m\|\mathcal A(W_L\cdots W_1) - \mathcal A(M)\|^2 .
+
+    Parameters
+    ----------
+    M : array_like, shape (d1, d2)
+        The matrix to factor.
+    A : MeasurementMap
+        Measurements of ``d1 x d2`` matrices.
+    depth : int
+        The number of layers `L`, at least 2.
+    tol : float
+        Relative gap between value and lower bound at which to stop.
+    callback : callable, optional
+        Called once per iteration with the newest record of `Solution.history`.
+
+    Returns
+    -------
+    Solution
+        `value` is the sharpness of `layers`, whose hidden widths are the rank of `M`. The lower bound holds for factorizations
+        of any width. The columns of ``certificate.dual``, shape ``(m, q)``, are vectors `y_k` with squared norms that add up to
+        one: the least trace of the Hessian for the matrices :math:`\mathcal A^*(y_k)`, times `m` over `q` there and one over
+        `m` here, is that bound.
+
+    Raises
+    ------
+    ValueError
+        If `M` is not a finite real matrix of the shape that `A` measures, `depth` is below 2 or `tol` is not positive.
+
+    See Also
+    --------
+    induced_regularizer : The least trace.
+    balancedfact.closed_forms.minimal_sharpness : The closed form for regressions.
+
+    Notes
+    -----
+    At weights that fit, the sharpness is :math:`\frac2m\max_{\|y\|=1}\sum_j\|C_j^\top\mathcal A^*(y)B_{j-1}^\top\|_F^2`: for
+    each `y` the functional of `induced_regularizer` for a single matrix. So the least sharpness is geodesically convex, and by
+    Ky Fan's minimax theorem it is the maximum, over :math:`\omega\succeq0` of trace one, of the least trace for the matrices
+    rotated by :math:`\omega^{1/2}`. The package minimises a smooth maximum of the eigenvalues by Newton's method; the weights
+    of that maximum are `omega`.
+
+    The cost per step grows with the cube of the smaller of `m` and ``r * (d1 + d2 - r)``, `r` the rank of `M`, and of
+    ``(L - 1) * r * (r + 1) / 2``.
+
+    References
+    ----------
+    Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020, for white data.
+    Kamber, Parhi, "Sharpness of minima in deep matrix factorization: exact expressions", 2025.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (4, 3), rng=0)
+    >>> solution = bf.minimal_sharpness(np.outer(np.arange(4.0), np.ones(3)), A, depth=3)
+    >>> solution.status.ok, bool(solution.certificate.gap < 1e-8)
+    (True, True)
+    """
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    matrix = as_array(M, "M", shape=A.matrix_shape)
+    L, gap_goal = as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    size = magnitude(matrix)
+    U, s, Vt = np.linalg.svd(matrix / size, full_matrices=True)
+    rank = int(np.count_nonzero(s > max(matrix.shape) * _EPS * s[0]))
+    if rank == 0:
+        layers = [np.zeros(shape) for shape in [(1, matrix.shape[1]), *[(1, 1)] * (L - 2), (matrix.shape[0], 1)]]
+        certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")
+        return Solution(layers, 0.0, Status.OPTIMAL, "The matrix is zero: zero layers have no curvature.", certificate)
+    seen = _Seen(A.at_unit_scale(), U, Vt.T, rank)
+    root = np.sqrt(s[:rank])
+    hi, lo = U[:, :rank] * root, root[:, None] * Vt[:rank]
+    ensemble = Ensemble(hi.T @ seen.matrices, seen.matrices @ lo.T, hi.T @ seen.matrices @ lo.T)
+    unit = 2 / A.m
+
+    def number(f: float) -> float:
+        factor = np.sqrt(unit * f) * A.scale * size ** (1 - 1 / L)
+        return float(factor**2)
+
+    started = time.perf_counter()
+    records: list[dict[str, float]] = []
+
+    def report(point: Smooth) -> None:
+        record = {"iteration": float(len(records)), "seconds": time.perf_counter() - started, "value": number(point.largest)}
+        records.append(record)
+        if callback is not None:
+            callback(dict(record))
+
+    G, inverse = _start(hi @ lo, seen, hi, lo, L)
+    point = at(ensemble, G, inverse, 1.0)
+    best, lower, omega = point, 0.0, np.empty((0, 0))
+    if point.largest > 0:
+        beta = 10 / point.largest
+        while beta * best.largest < 1e3 / gap_goal:
+            point = descend(ensemble, at(ensemble, point.G, point.inverse, beta), beta, report)
+            best = point if point.largest < best.largest else best
+            found, y = _lower(hi @ lo, point, seen, L)
+            if found > lower:
+                lower, omega = found, y
+            if lower >= best.largest * (1 - gap_goal):
+                break
+            beta *= 10.0
+    lower = min(lower, best.largest)
+    gap = 1 - lower / best.largest if best.largest > 0 else 0.0
+    share = size ** (1 / L)
+    layers = [best.G[0] @ lo, *(best.G[1:] @ best.inverse[:-1]), hi @ best.inverse[-1]]
+    layers = [share * layer for layer in layers]
+    product = layers[0]
+    for layer in layers[1:]:
+        product = layer @ product
+    certificate = Certificate(
+        feasibility=frobenius(product - matrix) / frobenius(matrix),
+        lower_bound=number(lower),
+        gap=gap,
+        dual=seen.dual(omega),
+        proof=_PROOF,
+    )
+    if gap <= max(gap_goal, 1e-8):
+        verdict = Status.OPTIMAL, f"No factorization of the matrix is less sharp, within a relative {gap:.1e}."
+    else:
+        verdict = Status.GAP_OPEN, f"The descent ended at a relative gap of {gap:.1e}: rounding, or an infimum not attained."
+    history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
+    return Solution(layers, number(best.largest), *verdict, certificate, history, "Newton on a smooth maximum")
+
+
+class _Seen:
+    """The measurements as the factorizations of a matrix see them: fewer, and without what no layer's derivative touches.
+
+    A derivative sees of `A_i` only the rows of ``U.T @ A_i`` and the columns of ``A_i @ V``, and the largest eigenvalue is the
+    same for any matrices with the same second moments: the triangular factor of these numbers.
+    """
+
+    def __init__(self, A: MeasurementMap, U: np.ndarray, V: np.ndarray, rank: int) -> None:
+        d1, d2 = A.matrix_shape
+        rows = np.empty((0, rank * d2 + (d1 - rank) * rank))
+        chunk = max(1, _CHUNK // (d1 * d2))
+        for start in range(0, A.m, chunk):
+            part = A if A.m <= chunk else A.select(np.arange(start, min(start + chunk, A.m)))
+            turned = part.rotated(U, V)
+            above, below = turned[:, :rank], turned[:, rank:, :rank]
+            flat = [above.reshape(part.m, rank * d2), below.reshape(part.m, (d1 - rank) * rank)]
+            rows = np.concatenate([rows, np.concatenate(flat, axis=1)])
+        self.Q, self.R = np.eye(len(rows)), rows
+        if len(rows) > rows.shape[1]:
+            self.Q, self.R = np.linalg.qr(rows)
+        stack = np.zeros((len(self.R), d1, d2))
+        stack[:, :rank] = self.R[:, : rank * d2].reshape(len(self.R), rank, d2)
+        stack[:, rank:, :rank] = self.R[:, rank * d2 :].reshape(len(self.R), d1 - rank, rank)
+        self.matrices = U @ stack @ V.T
+
+    def dual(self, omega: np.ndarray) -> np.ndarray:
+        """The columns of the dual variable in the order of the measurements."""
+        return self.Q @ omega if omega.size else np.empty(0)
+
+
+def _start(M: np.ndarray, seen: _Seen, hi: np.ndarray, lo: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
+    """The flattest factorization in the sense of the trace, as factors of the positive-definite matrices."""
+    if not seen.matrices.any():
+        identity = np.broadcast_to(np.eye(len(lo)), (L - 1, len(lo), len(lo))).copy()
+        return identity, identity.copy()
+    layers = induced_regularizer(M, Dense(seen.matrices), L, tol=1e-6).layers
+    r, before, G = len(lo), np.eye(M.shape[1]), []
+    for layer in layers[:-1]:
+        before = layer @ before
+        G.append(before[:r] @ np.linalg.pinv(lo))
+    stack = np.array(G)
+    return stack, np.linalg.inv(stack)
+
+
+def _lower(M: np.ndarray, point: Smooth, seen: _Seen, L: int) -> tuple[float, np.ndarray]:
+    """The least trace for the matrices weighted as at a point, a lower bound, and the weights' factor."""
+    kept = point.weights > 1e-14
+    weights = point.weights[kept] / point.weights[kept].sum()
+    y = point.vectors[:, kept] * np.sqrt(weights)
+    matrices = np.tensordot(y.T, seen.matrices, axes=1)
+    found = induced_regularizer(M, Dense(matrices), L).certificate.lower_bound * len(matrices) / 2
+    return found * (1 - 8 * _EPS), y

@@ -1,0 +1,1 @@
+"""The package attacked: what it promises, checked by code that shares nothing with it."""
