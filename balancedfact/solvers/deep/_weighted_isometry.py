@@ -34,6 +34,7 @@ WORK, _MOST = 1e13, 2000.0  # evaluations of the barrier times order^3 and layer
 _MOST_NUMBERS = 4e7  # in the matrices N
 _STAGES, _SHRINK = 12, 2.0  # weights of the barrier, and the factor between them
 _OFTEN = 1000  # order up to which every stage is proved
+_BLIND = 1e-8  # least eigenvalue below which the measurements count as blind to a matrix of rank one
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small
 _WORST = 1e4  # condition number of a factor beyond which that is not certain
 
@@ -188,7 +189,7 @@ class Barrier:
             before = least
             N = self.odd(descend_in_domain(barrier, N.ravel(), 15, tol=1e-3, stop=stop).reshape(n, n))
             least = float(np.linalg.eigvalsh(self.T + N)[0])
-            if least > 0 or least - before < 1e-4:
+            if least > -_BLIND or least - before < 1e-4:
                 break
             shift = max(min(shift / 1.5, -1.3 * least), -1.05 * least)
         return N, least
@@ -249,7 +250,7 @@ def weighted_isometry_bound(
     barrier = Barrier(stack, b / size, split, depth)
     budget = min(work / order**3, _MOST)
     N, least = barrier.visible(budget / 3, stop)
-    if least <= 0:
+    if least <= _BLIND:
         return 0.0
     weights = _start(barrier, N, least, y)
     if weights is None:
@@ -265,9 +266,11 @@ def weighted_isometry_bound(
             best = max(best, barrier.proved(barrier.unpacked(x)))
         if stop():
             break
-    # What the outer layers see, and what rounding in the whitening can change.
-    moments = (np.tensordot(stack, stack, axes=([0, q], [0, q])) / A.m for q in (2, 1))
-    ends = [max(float(np.linalg.eigvalsh(moment)[0]), 0.0) for moment in moments]
+    # What the outer layers see, d2 and d1 up to rounding, and what rounding in the whitening can change besides.
+    moments = A.left_moment_matrix(np.eye(d2)), A.right_moment_matrix(np.eye(d1))
+    factors = (np.eye(d) @ W for d, W in zip((d1, d2), (white.left, white.right), strict=True))  # they may be sparse
+    seen = (W.T @ moment @ W / A.m for W, moment in zip(factors, moments, strict=True))
+    ends = [min(max(float(np.linalg.eigvalsh(moment)[0]), 0.0), d) for moment, d in zip(seen, (d2, d1), strict=True)]
     margin = 1 - 64 * EPS * order * stretch**2
     outer = float(np.prod(ends)) ** (1 / depth) * margin
     return max(2 * depth * outer * np.exp(best * (1 - 2 / depth)) * size ** (2 - 2 / depth), 0.0)
