@@ -2,7 +2,15 @@
 
 import re
 
-from balancedfact.theorems import deep, geometry, induced, recovery, sharpness, two_factors  # noqa: F401, each enters its claims
+from balancedfact.theorems import (  # noqa: F401, each enters its claims
+    _training_rules,
+    deep,
+    geometry,
+    induced,
+    recovery,
+    sharpness,
+    two_factors,
+)
 from balancedfact.theorems._claim import (
     KINDS,
     LEDGER,

@@ -170,3 +170,16 @@ LABEL_NOISE_LIMIT = Experiment(
     run,
     draw,
 )
+_DEEP = _SETTINGS | {"rank": 1, "decays": [1 / 3], "noise": 0.5, "tols": [1e-8], "quiet": 20_000}
+DEEP_LABEL_NOISE = Experiment(
+    "beyond-9",
+    "beyond Gatmiry et al. 2023, Figure 2",
+    "Label noise at depth 5 and 10, run for long: where the trace settles.",
+    {
+        "paper": _DEEP | {"depths": [5, 10], "size": 5, "measurements": [12], "stages": 11, "repetitions": 4, "step": 0.002},
+        "quick": _DEEP | {"depths": [5, 10], "size": 3, "measurements": [5], "stages": 6, "repetitions": 1, "step": 0.002},
+    },
+    units,
+    run,
+    draw,
+)

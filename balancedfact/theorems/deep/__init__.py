@@ -7,4 +7,5 @@ from balancedfact.theorems.deep import (  # noqa: F401, each enters its claims
     _isometry,
     _samples,
     _trace,
+    _weight_decay,
 )

@@ -1,3 +1,10 @@
 """Claims on the largest eigenvalue of the Hessian, and on where training ends."""
 
-from balancedfact.theorems.sharpness import _hessian, _least, _minimisers, _rank_one_limit, _training  # noqa: F401, each enters its claims
+from balancedfact.theorems.sharpness import (  # noqa: F401, each enters its claims
+    _hessian,
+    _least,
+    _minimisers,
+    _rank_one_limit,
+    _several_outputs,
+    _training,
+)

@@ -1,0 +1,89 @@
+"""Weight decay at any depth: the Schatten quasi-norm, its closed form for observed matrices, local minima of any rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize
+
+from balancedfact import closed_forms, measurements
+from balancedfact.theorems import _by_definition as naive
+from balancedfact.theorems import _draw as draw
+from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+
+PAGE = "theory/weight_decay"
+
+
+@claim(
+    "New",
+    "Weight decay is a Schatten quasi-norm",
+    "The least sum of squares of layers with product M is L times the sum of the singular values to the power 2/L, attained by "
+    "balanced layers.",
+    kind="exact",
+    page=PAGE,
+)
+def schatten(rng: np.random.Generator) -> Outcome:
+    d1, d2, rank = draw.sizes(rng, 3, 1, 4)
+    L, width = int(rng.integers(2, 6)), max(d1, d2)
+    M = draw.low_rank(rng, d1, d2, min(rank, d1, d2))
+    value = closed_forms.schatten_value(M, L)
+    layers = closed_forms.schatten_layers(M, [d2, *[width] * (L - 1), d1])
+    other = draw.factorization(rng, M, L, width)
+    return all_of(
+        attained=equal(sum(float(np.sum(W**2)) for W in layers), value, rtol=1e-12, depth=L),
+        product=equal(naive.product(layers), M, rtol=1e-10),
+        never_below=at_least(sum(float(np.sum(W**2)) for W in other), value),
+    )
+
+
+@claim(
+    "New",
+    "Collapse under weight decay",
+    "For one singular value y the best network with weight decay is zero up to y* = (L-1)/(L-2) (lambda (L-2))^(L/(2L-2)), and "
+    "jumps there to (L-2)/(L-1) y*.",
+    kind="exact",
+    page=PAGE,
+)
+def collapse(rng: np.random.Generator) -> Outcome:
+    L, weight = int(rng.integers(3, 9)), float(np.exp(rng.uniform(-2, 2)))
+    threshold = closed_forms.collapse_threshold(weight, L)[0]
+
+    def least(y: float) -> tuple[float, float]:
+        """The best number that is not small, and what it costs, by search."""
+
+        def value(x: float) -> float:
+            return float((x - y) ** 2 / 2 + weight * L / 2 * x ** (2 / L))
+
+        end = scipy.optimize.minimize_scalar(value, bounds=(0.3 * y, y), method="bounded", options={"xatol": 1e-12})
+        return float(end.x), float(end.fun)
+
+    x, cost = least(threshold)
+    above = 1.01 * threshold
+    return all_of(
+        indifferent=equal(cost, threshold**2 / 2, rtol=1e-7, depth=L),
+        jump=equal(x, (L - 2) / (L - 1) * threshold, rtol=1e-5),
+        shrunk=equal(float(closed_forms.schatten_shrinkage([[above]], weight, L)[0, 0]), least(above)[0], rtol=1e-5),
+        zero=at_most(float(closed_forms.schatten_shrinkage([[0.99 * threshold]], weight, L)[0, 0]), 0.0),
+    )
+
+
+@claim(
+    "New",
+    "Isolated fits are minima of weight decay",
+    "At depth three and more a fit that is the only one of its rank nearby is a strict local minimum of the sum of squares "
+    "among the fits of all ranks.",
+    kind="bound",
+    page=PAGE,
+)
+def isolated(rng: np.random.Generator) -> Outcome:
+    d, L = int(rng.integers(2, 4)), int(rng.integers(3, 6))
+    m = 2 * d - 1  # the dimension of the matrices of rank one
+    E = draw.low_rank(rng, d, d, 1)
+    A = measurements.gaussian(m, (d, d), rng)
+    value, null = closed_forms.schatten_value(E, L), np.linalg.svd(A.rotated(np.eye(d), np.eye(d)).reshape(m, -1))[2][m:]
+    others = []
+    for size in (1e-12, 1e-10, 1e-8):
+        for _ in range(20):
+            away = rng.standard_normal(len(null)) @ null
+            away = away.reshape(d, d) / np.linalg.norm(away) * np.linalg.norm(E)
+            others.append(closed_forms.schatten_value(E + size * away, L))
+    return all_of(above=at_least(min(others) / value, 1.0, rtol=0.0, depth=L))

@@ -1,0 +1,89 @@
+"""Which minimum training chooses: the experiments run, their numbers are those of the definitions, their pictures draw."""
+
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact.experiments._table import Table
+from balancedfact.experiments.figures import FIGURES, _edge, _noise_chooses
+from tests import oracles
+
+TINY = {
+    "beyond-4": {"depths": [2], "factors": [0.3, 0.6, 1.2], "repetitions": 1, "iterations": 3000},
+    "beyond-5": {"problems": 1, "ratios": [1, 100], "runs": 4, "time": 0.01},
+    "beyond-6": {"batches": [1, 16], "steps": [0.3], "runs": 4, "iterations": 3000},
+    "beyond-7": {"radii": [0.1], "repetitions": 1, "iterations": 3000},
+    "beyond-8": {"depths": [2], "scales": [1e-2], "repetitions": 2},
+}
+
+
+def table(name):
+    figure = FIGURES[name]
+    settings = dict(figure.scales["quick"]) | TINY[name]
+    rows = []
+    for index, unit in enumerate(figure.units(settings)):
+        rows += figure.run(settings, unit, figure.generator(settings, index))
+    return figure, settings, Table(rows)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_runs_draw_and_repeat(name):
+    figure, settings, found = table(name)
+    assert figure.draw(settings, found).axes
+    unit = figure.units(settings)[-1]
+    again = figure.run(settings, unit, figure.generator(settings, len(figure.units(settings)) - 1))
+    np.testing.assert_equal(again, found.rows[-len(again) :])
+
+
+def test_no_end_of_descent_is_sharper_than_its_step_allows():
+    _, _, found = table("beyond-4")
+    fitted = [row for row in found.rows if row["diverged"] < 0 and row["loss"] < 1e-10]
+    assert fitted
+    for row in fitted:
+        assert 1 - 1e-9 <= row["sharpness"] <= 1 / row["factor"] * (1 + 1e-6)
+
+
+def test_ends_of_sgd_are_stable():
+    _, _, found = table("beyond-6")
+    rooms = [row["room"] for row in found.rows if "room" in row]
+    assert rooms
+    assert min(rooms) > 0.99
+
+
+def test_curvatures_are_never_below_the_least():
+    _, _, found = table("beyond-7")
+    for row in found.rows:
+        assert row["trace"] >= 1 - 1e-6
+        assert row["sharpness"] >= 1 - 1e-6
+
+
+def test_diagonal_data_end_at_the_least_nuclear_norm():
+    _, _, found = table("beyond-8")
+    for row in found.where(pattern="diagonal 1, 1").rows:
+        assert row["nuclear"] == pytest.approx(2.0, abs=1e-2)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_least_sharpness_of_several_outputs_is_attained_and_not_beaten(depth, rng):
+    X, M = rng.standard_normal((9, 3)), rng.standard_normal((2, 3))
+    least, A = _edge.least_sharpness(X, M, depth), _edge.several_outputs(X, 2)
+    U, s, Vt = np.linalg.svd(M, full_matrices=False)
+    values = []
+    for scale in np.geomspace(0.05, 20, 400):
+        lower, other = scale**-0.5, scale ** (1 / (2 * depth - 2))
+        layers = [lower * s[:, None] * Vt, *[other * np.eye(2)] * (depth - 2), other * U]
+        values.append(bf.curvature.sharpness(layers, A, A(M)))
+    assert min(values) == pytest.approx(least, rel=1e-3)
+    assert min(values) >= least * (1 - 1e-9)
+    direct = np.mean(np.sum((X @ M.T) ** 2, axis=1))
+    assert np.mean(A(M) ** 2) == pytest.approx(direct)
+
+
+def test_least_trace_is_that_of_the_best_scaling_of_the_certified_pair(rng):
+    A = bf.measurements.gaussian(5, (3, 2), rng)
+    b = A(np.outer(np.ones(3), np.ones(2)))
+    least = _noise_chooses.least_trace(A, b)
+    layers = bf.flat_minimum(A, b, rng=0).layers
+    traces = [np.trace(oracles.hessian([c * layers[0], layers[1] / c], A.matrices, b)) for c in np.geomspace(0.5, 2, 80)]
+    assert min(traces) == pytest.approx(least, rel=1e-3)
+    assert min(traces) >= least * (1 - 1e-9)

@@ -1,0 +1,27 @@
+"""Claims on several outputs, any measurements and weight decay notice planted mistakes."""
+
+import pytest
+
+from balancedfact import closed_forms, solvers
+from tests.theorems import mutations
+from tests.theorems.mutations import of_depth, scaled, solution
+
+MUTATIONS = [
+    ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", scaled(1.0001)),
+    ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", of_depth(1)),
+    ("new-least-sharpness-dual-form", closed_forms, "minimal_sharpness", scaled(0.999)),
+    ("new-sharpness-of-balanced-networks", closed_forms, "balanced_sharpness", scaled(1.0001)),
+    ("new-least-sharpness-any-measurements", solvers, "minimal_sharpness", solution(value=lambda value: 1.0001 * value)),
+    ("new-critical-step-size-several-outputs", closed_forms, "minimal_sharpness", scaled(0.97)),
+    ("new-critical-step-size-several-outputs", closed_forms, "minimal_sharpness", scaled(1.03)),
+    ("new-weight-decay-is-a-schatten-quasi-norm", closed_forms, "schatten_value", scaled(1.0001)),
+    ("new-collapse-under-weight-decay", closed_forms, "collapse_threshold", lambda f: lambda *args: (1.001 * f(*args)[0], 0.0)),
+    ("new-isolated-fits-are-minima-of-weight-decay", closed_forms, "schatten_value", lambda f: lambda M, L: (M**2).sum()),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "owner", "name", "change"), MUTATIONS, ids=[f"{k}-{row[0]}-{row[2]}" for k, row in enumerate(MUTATIONS)]
+)
+def test_a_planted_mistake_is_noticed(monkeypatch, key, owner, name, change):
+    assert mutations.fails_when(monkeypatch, key, owner, name, change)
