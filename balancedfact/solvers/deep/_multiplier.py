@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 
 from balancedfact.measurements import MeasurementMap
 
@@ -69,6 +68,8 @@ def best_multipliers(A: MeasurementMap, b: np.ndarray, start: np.ndarray, depth:
 
 def _on_the_curve(white: MeasurementMap, b: np.ndarray) -> np.ndarray:
     r"""The best ``(c^2 I + G)^{-1} b``: three layers have the bound :math:`(b^\top y)^4/(\|y\|^2\,y^\top Gy)`, up to powers."""
+    from scipy.optimize import minimize_scalar  # here, for it takes long to load
+
     g, vectors = np.linalg.eigh(white.gram)
     g, beta = np.maximum(g, 0.0), (b @ vectors) ** 2
     floor = max(g[0], 1e-12 * g[-1])
@@ -82,13 +83,15 @@ def _on_the_curve(white: MeasurementMap, b: np.ndarray) -> np.ndarray:
     values = np.array([lost(log) for log in grid])
     k = int(np.argmin(values))
     low, high = grid[max(k - 1, 0)], grid[min(k + 1, _GRID - 1)]
-    found = scipy.optimize.minimize_scalar(lost, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
+    found = minimize_scalar(lost, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
     log = found.x if found.fun < values[k] else grid[k]
     return vectors @ ((b @ vectors) / (np.exp(log) + g))
 
 
 def _climbed(white: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) -> list[np.ndarray]:
     """Where L-BFGS leads from `y` on the logarithm of the bound, with the singular values smoothed less and less."""
+    from scipy.optimize import minimize  # here, for it takes long to load
+
     found, power = [], 2 / (depth - 2)
     y = y / np.linalg.norm(y)
 
@@ -108,7 +111,7 @@ def _climbed(white: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) ->
             value = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * (np.log(size) + np.log(total))
             return -float(value), -gradient
 
-        result = scipy.optimize.minimize(lost, y, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
+        result = minimize(lost, y, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
         y = result.x / np.linalg.norm(result.x)
         found.append(y)
     return found
