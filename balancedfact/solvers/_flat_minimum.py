@@ -161,6 +161,7 @@ def flat_minimum(
             raise ValueError(f"method is {method!r}; expected None for depth {depth}")
         return flat_network(
             *(A, b, depth),
+            bound="quick",
             max_rank=max_rank,
             tol=tol,
             rng=rng,

@@ -3,8 +3,8 @@
 import pytest
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.solvers.deep import _bounds as deep_bounds
-from balancedfact.theorems.deep import _isometry, _samples
+from balancedfact.solvers.deep import _multiplier as deep_bounds
+from balancedfact.theorems.deep import _global_certificate, _isometry, _samples
 from tests.theorems import mutations
 from tests.theorems.mutations import halved_solution, scaled, scaled_solution, solution, times, unevenly_scaled
 
@@ -26,6 +26,9 @@ MUTATIONS = [
     ("new-one-measurement", closed_forms, "single_measurement_minimum", scaled(0.5)),
     ("new-separated-sides-of-any-shape", closed_forms, "kronecker_layers", unevenly_scaled),
     ("new-flattest-deep-network-lower-bound", deep_bounds, "multiplier_bound", scaled(1.01)),
+    ("new-flattest-deep-network-weighted-isometries", _global_certificate, "weighted_isometry_bound", scaled(2.0)),
+    ("new-flattest-deep-network-lift-of-three-layers", _global_certificate, "lifted_bound", scaled(2.0)),
+    ("new-flattest-deep-network-weighted-isometries", curvature, "trace", scaled(0.5)),
 ]
 
 

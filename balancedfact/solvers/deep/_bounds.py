@@ -1,10 +1,7 @@
-r"""Rigorous lower bounds on the trace of the Hessian of every deep factorization that fits the data.
+r"""Rigorous lower bounds on the trace of the Hessian of every deep factorization that fits the data: the largest of all.
 
-**From any vector** `y`: let :math:`H_1^2 = \sum_iA_iA_i^\top`, :math:`H_2^2 = \sum_iA_i^\top A_i`, and let `t` be the singular
-values of :math:`H_1^{-1}\mathcal A^*(y)H_2^{-1}`. Then
-
-.. math:: \operatorname{tr}\nabla^2\mathcal L(W)\ \ge\
-          \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
+**From any vector** `y`: `_multiplier`. **From weighted isometries**:
+`_weighted_isometry`. **From a lift** of three layers: `_lift`.
 
 **From an isometry** of the whitened measurements :math:`\tilde A_i = D_1^{-1}A_iD_2^{-1}`: where
 :math:`\frac1m\sum_i\langle\tilde A_i, uv^\top\rangle^2\ge\ell` for all unit vectors,
@@ -13,35 +10,76 @@ values of :math:`H_1^{-1}\mathcal A^*(y)H_2^{-1}`. Then
 
 and the dual vector of two layers bounds the nuclear norm.
 
-The proofs are in the theory page "The flattest deep network".
+The proofs are in the theory pages "The flattest deep network" and "A global certificate".
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap, isometry_constant
+from balancedfact.solvers.deep._lift import lifted_bound
+from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
+from balancedfact.solvers.deep._weighted_isometry import WORK, weighted_isometry_bound
 
 # The relaxation behind an isometry constant: the largest order for which it takes a fraction of a second, and its steps.
 _LARGEST, _ITERATIONS = 150, 30
+_QUICK_ORDER, _QUICK_WORK = 150, 1e9  # what the weighted isometry may cost where the bound must be cheap
 
 
-def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) -> float:
-    """The bound, for a map of ordinary scale; 0 where `y` says nothing."""
-    size = float(np.linalg.norm(y))
-    along = float(b @ y) / size if size > 0 else 0.0
-    if along <= 0:
-        return 0.0
-    d1, d2 = A.matrix_shape
-    (left, U), (right, V) = A.left_root, A.right_root
-    keep_left, keep_right = left > 0, right > 0
-    seen = U[:, keep_left].T @ A.adjoint_matrix(y / size) @ V[:, keep_right]
-    seen = seen / np.multiply.outer(left[keep_left] * np.sqrt(d2), right[keep_right] * np.sqrt(d1)) / A.m
-    t = np.linalg.svd(seen, compute_uv=False)
-    # Rounding raises vanishing singular values, which only lowers the bound: at most each t_k by this much.
-    t = t + 8 * max(d1, d2) * np.finfo(float).eps * t[0]
-    log = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * np.log(np.sum(t ** (2 / (depth - 2))))
-    return float(2 * depth / A.m * np.exp(log))
+class Bound(NamedTuple):
+    """A lower bound on the trace for a map of ordinary scale, and what it follows from."""
+
+    value: float
+    source: str
+
+
+class DeepDual(NamedTuple):
+    """What a solve found that helps a bound, in the units of the map `A`.
+
+    `value` is the trace of the network, `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers,
+    and `nuclear` the lower bound on ``|D1 E D2|_*`` that it proves.
+    """
+
+    value: float
+    y: np.ndarray
+    two_layers: np.ndarray
+    nuclear: float
+
+
+def best_bound(
+    A: MeasurementMap,
+    b: np.ndarray,
+    depth: int,
+    dual: DeepDual,
+    *,
+    effort: str,
+    rng: np.random.Generator,
+    stop: Callable[[], bool] = lambda: False,
+) -> Bound:
+    """The largest of all bounds that the effort, ``"best"`` or ``"quick"``, allows."""
+    y = best_multipliers(A, b, dual.y, depth)
+    bounds = [
+        Bound(multiplier_bound(A, b, y, depth), "a dual vector alone"),
+        Bound(
+            isometry_bound(A, dual.nuclear, depth, rng),
+            "an isometry of rank one, proved by semidefinite relaxation, and the dual bound of two layers",
+        ),
+    ]
+    work = WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
+    try:
+        if work > 0:
+            found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
+            bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
+        if effort == "best" and depth == 3:
+            found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)
+            bounds.append(Bound(found, "a semidefinite programme of order (d1 + d2)^2 with the moments of the product"))
+    except KeyboardInterrupt:  # the network is found already, and the other bounds stand
+        pass
+    return max(bounds, key=lambda bound: bound.value)
 
 
 def isometry_bound(A: MeasurementMap, nuclear: float, depth: int, rng: np.random.Generator) -> float:

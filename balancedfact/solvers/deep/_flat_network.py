@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from balancedfact._validate import as_array, as_count, as_layers, as_number, as_
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers.deep._bounds import isometry_bound, multiplier_bound
+from balancedfact.solvers.deep._bounds import DeepDual, best_bound
 from balancedfact.solvers.deep._network_search import NEGATIVE, RANK_EXCESS, Minimum, NetworkSearch
 from balancedfact.solvers.deep._zero_loss_newton import DeepProblem
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
@@ -30,6 +31,8 @@ def flat_network(
     b: ArrayLike,
     depth: int,
     *,
+    bound: str = "best",
+    gap_tol: float = 1e-3,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
@@ -53,6 +56,11 @@ def flat_network(
         The data.
     depth : int
         Number of layers, at least 3; for two see `flat_minimum`.
+    bound : {"best", "quick"}
+        How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: seconds
+        for matrices up to 20 x 20, minutes up to 60 x 60. "quick" tries only what costs no more than the search.
+    gap_tol : float
+        Relative gap between value and lower bound up to which the network is called optimal.
     max_rank : int, optional
         The largest hidden width.
     tol : float
@@ -94,14 +102,17 @@ def flat_network(
     relative Riemannian gradient and of how far that rank test fails; it may fail by ``1e-5``, which matters to the trace by
     about the square. The message counts the different minima that the starts led to.
 
-    The lower bound is rigorous, but seldom close except for few measurements: for any `y`, and `t` the singular values of
+    The lower bound is rigorous, and is the largest of four. For any `y`, and `t` the singular values of
     :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
 
-    .. math:: \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} .
+    .. math:: \frac{2L}m\,\frac{(b^\top y)^{2-2/L}}{\|y\|^{2-4/L}\,\big(\sum_kt_k^{2/(L-2)}\big)^{1-2/L}} ,
 
-    It is computed from the dual vector, which is the derivative of the least trace with respect to the data. For small
-    matrices, ``d1 d2 <= 150``, a second bound from a proved isometry of rank one is tried, and the larger one returned. See
-    the theory page "The flattest deep network".
+    which is maximised over `y`. The second comes from a proved isometry of rank one, for ``d1 d2 <= 150``. The third, from
+    weighted isometries, is the closest for matrices that are measured in every direction, and costs factorizations of matrices
+    of order ``d1 d2``; measurements of entries have none. For three layers and up to about 13 x 13 matrices a fourth, from a
+    semidefinite programme, is as a rule tight. The theory pages "The flattest deep network" and "A global
+    certificate" have the proofs and tables of how close the bounds come. `proof` in the certificate says which one it is;
+    `dual` is the derivative of the least trace with respect to the data.
 
     References
     ----------
@@ -114,7 +125,7 @@ def flat_network(
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.standard_normal((12, 2)) @ rng.standard_normal((2, 10))
     >>> A = bf.measurements.gaussian(100, truth.shape, rng)
-    >>> deep = bf.flat_network(A, A(truth), 3, rng=0)
+    >>> deep = bf.flat_network(A, A(truth), 3, rng=0, bound="quick")
     >>> deep.status.name, bool(np.allclose(deep.matrix, truth))
     ('STATIONARY', True)
     >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
@@ -124,7 +135,9 @@ def flat_network(
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     data = as_array(b, "b", shape=(A.m,))
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
-    tol = as_number(tol, "tol", above=0.0)
+    tol, gap_tol = as_number(tol, "tol", above=0.0), as_number(gap_tol, "gap_tol", least=0.0)
+    if not isinstance(bound, str) or bound not in ("best", "quick"):
+        raise ValueError(f"bound is {bound!r}; expected 'best' or 'quick'")
     generator = as_rng(rng)
     depth = as_count(depth, "depth", least=3)
     start = None
@@ -155,7 +168,7 @@ def flat_network(
         status, message = log.ended or (Status.RANK_EXCLUDED, "No matrix was found to fit the data.")
         certificate = Certificate(1.0, proof="nothing was found")
         return _padded(Solution(_zeros(A), np.inf, status, message, certificate, log.history, _METHOD), depth)
-    return _judged(A, data, frame, search, left, right)
+    return _judged(A, data, frame, search, left, right, bound, gap_tol)
 
 
 def _zeros(A: MeasurementMap) -> list[np.ndarray]:
@@ -164,7 +177,14 @@ def _zeros(A: MeasurementMap) -> list[np.ndarray]:
 
 
 def _judged(
-    A: MeasurementMap, b: np.ndarray, frame: Frame, search: NetworkSearch, left: np.ndarray, right: np.ndarray
+    A: MeasurementMap,
+    b: np.ndarray,
+    frame: Frame,
+    search: NetworkSearch,
+    left: np.ndarray,
+    right: np.ndarray,
+    bound: str,
+    gap_tol: float,
 ) -> Solution:
     """The best minimum in the user's units, with its certificate, computed from what is returned, and the verdict."""
     depth, problem, best = search.problem.depth, search.problem, search.best
@@ -178,17 +198,26 @@ def _judged(
     value = trace(layers, A)
     matrix = product(layers)
     fibre = induced_regularizer(matrix, A, depth)
-    multipliers = np.zeros(A.m)
-    multipliers[frame.kept] = frame.weights * best.y
+    multipliers = _spread(frame, best.y, A.m)
     if best.determined:
         lower, proof = fibre.certificate.lower_bound, "the data determine the matrix, and the bound is that of its least trace"
     else:
-        by_dual = multiplier_bound(problem.unit, b / frame.level, multipliers, depth)
-        by_isometry = isometry_bound(problem.unit, search.nuclear, depth, search.rng)
-        lower = max(by_dual, by_isometry) * _units(A, frame, depth)
-        isometry = "an isometry of rank one, proved by semidefinite relaxation, and the dual bound of two layers"
-        source = "the dual vector alone" if by_dual >= by_isometry else isometry
-        proof = f"the bound follows from {source}; the rest is evidence of a minimum near this point only"
+        dual = DeepDual(value / _units(A, frame, depth), multipliers, _spread(frame, search.two_layers, A.m), search.nuclear)
+        seconds = search.log.limits.seconds
+        deadline = np.inf if seconds is None else search.log.started + seconds
+        found = best_bound(
+            problem.unit,
+            b / frame.level,
+            depth,
+            dual,
+            effort="quick" if search.log.ended else bound,
+            rng=search.rng,
+            stop=lambda: time.perf_counter() > deadline,
+        )
+        lower = found.value * _units(A, frame, depth)
+        proof = f"the bound follows from {found.source}"
+        if not lower >= (1 - gap_tol) * value:
+            proof += "; the rest is evidence of a minimum near this point only"
     gap = 1 - lower / value if value > 0 else 0.0
     feasibility = frobenius(A(matrix) - b) / frobenius(b)
     certificate = Certificate(
@@ -202,9 +231,17 @@ def _judged(
         direction=fibre.certificate.direction,
         proof=proof,
     )
-    status, message = _outcome(search, best, certificate, fibre.status)
+    status, message = _outcome(search, best, certificate, fibre.status, gap_tol)
     message += unseen_part(A, problem.map.matrix_shape)
     return Solution(layers, value, status, message, certificate, search.log.history, _METHOD)
+
+
+def _spread(frame: Frame, y: np.ndarray | None, m: int) -> np.ndarray:
+    """A vector of the normalised, independent measurements as one of all measurements."""
+    full = np.zeros(m)
+    if y is not None:
+        full[frame.kept] = frame.weights * y
+    return full
 
 
 def _units(A: MeasurementMap, frame: Frame, depth: int) -> float:
@@ -212,19 +249,21 @@ def _units(A: MeasurementMap, frame: Frame, depth: int) -> float:
     return float((A.scale * frame.size ** (1 - 1 / depth)) ** 2)
 
 
-def _outcome(search: NetworkSearch, best: Minimum, certificate: Certificate, fibre: Status) -> tuple[Status, str]:
+def _outcome(
+    search: NetworkSearch, best: Minimum, certificate: Certificate, fibre: Status, gap_tol: float
+) -> tuple[Status, str]:
     """The verdict as a status and a sentence, from the numbers that are returned."""
     limit, tol = search.limit, search.tol
-    if search.log.ended is not None and not certificate.gap <= tol:
+    if search.log.ended is not None and not certificate.gap <= gap_tol:
         return search.log.ended
     if certificate.feasibility > 10 * FEASIBLE:
         return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
     if fibre is Status.UNATTAINED:
         diverging = "they diverge along the direction of the certificate"
         return Status.UNATTAINED, f"No layers attain the least trace of this matrix: {diverging}."
-    if certificate.gap <= tol:
+    if certificate.gap <= gap_tol:
         better = f"a relative {abs(certificate.gap):.1e}"
-        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {better}."
+        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {better}; {certificate.proof}."
     found = search.distinct()
     seen = (
         f"{len(search.minima)} starts led to {found} minim{'um' if found == 1 else 'a'}; the lower bound, which holds whatever "

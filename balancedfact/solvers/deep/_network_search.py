@@ -63,6 +63,7 @@ class NetworkSearch:
         self.minima: list[Minimum] = []
         self.latest: ZeroLossPoint | None = None
         self.nuclear = 0.0  # lower bound on |D1 E D2|_*, from the dual vector of two layers
+        self.two_layers: np.ndarray | None = None  # that dual vector
         self.index = 0
 
     @property
@@ -168,7 +169,7 @@ class NetworkSearch:
             point = start.point
             self._watched(point)
             if best is None:
-                self.nuclear = start.nuclear
+                self.nuclear, self.two_layers = start.nuclear, start.near
             gain = np.inf if best is None else 1 - point.value / best.point.value
             if gain > -1e-10:
                 best = start

@@ -3,6 +3,7 @@
 from balancedfact.theorems.deep import (  # noqa: F401, each enters its claims
     _bounds,
     _closed_forms,
+    _global_certificate,
     _isometry,
     _samples,
     _trace,

@@ -1,0 +1,100 @@
+"""The bounds from weighted isometries and from the lift on the trace of every network that fits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from balancedfact import curvature, measurements, solvers
+from balancedfact.solvers.deep._lift import Lift, lifted_bound
+from balancedfact.solvers.deep._weighted_isometry import weighted_isometry_bound
+from balancedfact.theorems import _by_definition as naive
+from balancedfact.theorems._claim import Outcome, all_of, at_most, claim
+from balancedfact.theorems._draw import orbit
+
+
+@claim(
+    "New",
+    "Flattest deep network, weighted isometries",
+    "If T + N_j - aa' - X_jX_j' x K_(j-1)'K_(j-1) is positive definite for the middle layers, with X_jK_j = A*(y_j), X_1 = I, "
+    "K_(L-1) = I, N_j odd under partial transposition and a = A*(y_0), no network of depth L that fits has half a trace below "
+    "L (d_1 d_2)^(1/L) (V_0^(1/(L-2)) + V_1^(1/(L-2)))^(1-2/L), V_0 = (b'y_0)^(2L-2) / (sum_k s_k(a)^(2/(L-2)))^(L-2) and "
+    "V_1 = prod_j (b'y_j)^2, in whitened coordinates.",
+    kind="bound",
+    page="theory/global_certificate",
+)
+def weighted_isometries(rng: np.random.Generator) -> Outcome:
+    depth, (d1, d2) = int(rng.integers(3, 6)), (3, int(rng.integers(2, 5)))
+    m = d1 * d2 + 2
+    A = measurements.Dense(rng.standard_normal((m, d1, d2)))
+    M = rng.standard_normal((d1, 2)) @ rng.standard_normal((2, d2))
+    b = A(M)
+    fitting = [curvature.trace(orbit(rng, M, 2, depth, spread), A) for spread in (0.1, 0.5, 1.0)]
+    flattest = naive.trace(solvers.induced_regularizer(M, A, depth).layers, A.stack())
+    least = min(flattest, *fitting)
+
+    # The theorem, from its own definition, with weights drawn at random and scaled until the inequalities hold.
+    roots = [np.linalg.inv(D) for D in (A.D1, A.D2)]
+    white = np.einsum("pq,iqr,rs->ips", roots[0], A.stack(), roots[1])
+    rows = white.reshape(m, -1)
+    T, solution = rows.T @ rows / m, np.linalg.lstsq(rows @ rows.T, b, rcond=None)[0]
+    ys = [solution + 0.1 * np.linalg.norm(solution) * rng.standard_normal(m) / np.sqrt(m) for _ in range(depth - 1)]
+    Z = [np.tensordot(y, white, 1) for y in ys]
+    X = [np.eye(d1), *(rng.standard_normal((d1, d1)) for _ in range(depth - 3)), Z[-1]]
+    K = [Z[0], *(np.linalg.solve(X[j], Z[j]) for j in range(1, depth - 2)), np.eye(d2)]
+    N = rng.standard_normal((d1, d2, d1, d2))
+    N = N + N.transpose(2, 3, 0, 1)
+    N = ((N - N.transpose(0, 3, 2, 1)) / 2).reshape(T.shape)
+    N *= 0.3 * np.linalg.eigvalsh(T)[0] / np.linalg.norm(N, 2)
+    y_0 = solution / np.linalg.norm(solution)
+    a = np.tensordot(y_0, white, 1)
+    inverse = np.linalg.inv(np.linalg.cholesky(T + N))
+
+    def needed(weight: np.ndarray) -> float:
+        return float(np.linalg.eigvalsh(inverse @ weight @ inverse.T)[-1])
+
+    split = 0.4 / needed(np.outer(a, a))
+    product = [0.4 / needed(np.kron(X[j + 1] @ X[j + 1].T, K[j].T @ K[j])) for j in range(depth - 2)]
+    sigma, n = np.linalg.svd(a, compute_uv=False), depth - 2
+    V_0 = split**n * (b @ y_0) ** (2 * depth - 2) / np.sum(sigma ** (2 / n)) ** n
+    V_1 = np.prod(product) * np.prod([(b @ y) ** 2 for y in ys])
+    bound = 2 * depth * (d1 * d2) ** (1 / depth) * (V_0 ** (1 / n) + V_1 ** (1 / n)) ** (1 - 2 / depth)
+
+    found = weighted_isometry_bound(A, b, solution, solution, depth, work=3e6)
+    return all_of(any_weights=at_most(float(bound), least, depth=depth), solver=at_most(found, least, depth=depth))
+
+
+@claim(
+    "New",
+    "Flattest deep network, lift of three layers",
+    "In the gauge d_2 tr Q_1 = d_1 tr P_2 = 1, t = <T, Q_2 x P_1>, any S and any Y >= 0 whose adjoint misses the objective by "
+    "r prove t >= lambda + min(0, lambda_min(S + lift(r))) tr X_1 tr X_2, and half the trace is at least 3 t^(1/3).",
+    kind="bound",
+    page="theory/global_certificate",
+)
+def lift_of_three_layers(rng: np.random.Generator) -> Outcome:
+    d1, d2 = int(rng.integers(2, 4)), int(rng.integers(2, 4))
+    m = d1 + d2 - 1 + int(rng.integers(0, 2)) * (min(d1, d2) > 2)
+    A = measurements.Dense(rng.standard_normal((m, d1, d2)))
+    E = rng.standard_normal((d1, 2)) @ rng.standard_normal((2, d2))
+    b = A(E)
+    white = np.einsum("pq,iqr,rs->ips", np.linalg.inv(A.D1), A.stack(), np.linalg.inv(A.D2))
+    W1, W2, W3 = orbit(rng, E, 2, 3, 0.5)
+    C, B = [A.D1 @ W3 @ W2, A.D1 @ W3], [W1 @ A.D2, W2 @ W1 @ A.D2]
+    first, last = np.sqrt(d2 * np.sum(C[0] ** 2)), np.sqrt(d1 * np.sum(B[1] ** 2))
+    C, B = [C[0] / first, C[1] * last], [B[0] * first, B[1] / last]
+    X1, X2 = (np.block([[c @ c.T, c @ b], [b.T @ c.T, b.T @ b]]) for c, b in zip(C, B, strict=True))
+    t = float(np.sum(np.einsum("pq,irq,rs->ips", B[0], white, C[1]) ** 2)) / m
+    lift = Lift(white, b)
+    roots = [rng.standard_normal((size, size)) for size in (lift.n**2, lift.k)]
+    size = float(np.linalg.norm(lift.objective))
+    level, negative = lift.dual(*(size / len(root) ** 2 * root @ root.T for root in roots))
+    traces = float(np.trace(X1) * np.trace(X2))
+    trace = curvature.trace([W1, W2, W3], A)
+    dual = solvers.flat_minimum(A, b).certificate.dual
+    found = lifted_bound(A, b, dual, trace, rng, work=2.4e7)
+    flattest = solvers.induced_regularizer(E, A, 3).value
+    return all_of(
+        any_dual=at_most(level - negative * traces, t),
+        means=at_most(6 * t ** (1 / 3), trace),
+        solver=at_most(found, flattest),
+    )

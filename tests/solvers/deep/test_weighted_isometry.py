@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+import balancedfact as bf
+from balancedfact.measurements import Dense, bilinear, gaussian
+from balancedfact.solvers.deep._weighted_isometry import Barrier, _start, weighted_isometry_bound
+from tests.oracles import trace_terms
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def barrier_of(rng, shape, depth, m=None):
+    m = m or shape[0] * shape[1] + 1
+    A = gaussian(m, shape, rng)
+    stack = A.whitened().map.rotated(*(np.eye(d) for d in shape))
+    b = A(rng.standard_normal(shape))
+    y = np.linalg.lstsq(A.gram, b, rcond=None)[0]
+    barrier = Barrier(stack, b, y, depth)
+    N, least = barrier.visible(200, lambda: False)
+    return barrier, _start(barrier, N, least, y)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 4)])
+def test_the_gradient_is_the_derivative(depth, shape, rng):
+    barrier, weights = barrier_of(rng, shape, depth)
+    x = barrier.packed(weights)
+    x[: weights.odd.size] = np.concatenate([barrier.odd(N).ravel() for N in weights.odd])
+    _, gradient = barrier.climbed(x, 0.1)
+    for _ in range(5):
+        direction = rng.standard_normal(x.size) * np.abs(x).max()
+        h = 1e-7
+        ends = [barrier.climbed(x + sign * h * direction, 0.1)[0] for sign in (1, -1)]
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(gradient @ direction, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_what_is_proved_holds_on_products(depth, rng):
+    barrier, weights = barrier_of(rng, (3, 3), depth)
+    assert np.isfinite(barrier.proved(weights))
+    X, K = barrier.pairs(weights)
+    for x, k, y in zip(X, K, weights.y, strict=True):
+        np.testing.assert_allclose(x @ k, barrier.adjoint(y), rtol=1e-10, atol=1e-10)
+    for _ in range(200):
+        u, v = rng.standard_normal(3), rng.standard_normal(3)
+        form = np.sum((barrier.stack @ v @ u) ** 2) / barrier.m
+        split = weights.scale**2 * (u @ barrier.a.reshape(3, 3) @ v) ** 2
+        for j in range(depth - 2):
+            assert form >= split + np.sum((X[j + 1].T @ u) ** 2) * np.sum((K[j] @ v) ** 2)
+
+
+def test_nothing_is_proved_where_the_inequality_fails(rng):
+    barrier, weights = barrier_of(rng, (3, 3), 3)
+    assert barrier.proved(weights._replace(y=100 * weights.y)) == -np.inf
+    assert barrier.climbed(barrier.packed(weights._replace(y=100 * weights.y)), 1.0) is None
+
+
+@pytest.mark.parametrize(("kind", "depth"), [(gaussian, 3), (bilinear, 3), (gaussian, 5)])
+def test_no_network_is_below_the_bound(kind, depth, rng):
+    d1, d2 = shape = (4, 3)
+    A = kind(11, shape, rng)
+    stack = A.stack()
+    for widths in ([5] * (depth - 1), [1] * (depth - 1), [2, *[7] * (depth - 2)]):  # wide, narrow, of low rank
+        sizes = [d2, *widths, d1]
+        layers = [rng.standard_normal(size) for size in zip(sizes[1:], sizes, strict=False)]
+        product = np.linalg.multi_dot(layers[::-1])
+        b = A(product)
+        y = bf.flat_minimum(A, b).certificate.dual
+        bound = weighted_isometry_bound(A, b, y, y, depth, work=1e6)
+        assert bound > 0 or depth > 3
+        unbalanced = [layers[0] * 30, *layers[1:-1], layers[-1] / 30]
+        for each in (layers, unbalanced, bf.induced_regularizer(product, A, depth).layers):
+            assert bound <= sum(trace_terms(each, stack)) * (1 + 1e-9)
+        if depth == 3:
+            assert bound <= bf.flat_minimum(A, b, depth, rng=rng).value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_the_units_of_the_outer_layers(depth):
+    # Few measurements of small matrices, whose moments on both sides together are far from isotropic.
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        A, b = gaussian(3, (2, 2), rng), rng.standard_normal(3)
+        least = bf.flat_minimum(A, b, depth, rng=0).value
+        y = bf.flat_minimum(A, b).certificate.dual
+        assert weighted_isometry_bound(A, b, y, y, depth, work=2e5) <= least
+
+
+def test_it_is_close_for_gaussian_measurements(rng):
+    truth = rng.standard_normal((6, 1)) @ rng.standard_normal((1, 6))
+    A = gaussian(30, (6, 6), rng)
+    b = A(truth)
+    value, y = bf.flat_minimum(A, b, 3, rng=0).value, bf.flat_minimum(A, b).certificate.dual
+    assert 0.8 * value < weighted_isometry_bound(A, b, y, y, 3) < value
+    deeper = bf.flat_network(A, b, 4, rng=0)
+    assert 0.6 < 1 - deeper.certificate.gap < 1
+    assert "weighted isometries" in deeper.certificate.proof
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1e120])
+def test_the_share_does_not_depend_on_the_scale(scale, rng):
+    truth = rng.standard_normal((4, 1)) @ rng.standard_normal((1, 4))
+    A = gaussian(12, (4, 4), rng)
+    shares = [1 - bf.flat_network(Dense(s * A.stack()), s * A(truth), 3, rng=0).certificate.gap for s in (1.0, scale)]
+    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+
+
+def test_refused_arguments():
+    A = gaussian(12, (4, 4), 0)
+    with pytest.raises(ValueError, match="bound is 'all'; expected"):
+        bf.flat_network(A, np.ones(12), 3, bound="all")
+    with pytest.raises(ValueError, match="gap_tol"):
+        bf.flat_network(A, np.ones(12), 3, gap_tol=-1.0)
