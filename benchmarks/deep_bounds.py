@@ -1,7 +1,7 @@
 """How close the lower bounds on the flattest deep network come, for Gaussian measurements of a matrix of low rank.
 
-    python benchmarks/deep_bounds.py                 # the table of the theory page "A global certificate", without d = 60
-    python benchmarks/deep_bounds.py 60 600 3 3 5    # d, m, rank and depths of one row
+python benchmarks/deep_bounds.py                 # the table of the theory page "A global certificate", without d = 60
+python benchmarks/deep_bounds.py 60 600 3 3 5    # d, m, rank and depths of one row
 """
 
 from __future__ import annotations
