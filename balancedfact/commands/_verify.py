@@ -7,6 +7,7 @@ import os
 import runpy
 import zlib
 from concurrent.futures import Executor, as_completed
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,13 +64,15 @@ def run(args: argparse.Namespace) -> int:
     load(args.file)
     keys = [claim.key for claim in ledger()]
     chosen = [key for key in keys if not args.claims or any(key.startswith(word.lower()) for word in args.claims)]
-    if not chosen:
-        raise ValueError(f"CLAIM is {' '.join(args.claims)!r}; expected the beginning of a key, such as {keys[0]}")
+    for word in args.claims:
+        if not any(key.startswith(word.lower()) for key in keys):
+            raise ValueError(_unknown(word, keys))
     console = Console(stderr=True)
     with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("claims", total=len(chosen))
         verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task), args.file)
     Console().print(table(verdicts))
+    print(legend(verdicts))
     if args.json is not None:
         write_json(args.json, report(verdicts, args.instances, args.seed))
     failed = [key for key, verdict in verdicts.items() if not verdict.holds]
@@ -77,6 +80,15 @@ def run(args: argparse.Namespace) -> int:
     for key in failed:
         print(f"FAILS: {key}  {verdicts[key].error or f'seed {verdicts[key].seed}, slack {verdicts[key].worst:.3g}'}")
     return 1 if failed else 0
+
+
+def _unknown(word: str, keys: list[str]) -> str:
+    """What to say of a word that no key starts with: how keys start, and those that are like it."""
+    starts = dict.fromkeys(key.partition("-")[0] for key in keys)
+    like = get_close_matches(word.lower(), keys, n=3, cutoff=0.5) or [key for key in keys if word.lower() in key][:3]
+    hint = f"; near it: {', '.join(like)}" if like else ""
+    counted = ", ".join(f"{start} ({sum(key.partition('-')[0] == start for key in keys)})" for start in starts)
+    return f"CLAIM is {word!r}; expected the beginning of a key: {counted}, such as {keys[0]}{hint}"
 
 
 def load(file: Path | None) -> None:
@@ -142,6 +154,17 @@ def table(verdicts: dict[str, Tally]) -> Any:
             grid.add_row(name, claim.kind, str(verdict.instances), f"{verdict.worst:.2g}", holds)
         grid.add_section()
     return grid
+
+
+def legend(verdicts: dict[str, Tally]) -> str:
+    """What the columns of the table mean, and the kinds and sources that are in it."""
+    from balancedfact.theorems import KINDS, SOURCES, ledger
+
+    shown = [claim for claim in ledger() if claim.key in verdicts]
+    lines = ["worst slack: least distance from failing over the instances, relative; negative where a statement fails"]
+    lines += [f"{kind}: {meaning}" for kind, meaning in KINDS.items() if any(claim.kind == kind for claim in shown)]
+    lines += [f"{source}: {work}" for source, work in SOURCES.items() if any(claim.source == source for claim in shown)]
+    return "\n".join(lines)
 
 
 def report(verdicts: dict[str, Tally], instances: int, seed: int) -> dict[str, Any]:

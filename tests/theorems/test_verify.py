@@ -10,7 +10,7 @@ import pytest
 from balancedfact import _executors
 from balancedfact.cli import main
 from balancedfact.commands import _verify
-from balancedfact.theorems import Claim, Outcome, ledger
+from balancedfact.theorems import KINDS, Claim, Outcome, ledger
 from balancedfact.theorems._claim import LEDGER, at_most, equal
 
 FAST = "blog-construction"
@@ -200,3 +200,19 @@ def test_table_has_a_row_for_every_verdict():
     assert columns["instances"] == ["3", "3"]
     assert columns["worst slack"] == ["-0.5", "0.25"]
     assert columns["verdict"] == ["FAILS", "holds"]
+
+
+def test_an_unknown_word_is_answered_by_the_beginnings_of_keys(capsys):
+    assert main(["verify", "mc", "glcrmj-lema-4"]) == 2
+    said = capsys.readouterr().err
+    assert "CLAIM is 'glcrmj-lema-4'; expected the beginning of a key: ddf (" in said
+    assert "glcrmj-lemma-4" in said
+
+
+def test_the_table_has_a_legend(capsys):
+    assert main(["verify", FAST, "--instances", "1", "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    claim = next(claim for claim in ledger() if claim.key == FAST)
+    assert "worst slack: least distance from failing" in printed
+    assert f"{claim.kind}: {KINDS[claim.kind]}" in printed
+    assert f"{claim.source}: " in printed
