@@ -1,4 +1,4 @@
-"""What every solve returns: the factorization, how good it is, and the proof."""
+"""The result of every solve: the factorization, how good it is, and the proof."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Status(Enum):
 
     @property
     def ok(self) -> bool:
-        """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
+        """Tell whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
         return self in (Status.OPTIMAL, Status.STATIONARY)
 
     @property
     def proved(self) -> bool:
-        """Whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
+        """Tell whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
         return self in (Status.OPTIMAL, Status.INFEASIBLE)
 
 
