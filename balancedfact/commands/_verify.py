@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     interrupted = False
     with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        lines = _Lines(len(chosen)) if not console.is_terminal else None
+        lines = _SignsOfLife(len(chosen)) if not console.is_terminal else None
 
         def advance(done: int) -> None:
             bar.update(task, completed=done)
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-class _Lines:
+class _SignsOfLife:
     """A line on stderr now and then, where there is no terminal for a bar."""
 
     def __init__(self, total: int) -> None:
