@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 
 class RowMajorOperator(ABC):
-    """What `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``."""
+    """Everything that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``."""
 
     matrix_shape: tuple[int, int]
     m: int
