@@ -26,7 +26,7 @@ class Offsets(NamedTuple):
 
 
 class RowFit(NamedTuple):
-    r"""The rule by which a row is fitted to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
+    r"""Rule for fitting a row to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
 
     Attributes
     ----------
