@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Offsets(NamedTuple):
-    r"""What is added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
+    r"""The offsets added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Offsets(NamedTuple):
 
 
 class RowFit(NamedTuple):
-    r"""How a row is fitted to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
+    r"""Rule for fitting a row to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
 
     Attributes
     ----------

@@ -29,10 +29,10 @@ class Status(Enum):
 
     @property
     def ok(self) -> bool:
-        """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
+        """Tell whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
         return self in (Status.OPTIMAL, Status.STATIONARY)
 
     @property
     def proved(self) -> bool:
-        """Whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
+        """Tell whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
         return self in (Status.OPTIMAL, Status.INFEASIBLE)

@@ -1,4 +1,4 @@
-"""What every solve returns: the factorization, how good it is, and the proof."""
+"""The result of every solve: the factorization, how good it is, and the proof."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ class Solution(ByValue):
 
 
 def multiply(layers: Sequence[np.ndarray]) -> bool:
-    """Whether arrays are layers: matrices each of which takes what the one before gives."""
+    """Tell whether arrays are layers: matrices each of which takes what the one before gives."""
     matrices = all(layer.ndim == 2 for layer in layers)
     return matrices and all(after.shape[1] == before.shape[0] for before, after in pairwise(layers))
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
+import sys
+import time
 import zlib
-from concurrent.futures import Executor, as_completed
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from balancedfact._validate import as_count
+
+_EVERY = 30.0  # seconds between signs of life where no bar is shown
 
 
 class Tally(NamedTuple):
@@ -66,9 +71,22 @@ def run(args: argparse.Namespace) -> int:
     if not chosen:
         raise ValueError(f"CLAIM is {' '.join(args.claims)!r}; expected the beginning of a key, such as {keys[0]}")
     console = Console(stderr=True)
+    verdicts: dict[str, Tally] = {}
+    interrupted = False
     with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task), args.file)
+        lines = _SignsOfLife(len(chosen)) if not console.is_terminal else None
+
+        def advance(done: int) -> None:
+            bar.update(task, completed=done)
+            if lines is not None:
+                lines.show(done)
+
+        try:
+            verify(pool, chosen, args.instances, args.seed, verdicts, advance, args.file)
+        except KeyboardInterrupt:
+            interrupted = True
+    verdicts = {key: verdicts[key] for key in chosen if key in verdicts}
     Console().print(table(verdicts))
     if args.json is not None:
         write_json(args.json, report(verdicts, args.instances, args.seed))
@@ -76,7 +94,24 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(verdicts) - len(failed)} of {len(verdicts)} statements hold on {args.instances} instances each")
     for key in failed:
         print(f"FAILS: {key}  {verdicts[key].error or f'seed {verdicts[key].seed}, slack {verdicts[key].worst:.3g}'}")
+    if interrupted:
+        print(f"{len(chosen) - len(verdicts)} of {len(chosen)} statements were not finished")
+        raise KeyboardInterrupt
     return 1 if failed else 0
+
+
+class _SignsOfLife:
+    """A line on stderr now and then, where there is no terminal for a bar."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.started = self.shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.shown >= _EVERY and done < self.total:
+            self.shown = now
+            print(f"verify: {done} of {self.total} statements after {now - self.started:.0f} s", file=sys.stderr, flush=True)
 
 
 def load(file: Path | None) -> None:
@@ -93,15 +128,22 @@ _LOADED: set[str] = set()
 
 
 def verify(
-    pool: Executor, keys: list[str], instances: int, seed: int, advance: Any = lambda: None, file: Path | None = None
-) -> dict[str, Tally]:
-    """Run the claims with these keys."""
+    pool: Executor,
+    keys: list[str],
+    instances: int,
+    seed: int,
+    found: dict[str, Tally],
+    advance: Callable[[int], None],
+    file: Path | None = None,
+) -> None:
+    """Run the claims with these keys and enter each in `found` as soon as it is done; `advance` hears how many are."""
     futures = {pool.submit(check, key, instances, seed, file): key for key in keys}
-    found = {}
-    for future in as_completed(futures):
-        found[futures[future]] = future.result()
-        advance()
-    return {key: found[key] for key in keys}
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=_EVERY, return_when=FIRST_COMPLETED)
+        for future in done:
+            found[futures[future]] = future.result()
+        advance(len(found))
 
 
 def check(key: str, instances: int, seed: int, file: Path | None = None) -> Tally:
