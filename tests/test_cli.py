@@ -15,6 +15,7 @@ from balancedfact.commands import _solve_files
 from balancedfact.io import write_problem
 from balancedfact.measurements import bernoulli_mask, gaussian
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Budget
 
 ROOT = Path(bf.__file__).parents[1]
 FILES = {"solution.npz", "report.json", "singular_values.png", "gap.png"}
@@ -148,7 +149,7 @@ def test_options_reach_the_solver(entries, monkeypatch):
     main(["solve", entries, "--penalty=0.5", "--max-rank=3", "--tol=1e-5", "--seed=4", "--quiet"])
     del seen["rng"]
     given = {"depth": 2, "penalty": 0.5, "offset_penalty": None, "max_rank": 3, "tol": 1e-5, "initial": None, "progress": False}
-    assert seen == given
+    assert seen == given | {"limits": bf.Limits()}
     main(["solve", entries, "--depth", "3"])
     assert (seen["depth"], seen["penalty"], seen["progress"]) == (3, 0.0, None)
 
@@ -386,15 +387,23 @@ def noisy_ratings(path, count=4000):
     Path(path).write_text("\n".join(["user,item,rating", *lines]) + "\n")
 
 
-@pytest.mark.parametrize("penalty", ["auto", "2.0"])
-def test_limit_ends_the_solve_and_the_search_for_a_penalty(penalty, capsys):
+def test_limit_ends_the_solve(capsys):
     noisy_ratings("ratings.csv")
-    assert main(["solve", "ratings.csv", "--penalty", penalty, "--tol", "1e-13", "--limit", "0.2s", "--quiet"]) == 1
+    assert main(["solve", "ratings.csv", "--penalty", "2.0", "--tol", "1e-13", "--limit", "0.05s", "--quiet"]) == 1
     report = strict_json("ratings-flat/report.json")
     assert report["status"] == "limit"
-    assert report["settings"]["limit"] == 0.2
+    assert report["settings"]["limit"] == 0.05
     assert report["certificate"]["lower_bound"] <= report["value"]
     assert capsys.readouterr().out == ""
+
+
+def test_limit_ends_the_search_for_a_penalty_before(monkeypatch):
+    monkeypatch.setattr(Budget, "spent", True)
+    noisy_ratings("ratings.csv")
+    main(["solve", "ratings.csv", "--penalty", "auto", "--tol", "1e-3", "--limit", "600", "--quiet"])
+    report = strict_json("ratings-flat/report.json")
+    assert len(report["penalty"]["penalties"]) == 1
+    assert report["certificate"]["lower_bound"] <= report["value"] * (1 + 1e-12)
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(entries):

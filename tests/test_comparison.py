@@ -171,17 +171,24 @@ def test_distance_is_the_least_over_all_turns(rng):
         aligned_distance(W, [np.ones((2, 3))])
 
 
-def test_limit_on_time_leaves_the_certified_row_and_names_what_is_missing():
-    A = bf.measurements.gaussian(300, (25, 20), rng=0)
-    b = A(bf.measurements.gaussian(1, (25, 20), rng=1).adjoint([1.0]))
+def test_limit_on_time_leaves_the_certified_row_and_names_what_is_missing(monkeypatch):
+    from balancedfact.solvers.iteration._limits import Budget
+
+    A = bf.measurements.gaussian(20, (5, 4), rng=0)
     methods = ["analytic", "certified", "flow, small start", "SGD"]
-    table = bf.compare(A, b, 2, methods=methods, rng=0, limits=bf.Limits(seconds=0.05))
-    shown = [row.method for row in table.rows]
-    assert "certified" in shown
-    assert table.skipped == [name for name in methods if name not in shown]
-    assert "SGD" in table.skipped
+    monkeypatch.setattr(Budget, "spent", True)
+    table = bf.compare(A, A(np.ones((5, 4))), 2, methods=methods, rng=0, limits=bf.Limits(seconds=600))
+    assert [row.method for row in table.rows] == ["certified"]
+    assert table.skipped == ["analytic", "flow, small start", "SGD"]
     assert "no time was left for " in str(table)
     assert table.to_dict()["skipped"] == table.skipped
+
+
+def test_limits_too_short_for_any_comparison_are_refused():
+    A = bf.measurements.gaussian(300, (25, 20), rng=0)
+    b = A(bf.measurements.gaussian(1, (25, 20), rng=1).adjoint([1.0]))
+    with pytest.raises(ValueError, match=r"^limits end before a matrix that fits is found"):
+        bf.compare(A, b, limits=bf.Limits(seconds=1e-9))
 
 
 def test_some_rows_as_a_data_frame():

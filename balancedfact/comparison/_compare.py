@@ -106,6 +106,8 @@ def compare(
             continue
         rows.append(row_of(name, found.layers, A, data, known, time.perf_counter() - start, found.note, found.steps))
     goal = next(row for row in rows if row.method == "certified")
+    if not goal.trace > 0:
+        raise ValueError(f"limits is {limits}; expected time enough for the certified row, which the others are compared with")
     rows = [replace(row, excess=row.trace / goal.trace - 1, distance=aligned_distance(row.layers, goal.layers)) for row in rows]
     return Comparison(rows, layers, skipped)
 

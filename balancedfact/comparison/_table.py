@@ -157,7 +157,7 @@ class Comparison:
 
     @property
     def legend(self) -> str:
-        """What the columns of the printed table are, one to a line."""
+        """The meaning of the columns of the printed table, one to a line."""
         lines = [f"{_HEADINGS[name]:<10} {meaning}" for name, meaning in _LEGEND.items()]
         return "\n".join(lines)
 

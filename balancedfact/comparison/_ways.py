@@ -23,6 +23,8 @@ _SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
 # Steps and batch of stochastic gradient descent, its step relative to the limit of stability, and the standard deviation of
 # label noise relative to the root mean square of the data.
 _STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
+# Relative residual up to which an unfinished search is a start for others.
+_FITS = 1e-6
 # Steps of the other rules; the large step relative to that limit; length of a normalised step and radius of the ball, relative
 # to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows.
 _DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e-3, 1e-4
@@ -47,6 +49,8 @@ class Ways:
         self.least = norm_minimum(A, b, limits=self.limits())
         if not np.isfinite(self.least.value):
             raise ValueError(f"b contradicts itself: {self.least.message}")
+        if self.least.status is Status.LIMIT and not self.least.certificate.feasibility <= _FITS:
+            raise ValueError("limits end before a matrix that fits is found, from which the rows start; expected longer ones")
         self.seeds = rng.spawn(6)
         d1, d2 = A.matrix_shape
         self.width = min(d1, d2)
@@ -107,7 +111,7 @@ class Ways:
         return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
 
     def flow(self, start: list[np.ndarray]) -> Found | None:
-        """Where the flow ends, or nothing if the time ends before it does."""
+        """The end of the flow, or nothing if the time ends before it does."""
         with Log(progress=False, limits=self.budget.rest()) as log:
             end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe={"clock": _clock})
         if log.ended is not None:

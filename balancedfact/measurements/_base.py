@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 
@@ -34,7 +34,7 @@ class Whitened(NamedTuple):
     scale: float
 
 
-class MeasurementMap(ABC):
+class MeasurementMap(RowMajorOperator, ABC):
     r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
@@ -53,7 +53,6 @@ class MeasurementMap(ABC):
 
     matrix_shape: tuple[int, int]
     m: int
-    dtype = np.dtype(np.float64)
     labels: tuple[list[str] | None, list[str] | None] = (None, None)
 
     # What a subclass supplies.
@@ -257,23 +256,6 @@ class MeasurementMap(ABC):
         """The map with matrices ``A_i / scale``; this map itself where `scale` is 1."""
         return self
 
-    # Former names, for callers that have not moved yet.
-
-    def _divided_by_scale(self) -> MeasurementMap:
-        return self.at_unit_scale()
-
-    @property
-    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.left_root
-
-    @property
-    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.right_root
-
-    @property
-    def _gram(self) -> np.ndarray:
-        return self.gram
-
     @property
     def D1(self) -> np.ndarray:
         r"""The rescaling :math:`D_1 = (\frac1{m d_2}\sum_i A_i A_i^\top)^{1/2}`, shape ``(d1, d1)`` (Ding et al. 2022)."""
@@ -332,32 +314,6 @@ class MeasurementMap(ABC):
         """State for pickling, without cached properties, which are recomputed on demand."""
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
-
-    # Makes the map accepted by scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape ``(m, d1 * d2)`` of the map as a matrix acting on row-major ``vec(X)``."""
-        return self.m, self.matrix_shape[0] * self.matrix_shape[1]
-
-    def matvec(self, x: np.ndarray) -> np.ndarray:
-        """The measurements of ``x.reshape(d1, d2)``."""
-        return self._forward(np.reshape(x, self.matrix_shape))
-
-    def rmatvec(self, y: np.ndarray) -> np.ndarray:
-        """The adjoint, raveled to a vector of length ``d1 * d2``."""
-        return self._adjoint(np.ravel(y)).ravel()
-
-    def to_linear_operator(self) -> LinearOperator:
-        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
-
-        Examples
-        --------
-        >>> import balancedfact as bf
-        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
-        array([3., 2.])
-        """
-        return aslinearoperator(self)
 
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape

@@ -16,7 +16,7 @@ from balancedfact.solvers.nuclear._splitting import Splitting
 from balancedfact.solvers.riemannian._augmented_lagrangian import RiemannianSearch
 from balancedfact.solvers.riemannian._balanced_approximation import balanced_approximation
 from balancedfact.solvers.riemannian._flattest_factorization import flattest_factorization
-from balancedfact.solvers.riemannian._search import riemannian_minimum
+from balancedfact.solvers.riemannian._riemannian_minimum import riemannian_minimum
 
 __all__ = [
     "Algorithm",

@@ -69,7 +69,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left."""
+        """True once nothing is left."""
         return time.perf_counter() >= self._end
 
     def rest(self, share: float = 1.0) -> Limits:

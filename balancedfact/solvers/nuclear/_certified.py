@@ -48,7 +48,7 @@ def certified_minimum(
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    start = None if initial is None else _as_start(initial, A)
+    start = None if initial is None else as_start(initial, A)
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         _check_offsets(A, penalty)
@@ -86,7 +86,8 @@ def certified_minimum(
     return Solution(layers, value, status, message + frame.unseen, certificate, log.history, watch.method, offsets)
 
 
-def _as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+def as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    """Return a start as a pair ``(L, R)`` of the shape that `A` measures."""
     try:
         L, R = initial
     except (TypeError, ValueError):

@@ -111,7 +111,7 @@ class Frame:
                 self._contradict({int(kept[j]): weights[j], int(kept[first[group[j]]]): -sign[j] * weights[first[group[j]]]})
             chosen = np.sort(first)
         elif unit.m <= MOST_DEPENDENT:
-            gram = unit._gram
+            gram = unit.gram
             factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(gram, tol=1e-13 * unit.m, lower=1)
             pivots = pivots - 1
             chosen, rest = pivots[:rank], pivots[rank:]

@@ -75,7 +75,7 @@ class PenaltyPath:
     message: str
 
     def to_pandas(self) -> Any:
-        """What was tried, one penalty to a line, as a data frame; needs pandas."""
+        """All penalties tried, one to a line, as a data frame; needs pandas."""
         import pandas
 
         columns = {"error": self.errors, "standard_error": self.standard_errors, "rank": self.ranks}

@@ -1,4 +1,4 @@
-"""How large a penalty must be to leave out what is only noise."""
+"""The penalty from which on nothing of the data is left in the solution."""
 
 from __future__ import annotations
 
