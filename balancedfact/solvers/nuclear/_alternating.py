@@ -83,21 +83,17 @@ def _at_penalty(
         L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS)
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         narrow_L, narrow_R, s = sweeps.fewer(L, R, residual)
-        if narrow_L.shape[1] < L.shape[1]:
-            L, R = narrow_L, narrow_R
-            sweeps.forget()
         yield Point(narrow_L, narrow_R, s, residual / problem.q, offsets)
-        rank = L.shape[1]
-        wider = sweeps.more(narrow_L, narrow_R, residual, limit, float(np.clip(change, _FINEST, _COARSEST)), rng)
-        if wider[0].shape[1] > rank:
-            L, R = wider
-            sweeps.forget()
-            smallest, idle = np.inf, 0
-            continue
         idle = 0 if sweeps.step < 0.5 * smallest else idle + 1
         smallest = min(smallest, sweeps.step)
         if idle >= _BLOCKS or change <= 1e-15:
             return
+        slack = float(np.clip(change, _FINEST, _COARSEST))
+        wider = sweeps.more(narrow_L, narrow_R, residual, limit, slack, rng)
+        if wider[0].shape[1] > s.size:
+            L, R = wider
+            sweeps.forget()
+            smallest = np.inf
 
 
 class _Sweeps:

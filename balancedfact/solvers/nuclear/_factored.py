@@ -20,7 +20,7 @@ import numpy as np
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import alternating, is_uneven
-from balancedfact.solvers.nuclear._columns import leading, pressed, trimmed, widened
+from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
@@ -83,7 +83,8 @@ def factored(
         first, offsets = end.residual, end.offsets
     largest = leading(A.adjoint_for_many(first), 1, L, R, rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
-    if is_uneven(problem):
+    uneven = is_uneven(problem)
+    if uneven:
         for point in alternating(problem, rng, max_rank=max_rank, initial=initial):
             yield point
             initial, offsets = (point.L, point.R), point.offsets
@@ -94,7 +95,7 @@ def factored(
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         for _ in range(_ROUNDS):
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
             rank = L.shape[1]
             room = min(limit - rank, max(8, rank))
             wider = widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
@@ -104,7 +105,7 @@ def factored(
                 return
             L, R = wider
         else:
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
             rank = L.shape[1]
         if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
@@ -163,7 +164,7 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     return A.forward_factored(np.hstack([X, U]), np.hstack([V, Y]))
 
 
-def _settled(problem, L, R, penalty, density, accuracy, offsets):  # type: ignore[no-untyped-def]
+def _settled(problem, L, R, penalty, density, accuracy, offsets, uneven):  # type: ignore[no-untyped-def]
     """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
     A, b, terms = problem.map, problem.b, problem.offsets
     while L.shape[1] > 0 or terms is not None:
@@ -172,8 +173,14 @@ def _settled(problem, L, R, penalty, density, accuracy, offsets):  # type: ignor
         end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol, terms=terms, offsets=offsets)
         L, R, s = trimmed(end.L, end.R)
         y, offsets = end.residual / penalty, end.offsets
-        shorter = pressed(A.adjoint_operator(y), L, R, s, penalty / density)
-        if shorter is None:
-            return L, R, s, y, offsets
+        if uneven:
+            shorter = needed(A, L, R, s, y, penalty)[:2]
+            if shorter[0].shape[1] == s.size:
+                return L, R, s, y, offsets
+        else:
+            found = pressed(A.adjoint_operator(y), L, R, s, penalty / density)
+            if found is None:
+                return L, R, s, y, offsets
+            shorter = found
         L, R = shorter
     return L, R, np.zeros(0), b / penalty, None
