@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact._version import __version__
+from balancedfact.certification import certify
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     Limits,
@@ -28,6 +29,7 @@ __all__ = [
     "Status",
     "__version__",
     "balanced_approximation",
+    "certify",
     "closed_forms",
     "compare",
     "complete",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +19,11 @@ from balancedfact._linalg import product
 from balancedfact._memory import available_memory
 from balancedfact._validate import as_gappy, as_layers, as_path
 
+if TYPE_CHECKING:
+    from balancedfact.measurements import MeasurementMap
+
 _FORMAT = "balancedfact solution 1"
+_UNCHECKED = "(not checked: read from a file without its data) "
 
 
 class Status(Enum):
@@ -89,6 +93,37 @@ class RowFit(NamedTuple):
     offset: float
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What was minimised, so that it can be checked.
+
+    Attributes
+    ----------
+    kind : str
+        ``"flat"`` (`balancedfact.flat_minimum`) or ``"norm"`` (`balancedfact.norm_minimum`).
+    penalty : float
+        The penalty; 0 interpolates.
+    offset_penalty : float, optional
+        The weight of the squares of offsets.
+    depth : int
+        The number of layers.
+    """
+
+    kind: str
+    penalty: float = 0.0
+    offset_penalty: float | None = None
+    depth: int = 2
+
+    @property
+    def flat(self) -> bool:
+        """Whether the pair is flat, or of least norm."""
+        return self.kind == "flat"
+
+    def weight(self, m: int) -> float:
+        """The objective is that many nuclear norms where `m` data are interpolated."""
+        return 4.0 * m if self.flat else 2.0
+
+
 @dataclass(frozen=True, repr=False)
 class Certificate:
     """Numbers that prove how good a solution is.
@@ -119,6 +154,14 @@ class Certificate:
         Where the infimum is not attained, the direction along which the layers diverge.
     proof : str
         What makes the lower bound rigorous, in words; where there is none, which parts are evidence.
+    value : float
+        The objective at the candidate that was certified.
+    worst_datum : float
+        The largest residual of a single datum, rounding included, relative to ``max(|b_i|, 1e-3 norm(A_i) norm(X))``.
+    rounding : float
+        How much of the gap is a bound on rounding, an a priori one: what is claimed holds in exact arithmetic.
+    excluded_norm : float
+        Where the data contradict one another: no matrix of nuclear norm up to this fits them; ``inf`` excludes every matrix.
     """
 
     feasibility: float
@@ -131,6 +174,10 @@ class Certificate:
     fibre_gap: float = np.nan
     direction: np.ndarray = field(default_factory=lambda: np.empty(0))
     proof: str = ""
+    value: float = np.nan
+    worst_datum: float = np.nan
+    rounding: float = np.nan
+    excluded_norm: float = np.nan
 
     def to_dict(self) -> dict[str, float | str]:
         """The numbers without the arrays, for a report."""
@@ -141,7 +188,20 @@ class Certificate:
         return f"Certificate({', '.join(f'{name}={number:.3g}' for name, number in numbers.items())})"
 
 
-_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "curvature", "fibre_gap", "proof")
+_CERTIFICATE_FIELDS = (
+    "feasibility",
+    "lower_bound",
+    "gap",
+    "stationarity",
+    "balance",
+    "curvature",
+    "fibre_gap",
+    "proof",
+    "value",
+    "worst_datum",
+    "rounding",
+    "excluded_norm",
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +232,8 @@ class Solution:
         What `transform` needs to know of the objective.
     precision : float
         The relative precision of the data, where they carry fewer digits than float64; else 0.
+    objective : Objective, optional
+        What was minimised, where `verify` can check it.
 
     Examples
     --------
@@ -197,6 +259,7 @@ class Solution:
     col_labels: list[str] | None = None
     row_fit: RowFit | None = None
     precision: float = 0.0
+    objective: Objective | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -366,6 +429,7 @@ class Solution:
             "method": self.method,
             "precision": self.precision,
             "certificate": self.certificate.to_dict(),
+            "objective": None if self.objective is None else asdict(self.objective),
         }
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
         arrays["direction"] = self.certificate.direction
@@ -380,15 +444,72 @@ class Solution:
         arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
         write_arrays(path, arrays)
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution that `save` wrote.
+    def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
+        """Compute the certificate anew, from the layers, the dual vector and the data alone.
+
+        Parameters
+        ----------
+        A : MeasurementMap
+            The measurements.
+        b : array_like, shape (m,)
+            The data.
+        rigorous : bool
+            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+
+        Returns
+        -------
+        Certificate
+            For data that contradict one another, with the norm up to which every matrix is excluded.
 
         Raises
         ------
         ValueError
-            If the file is not a saved solution.
+            If an argument is malformed, or the objective of the solution is not that of a flat or a norm-minimal pair.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).verify(A, [1.0, 2.0, 3.0]).gap < 1e-8
+        True
         """
+        from balancedfact.certification import verified  # which builds on solvers, and they on this
+
+        return verified(self, A, b, rigorous)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None) -> Solution:
+        """Read a solution that `save` wrote.
+
+        A file may say anything. With the data its certificate and its verdict are computed anew; without, the message says that
+        they were not checked.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        A : MeasurementMap, optional
+            The measurements.
+        b : array_like, shape (m,), optional
+            The data.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved solution, or only one of `A` and `b` is given.
+        """
+        if (A is None) != (b is None):
+            raise ValueError(f"{'b' if b is None else 'A'} is None; expected both A and b, or neither")
+        found = cls._read(path)
+        if A is None or b is None:
+            mark = "" if found.message.startswith(_UNCHECKED) else _UNCHECKED
+            return replace(found, message=mark + found.message)
+        from balancedfact.certification import rechecked  # which builds on solvers, and they on this
+
+        return rechecked(found, A, b)
+
+    @classmethod
+    def _read(cls, path: str | os.PathLike[str]) -> Solution:
         try:
             arrays = read_arrays(as_path(path))
             header = json.loads(str(arrays["header"]))
@@ -405,7 +526,9 @@ class Solution:
             fit = RowFit(*map(float, arrays["row_fit"])) if "row_fit" in arrays else None
             saved = cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
             precision = float(header.get("precision", 0.0))
-            return replace(saved, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
+            said = header.get("objective")
+            objective = None if said is None else Objective(**said)
+            return replace(saved, objective=objective, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:

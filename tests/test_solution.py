@@ -1,5 +1,6 @@
 import json
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,7 +37,12 @@ def example(depth=2, **changes):
     return Solution(**fields | changes)
 
 
+UNCHECKED = "(not checked: read from a file without its data) "
+
+
 def assert_same(found, expected):
+    assert found.message.startswith(UNCHECKED)  # a file may say anything
+    found = replace(found, message=found.message.removeprefix(UNCHECKED))
     assert len(found.layers) == len(expected.layers)
     for ours, theirs in zip(found.layers, expected.layers, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -284,6 +290,10 @@ def test_the_numbers_of_a_certificate_are_a_report():
         "curvature": -1e-3,
         "fibre_gap": 2e-10,
         "proof": "Weak duality.",
+        "value": pytest.approx(np.nan, nan_ok=True),
+        "worst_datum": pytest.approx(np.nan, nan_ok=True),
+        "rounding": pytest.approx(np.nan, nan_ok=True),
+        "excluded_norm": pytest.approx(np.nan, nan_ok=True),
     }
 
 

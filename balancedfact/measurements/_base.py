@@ -14,7 +14,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
-from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._careful import careful_combination, careful_gram, gamma
+from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, rank_at_most, root, row_blocks, triangle
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 
@@ -235,13 +236,49 @@ class MeasurementMap(ABC):
     def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
         """The roots ``D1 / scale`` and ``D2 / scale``."""
         d1, d2 = self.matrix_shape
-        left, right = self.at_unit_scale()._identity_moments()
-        return root(left / d2 / self.m), root(right / d1 / self.m)
+        left, right = self.at_unit_scale().identity_factors()
+        return root(left / np.sqrt(d2 * self.m)), root(right / np.sqrt(d1 * self.m))
 
-    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`, or the diagonal alone of a diagonal one."""
-        d1, d2 = self.matrix_shape
-        return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
+    def unfolding(self, side: int) -> tuple[np.ndarray, float]:
+        r"""A matrix `N` with ``N.T @ N`` the moment :math:`\sum_i A_iA_i^\top` (`side` 0) or :math:`\sum_i A_i^\top A_i` (1).
+
+        With it a bound on the relative error of its entries.
+        """
+        stack = self.stack()
+        return (stack.transpose(0, 2, 1) if side == 0 else stack).reshape(-1, self.matrix_shape[side]), 0.0
+
+    def identity_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Triangles with the Gram matrices of the two unfoldings, or the root alone of a Gram matrix that is diagonal."""
+        left, right = (triangle(row_blocks(self.unfolding(side)[0])) for side in (0, 1))
+        return left, right
+
+    def rank_bounds(self) -> tuple[int, int]:
+        """Upper bounds on the ranks of `D1` and `D2` that hold in exact arithmetic."""
+        left, right = (rank_at_most(self.unfolding(side)[0]) for side in (0, 1))
+        return left, right
+
+    @cached_property
+    def uncertain(self) -> int:
+        """How many directions rounding cannot tell from ones that no measurement sees."""
+        if all(each.rank == each.size for each in self._roots):
+            return 0
+        return sum(most - each.rank for most, each in zip(self.at_unit_scale().rank_bounds(), self._roots, strict=True))
+
+    # Sums with bounds on their rounding, for certificates; of a map at unit scale.
+
+    def careful_gram(self, T: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+        """``T.T @ moment @ T`` for the moment of `unfolding`, and a bound on the Frobenius norm of its error."""
+        return careful_gram(*self.unfolding(side), T)
+
+    def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The adjoint, and bounds on the errors of its entries."""
+        return careful_combination(y, self.stack().transpose(1, 0, 2))
+
+    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r"""The measurements of ``L @ R.T``, and bounds on their errors."""
+        (d1, d2), size = self.matrix_shape, np.abs(L) @ np.abs(R).T
+        sizes = np.einsum("ipq,pq->i", np.abs(self.stack()), size)
+        return self.forward_factored(L, R), gamma(d1 + d2 + L.shape[1]) * sizes
 
     @property
     def left_root(self) -> tuple[np.ndarray, np.ndarray]:
@@ -423,5 +460,5 @@ class Selected(MeasurementMap):
 
 
 def safe_scale(magnitude: float) -> float:
-    """`magnitude` where its square would be badly scaled, else exactly 1 (nothing is then copied or rounded)."""
-    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else magnitude
+    """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
+    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))

@@ -20,8 +20,9 @@ from balancedfact.solvers.deep._zero_loss_newton import DeepProblem
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._certified import contradictory
-from balancedfact.solvers.nuclear._frame import FEASIBLE, Contradiction, Frame, unseen_part
+from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 
 _METHOD = "Newton on the zero-loss manifold across ranks"
 
@@ -150,7 +151,7 @@ def flat_network(
         try:
             frame = Frame(A, data, 0.0, flat=False)
         except Contradiction as found:
-            return _padded(contradictory(A, found.y), depth)
+            return _padded(contradictory(A, found), depth)
         if not np.any(data):
             certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
             message = "The zero matrix is optimal."

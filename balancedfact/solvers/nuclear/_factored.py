@@ -150,7 +150,10 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
     for _ in range(max_iterations):
         qL, qR = normal(pL, pR)
-        alpha = square / float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        curved = float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        if not curved > 0:  # the measurements do not see this direction, or rounding hides it
+            break
+        alpha = square / curved
         X, Y = X + alpha * pL, Y + alpha * pR
         rL, rR = rL - alpha * qL, rR - alpha * qR
         new = float(np.vdot(rL, rL) + np.vdot(rR, rR))
