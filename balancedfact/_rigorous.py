@@ -117,7 +117,8 @@ def _number(x: float) -> Any:
 def _rational(array: np.ndarray) -> Any:
     import flint
 
-    return flint.fmpq_mat(*array.shape, [_number(x) for x in array.ravel().tolist()])
+    rows, cols = array.shape
+    return flint.fmpq_mat(rows, cols, [_number(x) for x in array.ravel().tolist()])
 
 
 def _total(terms: Any) -> Any:

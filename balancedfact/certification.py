@@ -132,7 +132,8 @@ def certified(
     if rigorous:
         from balancedfact._rigorous import enclosed  # an extra
 
-        certificate = enclosed(A, b, objective, pair, certificate, offsets)
+        # Of the vector as it was given: a multiple of it is rounded, which the inverses of D1 and D2 may magnify.
+        certificate = enclosed(A, b, objective, pair, replace(certificate, dual=dual), offsets)
     return certificate
 
 
@@ -153,9 +154,7 @@ def verified(solution: Solution, A: MeasurementMap, b: ArrayLike, rigorous: bool
     if objective is None or objective.kind not in ("flat", "norm") or objective.depth != 2 or len(solution.layers) != 2:
         raise ValueError("the solution has no objective that can be verified; expected a flat or a norm-minimal pair")
     layers = as_layers(solution.layers, A.matrix_shape)
-    certificate = certified(
-        A, data, objective, (layers[1], layers[0].T), dual, solution.offsets, rigorous=bool(rigorous)
-    )
+    certificate = certified(A, data, objective, (layers[1], layers[0].T), dual, solution.offsets, rigorous=bool(rigorous))
     kept = solution.certificate
     return replace(certificate, stationarity=kept.stationarity, balance=kept.balance)
 
@@ -179,8 +178,13 @@ def rechecked(solution: Solution, A: MeasurementMap, b: ArrayLike) -> Solution:
     status, message = _outcome(certificate, penalty, None, 1e-8)
     if status is not Status.OPTIMAL and solution.status not in (Status.OPTIMAL, Status.STATIONARY):
         status = solution.status
-    return replace(solution, certificate=replace(certificate, stationarity=np.nan, balance=np.nan), value=certificate.value,
-                   status=status, message="Checked: " + message)
+    return replace(
+        solution,
+        certificate=replace(certificate, stationarity=np.nan, balance=np.nan),
+        value=certificate.value,
+        status=status,
+        message="Checked: " + message,
+    )
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ def test_a_forged_verdict_does_not_survive_the_data(tmp_path):
     [
         ({"A": 3}, "^A is int"),
         ({"candidate": np.ones((3, 2))}, "^candidate has shape"),
-        ({"y": np.ones(2)}, "^y has shape"),
+        ({"y": np.ones(3)}, "^y has shape"),
         ({"depth": 3}, "^depth is 3"),
         ({"rigorous": 1}, "^rigorous is 1"),
         ({"flat": None}, "^flat is None"),

@@ -68,8 +68,8 @@ def certified_minimum(
             layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
             status, message = _outcome(certificate, penalty, None, tol)
             message = f"{'The zero matrix is optimal.' if status is Status.OPTIMAL else message}{frame.unseen}"
-            ends = certificate, {}, "closed form", frame.offsets(None)
-            return Solution(layers, value, status, message, *ends, objective=frame.objective)
+            offsets, said = frame.offsets(None), frame.objective
+            return Solution(layers, value, status, message, certificate, {}, "closed form", offsets, objective=said)
         watch = Watch(frame.problem, frame.units, tol, generator, log)
         _run(watch, limit, None if start is None else frame.normalised(*start), method)
     if frame is None or watch is None:
@@ -86,7 +86,17 @@ def certified_minimum(
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
     offsets = frame.offsets(point)
-    return Solution(layers, value, status, message + frame.unseen, certificate, log.history, watch.method, offsets, objective=frame.objective)
+    return Solution(
+        layers,
+        value,
+        status,
+        message + frame.unseen,
+        certificate,
+        log.history,
+        watch.method,
+        offsets,
+        objective=frame.objective,
+    )
 
 
 def _as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:

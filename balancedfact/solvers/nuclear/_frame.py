@@ -119,8 +119,9 @@ class Frame:
             j = int(np.argmax(error / np.maximum(np.maximum(np.abs(data), np.abs(data[first][group])), np.finfo(float).tiny)))
             if error[j] > _CONTRADICTION * max(abs(data[j]), abs(data[first[group[j]]])):
                 one, other = int(kept[j]), int(kept[first[group[j]]])
-                user = self.A.as_entries().weights / magnitude(self.A.as_entries().weights[[one, other]])
-                self._contradict({one: float(user[other]), other: -float(user[one])})
+                pair = self.A.as_entries().weights[[one, other]]
+                pair = np.ldexp(pair, -np.frexp(magnitude(pair))[1])  # exact, so that the two cancel exactly
+                self._contradict({one: float(pair[1]), other: -float(pair[0])})
             chosen = np.sort(first)
         elif unit.m <= MOST_DEPENDENT:
             gram = unit.gram
