@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact._version import __version__
-from balancedfact.certification import certify
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     Limits,
     balanced_approximation,
+    certify,
     flat_minimum,
     flat_network,
     flattest_factorization,

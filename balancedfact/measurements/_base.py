@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
-from balancedfact.measurements._careful import careful_combination, careful_gram, gamma
-from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, rank_at_most, root, row_blocks, triangle
+from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
+from balancedfact.measurements._unfolded import Unfolded
 
 _BLOCK = 256  # columns of the identity that are multiplied at once
 
@@ -35,7 +35,7 @@ class Whitened(NamedTuple):
     scale: float
 
 
-class MeasurementMap(ABC):
+class MeasurementMap(RowMajorOperator, Unfolded, ABC):
     r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
@@ -54,7 +54,6 @@ class MeasurementMap(ABC):
 
     matrix_shape: tuple[int, int]
     m: int
-    dtype = np.dtype(np.float64)
     labels: tuple[list[str] | None, list[str] | None] = (None, None)
 
     # What a subclass supplies.
@@ -239,46 +238,12 @@ class MeasurementMap(ABC):
         left, right = self.at_unit_scale().identity_factors()
         return root(left / np.sqrt(d2 * self.m)), root(right / np.sqrt(d1 * self.m))
 
-    def unfolding(self, side: int) -> tuple[np.ndarray, float]:
-        r"""A matrix `N` with ``N.T @ N`` the moment :math:`\sum_i A_iA_i^\top` (`side` 0) or :math:`\sum_i A_i^\top A_i` (1).
-
-        With it a bound on the relative error of its entries.
-        """
-        stack = self.stack()
-        return (stack.transpose(0, 2, 1) if side == 0 else stack).reshape(-1, self.matrix_shape[side]), 0.0
-
-    def identity_factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Triangles with the Gram matrices of the two unfoldings, or the root alone of a Gram matrix that is diagonal."""
-        left, right = (triangle(row_blocks(self.unfolding(side)[0])) for side in (0, 1))
-        return left, right
-
-    def rank_bounds(self) -> tuple[int, int]:
-        """Upper bounds on the ranks of `D1` and `D2` that hold in exact arithmetic."""
-        left, right = (rank_at_most(self.unfolding(side)[0]) for side in (0, 1))
-        return left, right
-
     @cached_property
     def uncertain(self) -> int:
-        """How many directions rounding cannot tell from ones that no measurement sees."""
+        """The number of directions that rounding cannot tell from ones that no measurement sees."""
         if all(each.rank == each.size for each in self._roots):
             return 0
         return sum(most - each.rank for most, each in zip(self.at_unit_scale().rank_bounds(), self._roots, strict=True))
-
-    # Sums with bounds on their rounding, for certificates; of a map at unit scale.
-
-    def careful_gram(self, T: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-        """``T.T @ moment @ T`` for the moment of `unfolding`, and a bound on the Frobenius norm of its error."""
-        return careful_gram(*self.unfolding(side), T)
-
-    def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The adjoint, and bounds on the errors of its entries."""
-        return careful_combination(y, self.stack().transpose(1, 0, 2))
-
-    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        r"""The measurements of ``L @ R.T``, and bounds on their errors."""
-        (d1, d2), size = self.matrix_shape, np.abs(L) @ np.abs(R).T
-        sizes = np.einsum("ipq,pq->i", np.abs(self.stack()), size)
-        return self.forward_factored(L, R), gamma(d1 + d2 + L.shape[1]) * sizes
 
     @property
     def left_root(self) -> tuple[np.ndarray, np.ndarray]:
@@ -293,23 +258,6 @@ class MeasurementMap(ABC):
     def at_unit_scale(self) -> MeasurementMap:
         """The map with matrices ``A_i / scale``; this map itself where `scale` is 1."""
         return self
-
-    # Former names, for callers that have not moved yet.
-
-    def _divided_by_scale(self) -> MeasurementMap:
-        return self.at_unit_scale()
-
-    @property
-    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.left_root
-
-    @property
-    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.right_root
-
-    @property
-    def _gram(self) -> np.ndarray:
-        return self.gram
 
     @property
     def D1(self) -> np.ndarray:
@@ -369,32 +317,6 @@ class MeasurementMap(ABC):
         """State for pickling, without cached properties, which are recomputed on demand."""
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
-
-    # Makes the map accepted by scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape ``(m, d1 * d2)`` of the map as a matrix acting on row-major ``vec(X)``."""
-        return self.m, self.matrix_shape[0] * self.matrix_shape[1]
-
-    def matvec(self, x: np.ndarray) -> np.ndarray:
-        """The measurements of ``x.reshape(d1, d2)``."""
-        return self._forward(np.reshape(x, self.matrix_shape))
-
-    def rmatvec(self, y: np.ndarray) -> np.ndarray:
-        """The adjoint, raveled to a vector of length ``d1 * d2``."""
-        return self._adjoint(np.ravel(y)).ravel()
-
-    def to_linear_operator(self) -> LinearOperator:
-        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
-
-        Examples
-        --------
-        >>> import balancedfact as bf
-        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
-        array([3., 2.])
-        """
-        return aslinearoperator(self)
 
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape

@@ -81,7 +81,7 @@ class Sharded(MeasurementMap):
         -------
         Sharded
         """
-        _check_client(client)
+        _shards.check_client(client)
         if not isinstance(A, MeasurementMap):
             raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
         if isinstance(A, Sharded):
@@ -120,7 +120,7 @@ class Sharded(MeasurementMap):
         ...     print(bf.measurements.Sharded.from_loaders(loaders, client))
         <Sharded: 10 measurements of 3 x 4 matrices, in 2 shards>
         """
-        _check_client(client)
+        _shards.check_client(client)
         made = Shards.placed(client, _shards.load, _pickled(loaders))
         found: list[Facts] = made.ask(_shards.facts)
         for k, each in enumerate(found):
@@ -369,21 +369,6 @@ def _tight(index: np.ndarray) -> Place:
     if index.size and np.all(np.diff(index) == 1):
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
-
-
-def _check_client(client: Any) -> None:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ValueError("sharded measurements need Dask: pip install 'balancedfact[dask]'") from error
-    if not isinstance(client, Client):
-        raise ValueError(f"client is {type(client).__name__}; expected a distributed.Client")
-    if client.asynchronous:
-        raise ValueError("client is asynchronous; expected one made with asynchronous=False")
-    if client.status != "running":
-        raise ValueError(f"client is {client.status}; expected one that is connected")
-    if not client.nthreads():
-        raise ValueError("client has no workers; expected at least one")
 
 
 def _pickled(loaders: Any) -> list[tuple[bytes, str]]:

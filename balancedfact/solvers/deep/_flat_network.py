@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
 from balancedfact._validate import as_array, as_count, as_layers, as_number, as_rng
+from balancedfact.certification._pair import FEASIBLE
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
@@ -20,7 +21,6 @@ from balancedfact.solvers.deep._zero_loss_newton import DeepProblem
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
-from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._certified import contradictory
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 

@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where one descent ended, and how far its rank test failed."""
+    """The end of one descent, and by how much its rank test failed."""
 
     point: ZeroLossPoint
     y: np.ndarray
@@ -106,7 +106,7 @@ class NetworkSearch:
         return None
 
     def distinct(self) -> int:
-        """How many different minima the descents found."""
+        """The number of different minima that the descents found."""
         found: list[ZeroLossPoint] = []
         for point, *_ in self.minima:
             size = np.linalg.norm(point.matrix)

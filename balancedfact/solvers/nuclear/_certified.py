@@ -6,19 +6,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
+from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
+from balancedfact.certification._spectral_norm import norm_bound
+from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Certificate, Objective, Solution, Status
+from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
-from balancedfact.solvers.nuclear._certificate import FEASIBLE
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._factored import Factored, least_norm_certificate
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame
 from balancedfact.solvers.nuclear._problem import Point, balanced, balanced_from_matrix
 from balancedfact.solvers.nuclear._selection import suitable
-from balancedfact.solvers.nuclear._spectral_norm import norm_bound
 from balancedfact.solvers.nuclear._watch import Watch
 
 # Random starts tried when no matrix within a rank limit fits from the first.
@@ -49,7 +50,7 @@ def certified_minimum(
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    start = None if initial is None else _as_start(initial, A)
+    start = None if initial is None else as_start(initial, A)
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         _check_offsets(A, penalty)
@@ -66,7 +67,7 @@ def certified_minimum(
         if _zero_is_optimal(frame, generator):
             y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
             layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
-            status, message = _outcome(certificate, penalty, None, tol)
+            status, message = verdict(certificate, penalty, None, tol)
             message = f"{'The zero matrix is optimal.' if status is Status.OPTIMAL else message}{frame.unseen}"
             offsets, said = frame.offsets(None), frame.objective
             return Solution(layers, value, status, message, certificate, {}, "closed form", offsets, objective=said)
@@ -82,7 +83,7 @@ def certified_minimum(
     except KeyboardInterrupt:  # once more: whoever stops a solve still gets a true certificate
         log.ended = INTERRUPTED
         layers, value, certificate = frame.certified(point, watch.y, watch.proof)
-    status, message = _outcome(certificate, penalty, limit, tol)
+    status, message = verdict(certificate, penalty, limit, tol)
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
     offsets = frame.offsets(point)
@@ -99,7 +100,8 @@ def certified_minimum(
     )
 
 
-def _as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+def as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
+    """Return a start as a pair ``(L, R)`` of the shape that `A` measures."""
     try:
         L, R = initial
     except (TypeError, ValueError):
@@ -180,26 +182,6 @@ def _polish(watch: Watch) -> None:
     elif k * (sum(A.matrix_shape) - k) <= A.m:
         y = least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s))
     watch.prefer(Point(L, R, s, y))
-
-
-def _outcome(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
-    """The verdict as a status and a sentence, from the numbers that are returned."""
-    gap = f"a relative {certificate.gap:.1e}"
-    if penalty == 0 and max(certificate.feasibility, certificate.worst_datum) > 10 * FEASIBLE:
-        if limit is not None:
-            found = f"No matrix of rank {limit} or less was found to fit the data"
-            return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
-        size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
-        return Status.GAP_OPEN, f"The data were not reached: {size}."
-    if certificate.gap <= tol:
-        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {gap}."
-    if certificate.gap - certificate.rounding <= tol:
-        lost = f"rounding may be {certificate.rounding:.1e} of it"
-        return Status.GAP_OPEN, f"The gap closed but for rounding: {gap} is proved, {lost} on data as badly scaled as these."
-    if limit is not None:
-        found = f"The best found of rank {limit} or less"
-        return Status.RANK_LIMITED, f"{found}; without the limit a factorization may be better by up to {gap}."
-    return Status.GAP_OPEN, f"Stopped where a factorization may still be better by up to {gap}."
 
 
 def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:

@@ -11,17 +11,17 @@ import scipy.sparse.linalg
 from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact._linalg import magnitude
+from balancedfact._objective import Objective
+from balancedfact.certification._contradiction import excluded_norm, proves_contradiction
+from balancedfact.certification._pair import certify_pair
+from balancedfact.certification._spectral_norm import is_small
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total
-from balancedfact.solution import Certificate, Objective, Offsets
-from balancedfact.solvers.nuclear._certificate import certify_pair, excluded_norm, suggested_size
+from balancedfact.solution import Certificate, Offsets
 from balancedfact.solvers.nuclear._problem import NuclearProblem, OffsetTerms, Point, balanced
-from balancedfact.solvers.nuclear._spectral_norm import is_small
 
 # Repeated measurements contradict one another when they differ by more than this, relative to their size.
 _CONTRADICTION = 1e-9
-# A contradiction is claimed if it excludes matrices of that many times the size that the data suggest.
-EXCLUDED = 1e6
 # Multiplications up to which the rank of measurements that look dependent is revealed by QR.
 _MOST_REVEALED = 5_000_000_000
 # Beyond this many measurements their linear dependence is not examined.
@@ -176,7 +176,7 @@ class Frame:
         y[list(combination)] = list(combination.values())
         y = y if careful_total(self.b * y)[0] >= 0 else -y
         excluded = excluded_norm(self.A, self.b, y)
-        if excluded > EXCLUDED * suggested_size(self.A, self.b):
+        if proves_contradiction(self.A, self.b, excluded):
             raise Contradiction(y, excluded)
 
     @property

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancedfact.certification._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.nuclear._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 
 Pair = tuple[np.ndarray, np.ndarray]
 

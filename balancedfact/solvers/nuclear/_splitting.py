@@ -98,7 +98,7 @@ def splitting(
 
 
 def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:
-    """How to change the step: down where the fitting point lags behind, up where the dual vector does."""
+    """Factor by which to change the step: below 1 where the fitting point lags behind, above 1 where the dual vector does."""
     excess = max(abs(float(np.linalg.norm(problem.map.adjoint_matrix(y), 2)) - 1), 1e-15)
     misfit = max(float(np.linalg.norm(X - Z) / np.linalg.norm(Z)), 1e-15)
     ratio = np.sqrt(0.2 * excess / misfit)

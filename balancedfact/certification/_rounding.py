@@ -19,23 +19,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from balancedfact.certification._spectral_norm import is_small, norm_bound
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import UNIT, gamma
-from balancedfact.solvers.nuclear._spectral_norm import is_small, norm_bound
 
 # Matrix entries up to which the sum of the measurements is formed.
 _MOST_FORMED = 2**24
 
 
 class Whitening(NamedTuple):
-    """How far two matrices `T` are from whitening a map exactly."""
+    """The distances of two matrices `T` from whitening a map exactly."""
 
     left: float
     right: float
 
     @property
     def factor(self) -> float:
-        """What multiplies a norm between them to bound it between the inverses of `D1` and `D2`; infinite if nothing does."""
+        """The factor of a norm between them that bounds it between the inverses of `D1` and `D2`; infinite if nothing does."""
         if not (self.left < 0.5 and self.right < 0.5):
             return np.inf
         return (1 + 4 * UNIT) / float(np.sqrt((1 - self.left) * (1 - self.right)))
@@ -61,39 +61,48 @@ def whitening(A: MeasurementMap, T: tuple[Any, Any]) -> Whitening:
 
 
 def dual_norm(
-    A: MeasurementMap,
-    T: tuple[Any, Any],
-    y: np.ndarray,
-    bases: tuple[np.ndarray, np.ndarray],
-    known: float | None,
-    rng: np.random.Generator,
-) -> float:
-    """A bound on the norm of ``T1.T @ A*(y) @ T2`` for a map of unit scale; `known` is one that lacks the rounding only."""
+    A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray, known: float | None, rng: np.random.Generator
+) -> tuple[float, float]:
+    """A bound on the norm of ``T1.T @ A*(y) @ T2`` as it was computed, for a map of unit scale, and one on what rounding adds.
+
+    `known` is the first of them, where the solver has it.
+    """
     d1, d2 = A.matrix_shape
-    if sp.issparse(T[0]) and sp.issparse(T[1]) and A.of_entries:
+    diagonal = sp.issparse(T[0]) and sp.issparse(T[1])
+    if d1 * d2 > _MOST_FORMED or (A.of_entries and diagonal and not is_small(A.matrix_shape)):
+        if known is None:
+            inner = A.congruence(*T)
+            bases = np.zeros((inner.matrix_shape[0], 0)), np.zeros((inner.matrix_shape[1], 0))
+            known = norm_bound(inner.adjoint_for_many(y), *bases, rng)[0]
+        return known * (1 + 4 * UNIT), _spill(A, T, y)
+    if A.of_entries and diagonal:
         entries = A.as_entries()
-        weights = np.abs(entries.weights * y)
-        left, right = (np.asarray(abs(each).sum(axis=1)).ravel() for each in T)
-        # Every entry is one product, or a sum over the measurements of one place.
-        first, group = entries.places
-        repeats = 1 if first.size == A.m else int(np.bincount(group).max())
-        size = float(np.linalg.norm(weights * left[entries.rows] * right[entries.cols])) * np.sqrt(repeats)
-        if known is not None:
-            return known * (1 + 4 * UNIT) + gamma(repeats + 8) * size
         W = np.zeros((d1, d2))
         np.add.at(W, (entries.rows, entries.cols), entries.weights * y)
-        return proved_norm(left[:, None] * W * right) + gamma(repeats + 8) * size
-    if d1 * d2 > _MOST_FORMED:  # crude: the sum of the norms of all terms
-        left, right = (np.linalg.norm(np.asarray(each @ np.eye(each.shape[1])), 2) for each in T)
-        size = float(np.abs(y) @ A.row_norms) * left * right
-        return (known if known is not None else np.inf) * (1 + 4 * UNIT) + gamma(d1 + d2 + 8) * size
+        return proved_norm(np.asarray(T[0].T @ W @ T[1])), _spill(A, T, y)
     S, error = A.careful_adjoint(y)
     W = np.asarray(T[0].T @ S @ T[1])
     error = error + gamma(d1 + d2) * np.abs(S)
     spill = float(np.linalg.norm(np.asarray(abs(T[0]).T @ error @ abs(T[1])))) * 1.01
     if is_small(W.shape):
-        return proved_norm(W) + spill
-    return norm_bound(W, *bases, rng)[0] * (1 + 1e-12) + spill
+        return proved_norm(W), spill
+    return norm_bound(W, np.zeros((W.shape[0], 0)), np.zeros((W.shape[1], 0)), rng)[0] * (1 + 1e-12), spill
+
+
+def _spill(A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray) -> float:
+    """A bound on the rounding of ``T1.T @ A*(y) @ T2`` in the norm where the sum of the measurements is not formed."""
+    d1, d2 = A.matrix_shape
+    if A.of_entries and sp.issparse(T[0]) and sp.issparse(T[1]):
+        entries = A.as_entries()
+        left, right = (np.asarray(abs(each).sum(axis=1)).ravel() for each in T)
+        # Every entry is one product, or a sum over the measurements of one place.
+        first, group = entries.places
+        repeats = 1 if first.size == A.m else int(np.bincount(group).max())
+        size = float(np.linalg.norm(np.abs(entries.weights * y) * left[entries.rows] * right[entries.cols])) * np.sqrt(repeats)
+        return gamma(repeats + 8) * size
+    # Crude: the sum of the norms of all terms.
+    sizes = [float(np.linalg.norm(np.asarray(each @ np.eye(each.shape[1])), 2)) for each in T]
+    return gamma(d1 + d2 + 8) * float(np.abs(y) @ A.row_norms) * sizes[0] * sizes[1]
 
 
 def proved_norm(W: np.ndarray) -> float:

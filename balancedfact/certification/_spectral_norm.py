@@ -29,7 +29,7 @@ ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
-    """Whether a dense singular value decomposition of this shape is the quicker way."""
+    """Tell whether a dense singular value decomposition of this shape is the quicker way."""
     return shape[0] * shape[1] <= _DENSE
 
 
@@ -40,7 +40,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
-    """How many steps bound a norm to a relative `accuracy`, or as many as are worth while where none in reach do."""
+    """The number of steps that bound a norm to a relative `accuracy`, or that are worth while where none in reach do."""
     steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
     return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
 

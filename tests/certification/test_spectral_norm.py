@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from balancedfact.solvers.nuclear import _spectral_norm
-from balancedfact.solvers.nuclear._spectral_norm import FAILURE, is_small, norm_bound
+from balancedfact.certification import _spectral_norm
+from balancedfact.certification._spectral_norm import FAILURE, is_small, norm_bound
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_count, as_layers, as_number, as_pair
+from balancedfact.certification._statement import certified, checked_data
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Certificate, Objective, Offsets, Solution, Status
-from balancedfact.solvers.nuclear._certificate import certify_pair, excluded_norm, suggested_size
-from balancedfact.solvers.nuclear._certified import _outcome, certified_minimum
-from balancedfact.solvers.nuclear._frame import EXCLUDED
+from balancedfact.solution import Certificate, Offsets
+from balancedfact.solvers.nuclear._certified import certified_minimum
 from balancedfact.solvers.nuclear._problem import balanced_from_matrix
 
 
@@ -77,9 +76,7 @@ def certify(
     >>> bf.certify(A, [1.0, 2.0, 2.0], [[1.0, 2.0], [2.0, 4.0]], flat=False).worst_datum < 1e-12
     True
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data = as_array(b, "b", shape=(A.m,))
+    data = checked_data(A, b)
     for name, value in (("flat", flat), ("rigorous", rigorous)):
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{name} is {value!r}; expected True or False")
@@ -110,81 +107,6 @@ def certify(
     offsets = None if offset_penalty is None else Offsets(0.0, *(np.zeros(size) for size in A.matrix_shape))
     objective = Objective("flat" if flat else "norm", penalty, offset_penalty)
     return certified(A, data, objective, pair, dual, offsets, rigorous=bool(rigorous))
-
-
-def certified(
-    A: MeasurementMap,
-    b: np.ndarray,
-    objective: Objective,
-    pair: tuple[np.ndarray, np.ndarray],
-    dual: np.ndarray,
-    offsets: Offsets | None,
-    *,
-    rigorous: bool,
-) -> Certificate:
-    """The certificate of a checked pair and dual vector."""
-    rng = np.random.default_rng()
-    if dual.size != A.m:
-        dual = np.zeros(A.m)
-    certificate = certify_pair(A, b, objective, pair, dual, rng=rng, offsets=offsets)
-    proof = "value, residual and bound were computed anew from the numbers given, with an a priori bound on rounding"
-    certificate = replace(certificate, proof=proof)
-    if rigorous:
-        from balancedfact._rigorous import enclosed  # an extra
-
-        # Of the vector as it was given: a multiple of it is rounded, which the inverses of D1 and D2 may magnify.
-        certificate = enclosed(A, b, objective, pair, replace(certificate, dual=dual), offsets)
-    return certificate
-
-
-def verified(solution: Solution, A: MeasurementMap, b: ArrayLike, rigorous: bool) -> Certificate:
-    """The certificate of a solution; see `Solution.verify`."""
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data = as_array(b, "b", shape=(A.m,))
-    if not isinstance(rigorous, (bool, np.bool_)):
-        raise ValueError(f"rigorous is {rigorous!r}; expected True or False")
-    objective, dual = solution.objective, np.asarray(solution.certificate.dual, dtype=float)
-    if dual.shape != (A.m,) or not np.isfinite(dual).all():
-        dual = np.zeros(A.m)
-    if solution.status is Status.INFEASIBLE:
-        excluded = excluded_norm(A, data, dual)
-        proof = "b.y was compared with A*(y), its rounding included"
-        return Certificate(1.0, np.inf if excluded > 0 else np.nan, np.nan, dual, proof=proof, excluded_norm=excluded)
-    if objective is None or objective.kind not in ("flat", "norm") or objective.depth != 2 or len(solution.layers) != 2:
-        raise ValueError("the solution has no objective that can be verified; expected a flat or a norm-minimal pair")
-    layers = as_layers(solution.layers, A.matrix_shape)
-    certificate = certified(A, data, objective, (layers[1], layers[0].T), dual, solution.offsets, rigorous=bool(rigorous))
-    kept = solution.certificate
-    return replace(certificate, stationarity=kept.stationarity, balance=kept.balance)
-
-
-def rechecked(solution: Solution, A: MeasurementMap, b: ArrayLike) -> Solution:
-    """A solution with certificate, value and verdict computed anew: what it claims of itself counts for nothing."""
-    try:
-        certificate = verified(solution, A, b, False)
-    except ValueError as error:
-        if "no objective" not in str(error):
-            raise
-        claim = Certificate(np.nan, proof="nothing was checked")
-        message = "(not checked: no certificate of these layers can be computed anew) " + solution.message
-        return replace(solution, status=Status.GAP_OPEN, certificate=claim, message=message)
-    if solution.status is Status.INFEASIBLE:
-        proved = certificate.excluded_norm > EXCLUDED * suggested_size(A, as_array(b, "b"))
-        status = Status.INFEASIBLE if proved else Status.GAP_OPEN
-        message = "Checked: the data contradict one another." if proved else "Checked: no contradiction is proved."
-        return replace(solution, certificate=certificate, status=status, message=message)
-    penalty = 0.0 if solution.objective is None else solution.objective.penalty
-    status, message = _outcome(certificate, penalty, None, 1e-8)
-    if status is not Status.OPTIMAL and solution.status not in (Status.OPTIMAL, Status.STATIONARY):
-        status = solution.status
-    return replace(
-        solution,
-        certificate=replace(certificate, stationarity=np.nan, balance=np.nan),
-        value=certificate.value,
-        status=status,
-        message="Checked: " + message,
-    )
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:

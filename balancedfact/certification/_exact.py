@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from balancedfact._certificate import Certificate
+from balancedfact._new_rows import Offsets
+from balancedfact._objective import Objective
+from balancedfact.certification._pair import FEASIBLE
 from balancedfact.measurements import MeasurementMap, RankOne
-from balancedfact.solution import Certificate, Objective, Offsets
-from balancedfact.solvers.nuclear._certificate import FEASIBLE
 
 _MOST = 400_000  # numbers in all matrices of the measurements
 _WIDEST = 80
@@ -196,7 +198,7 @@ def _norm(squares: list[Any], S: Any, start: float) -> Any:
 
 
 def _positive(G: Any) -> bool:
-    """Whether a symmetric rational matrix is proved positive definite, by its pivots as balls."""
+    """Tell whether a symmetric rational matrix is proved positive definite, by its pivots as balls."""
     import flint
 
     before, flint.ctx.prec = flint.ctx.prec, 400
