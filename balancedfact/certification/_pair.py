@@ -44,18 +44,13 @@ def certify_pair(
     or vanishes.
     """
     (L, R), unit = pair, _power(magnitude(b))
-    values, errors = _measured(A, L, R, offsets)
-    residual = values - b
-    errors = errors + 2 * UNIT * (np.abs(values) + np.abs(b))
-    fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
-    worst = _worst_datum(A, b, pair, np.abs(residual) + errors)
+    fits, worst, off, more = _fit(A, b, pair, offsets, unit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         total, spill, size = _size(A, L, R, objective.flat)
         before, lower, dual = _bound(A, b / unit, objective, dual, unit, offsets, known, white, rng)
         if objective.penalty > 0:
             # In units of unit**2, half of which is the objective of the zero matrix.
             share = scaled_product(objective.penalty, 1 / objective.weight(A.m), size, size, 1 / unit, 1 / unit)
-            off, more = np.float64(frobenius(residual / unit)), np.float64(frobenius(errors / unit))
             value, value_error = 0.5 * off**2 + share * total, share * spill + 1.01 * (off * more + 0.5 * more**2)
             if offsets is not None and objective.offset_penalty is not None:
                 for each in (offsets.rows, offsets.cols):
@@ -68,12 +63,11 @@ def certify_pair(
             scale = scaled_product(objective.weight(A.m), unit, A.scale if objective.flat else 1 / A.scale, 1 / size, 1 / size)
             before, lower = before * scale, lower * scale
         gap, rounding = np.float64(0.0), np.float64(0.0)
+        claimed = max(lower, np.float64(0.0))  # no objective is negative
         if value > 0:
-            gap, rounding = (
-                (abs(value - lower) + value_error) / value,
-                (max(min(before, value) - lower, 0.0) + value_error) / value,
-            )
-        in_full = scaled_product(float(value), *factors), scaled_product(float(lower), *factors)
+            gap = (abs(value - claimed) + value_error) / value
+            rounding = min((max(min(before, value) - lower, 0.0) + value_error) / value, gap)
+        in_full = scaled_product(float(value), *factors), scaled_product(float(claimed), *factors)
         excess = not fits <= 10 * FEASIBLE or not worst <= 10 * FEASIBLE
         if objective.penalty == 0 and excess:
             gap = np.float64(np.nan)  # the value of a pair that does not fit is no upper bound
@@ -87,13 +81,26 @@ def _power(size: float) -> float:
     return float(np.ldexp(1.0, max(int(np.frexp(size)[1]) - 1, -1022)))
 
 
+def _fit(
+    A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], offsets: Offsets | None, unit: float
+) -> tuple[float, float, np.float64, np.float64]:
+    """The relative residual, the worst datum, and the norms of the residual and of the errors in it, in units of the data."""
+    values, errors = _measured(A, *pair, offsets)
+    residual = values - b
+    errors += 2 * UNIT * (np.abs(values) + np.abs(b))
+    fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
+    worst = _worst_datum(A, b, pair, np.abs(residual) + errors)
+    return fits, worst, np.float64(frobenius(residual / unit)), np.float64(frobenius(errors / unit))
+
+
 def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], misses: np.ndarray) -> float:
     """The largest miss, relative to the datum, or to the share of the matrix that is seen where the datum is smaller."""
     L, R = pair
     size = frobenius(product_singular_values([R.T / magnitude(R), L / magnitude(L)])) * magnitude(L) * magnitude(R)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        sizes = np.maximum(np.abs(b), _SHARE * size * A.row_norms)
-        return float(np.max(np.where(misses > 0, misses / sizes, 0.0)))
+        sizes = np.abs(b)
+        np.maximum(sizes, (_SHARE * size) * A.row_norms, out=sizes)
+        return float(np.max(np.divide(misses, sizes, out=np.zeros_like(sizes), where=misses > 0)))
 
 
 def _measured(A: MeasurementMap, L: np.ndarray, R: np.ndarray, offsets: Offsets | None) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +186,7 @@ def _bound(
     multiple = 1 / norm * (1 - 4 * UNIT) if norm > 1 else 1.0
     before = _dual_objective(A, b, objective, dual, 1 / plain if plain > 0 else 1.0, unit, offsets, exact=False)
     lower = _dual_objective(A, b, objective, dual, multiple, unit, offsets, exact=True)
-    return before, max(lower, nothing), dual
+    return before, lower, dual
 
 
 def _dual_objective(

@@ -95,11 +95,15 @@ def _spill(A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray) -> float:
     if A.of_entries and sp.issparse(T[0]) and sp.issparse(T[1]):
         entries = A.as_entries()
         left, right = (np.asarray(abs(each).sum(axis=1)).ravel() for each in T)
+        terms = entries.weights * y
+        terms *= left[entries.rows]
+        terms *= right[entries.cols]
         # Every entry is one product, or a sum over the measurements of one place.
-        first, group = entries.places
-        repeats = 1 if first.size == A.m else int(np.bincount(group).max())
-        size = float(np.linalg.norm(np.abs(entries.weights * y) * left[entries.rows] * right[entries.cols])) * np.sqrt(repeats)
-        return gamma(repeats + 8) * size
+        places = entries.rows * d2 + entries.cols
+        places.sort()
+        once = not np.any(places[1:] == places[:-1])
+        repeats = 1 if once else int(np.unique(places, return_counts=True)[1].max())
+        return gamma(repeats + 8) * float(np.linalg.norm(terms)) * float(np.sqrt(repeats))
     # Crude: the sum of the norms of all terms.
     sizes = [float(np.linalg.norm(np.asarray(each @ np.eye(each.shape[1])), 2)) for each in T]
     return gamma(d1 + d2 + 8) * float(np.abs(y) @ A.row_norms) * sizes[0] * sizes[1]
