@@ -16,7 +16,7 @@ import numpy as np
 from balancedfact._certificate import Certificate
 from balancedfact._new_rows import Offsets
 from balancedfact._objective import Objective
-from balancedfact.certification._pair import FEASIBLE
+from balancedfact.certification._pair import DATUM, FEASIBLE
 from balancedfact.measurements import MeasurementMap, RankOne
 
 _MOST = 400_000  # numbers in all matrices of the measurements
@@ -90,7 +90,7 @@ def enclosed(
     worst = np.inf if unmet else _above(max(misses, default=Fraction(0)))
     fits = float(np.sqrt(_above(_fraction(misfit / _inner(data, data))))) if np.any(b) else 0.0
     gap = _above(_fraction((value - lower) / value)) if value > 0 else 0.0
-    if objective.penalty == 0 and not max(fits, worst) <= 10 * FEASIBLE:
+    if objective.penalty == 0 and not (fits <= 10 * FEASIBLE and worst <= DATUM):
         gap = np.nan
     return replace(
         certificate,

@@ -20,6 +20,8 @@ from balancedfact.measurements._careful import UNIT, careful_total
 
 # How well data that are to be interpolated must be fitted, relative to their norm.
 FEASIBLE = 1e-10
+# How well each single datum must be fitted, relative to its own size.
+DATUM = 1e-7
 # The share of |A_i| |X| that counts as the size of a datum which is smaller.
 _SHARE = 1e-3
 # A dual vector whose norm exceeds its limit by less is kept as it is, and a multiple of it gives the bound.
@@ -68,7 +70,7 @@ def certify_pair(
             gap = (abs(value - claimed) + value_error) / value
             rounding = min((max(min(before, value) - lower, 0.0) + value_error) / value, gap)
         in_full = scaled_product(float(value), *factors), scaled_product(float(claimed), *factors)
-        excess = not fits <= 10 * FEASIBLE or not worst <= 10 * FEASIBLE
+        excess = not fits <= 10 * FEASIBLE or not worst <= DATUM
         if objective.penalty == 0 and excess:
             gap = np.float64(np.nan)  # the value of a pair that does not fit is no upper bound
         if value > 0 and not np.finfo(float).tiny <= in_full[0] < np.inf:
@@ -200,7 +202,7 @@ def _dual_objective(
     *,
     exact: bool,
 ) -> np.float64:
-    """The dual objective at a `multiple` of a vector, less all that rounding may have added; if not `exact`, at the best one."""
+    """The dual objective at a `multiple` of a vector, less what rounding may have added; if not `exact`, at the best one."""
     y = dual / unit if objective.penalty > 0 else dual * (1 / A.scale if objective.flat else A.scale)
     data, spill = b, np.zeros(1)
     if offsets is not None:

@@ -29,7 +29,7 @@ ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
-    """Tell whether a dense singular value decomposition of this shape is the quicker way."""
+    """True where a dense singular value decomposition of this shape is the quicker way."""
     return shape[0] * shape[1] <= _DENSE
 
 
@@ -40,7 +40,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
-    """The number of steps that bound a norm to a relative `accuracy`, or that are worth while where none in reach do."""
+    """Lanczos steps for a relative `accuracy`; `_STEPS` if that would take more than `_MOST_STEPS`."""
     steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
     return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
 

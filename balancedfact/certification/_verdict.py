@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from balancedfact._certificate import Certificate
 from balancedfact._status import Status
-from balancedfact.certification._pair import FEASIBLE
+from balancedfact.certification._pair import DATUM, FEASIBLE
 
 
 def verdict(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
     """The verdict as a status and a sentence, from the numbers that are returned."""
     gap = f"a relative {certificate.gap:.1e}"
-    if penalty == 0 and max(certificate.feasibility, certificate.worst_datum) > 10 * FEASIBLE:
+    if penalty == 0 and (certificate.feasibility > 10 * FEASIBLE or certificate.worst_datum > DATUM):
         if limit is not None:
             found = f"No matrix of rank {limit} or less was found to fit the data"
             return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."

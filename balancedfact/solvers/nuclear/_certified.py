@@ -1,4 +1,4 @@
-"""From a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
+"""The walk from a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _fit_from_random_starts(watch: Watch, rank: int) -> None:
 
 
 def _polish(watch: Watch) -> None:
-    """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
+    """The search from a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
     problem, near = watch.problem, watch.point
     if near is None or near.s.size == 0:
         return

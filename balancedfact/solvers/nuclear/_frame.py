@@ -1,4 +1,4 @@
-"""From the user's problem to the normalised convex one, and back to a solution with its certificate."""
+"""The way from the user's problem to the normalised convex one, and back to a solution with its certificate."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class Frame:
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out.
+        """A user's pair in the coordinates of the normalised problem; components that no measurement sees are dropped.
 
         A pair whose measurements are far from the data in size is scaled to them; ``None`` if they vanish.
         """
