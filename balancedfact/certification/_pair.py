@@ -42,8 +42,8 @@ def certify_pair(
 ) -> Certificate:
     """The certificate; `known` says that the dual matrix is within its constraint up to rounding.
 
-    Data are counted in units of their size, and squares of factors in units of theirs, so that nothing that is compared overflows
-    or vanishes.
+    Data are counted in units of their size, and squares of factors in units of theirs: nothing that is compared overflows or
+    vanishes.
     """
     (L, R), unit = pair, _power(magnitude(b))
     fits, worst, off, more = _fit(A, b, pair, offsets, unit)

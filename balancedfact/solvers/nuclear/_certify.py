@@ -71,7 +71,7 @@ def certify(
     --------
     >>> import numpy as np, balancedfact as bf
     >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
-    >>> bf.certify(A, [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 2.0]]).gap > 0.01
+    >>> bf.certify(A, [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 6.0]]).gap > 0.01
     True
     >>> bf.certify(A, [1.0, 2.0, 2.0], [[1.0, 2.0], [2.0, 4.0]], flat=False).worst_datum < 1e-12
     True

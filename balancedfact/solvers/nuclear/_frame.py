@@ -181,7 +181,7 @@ class Frame:
 
     @property
     def objective(self) -> Objective:
-        """What is minimised."""
+        """The objective that is minimised."""
         return Objective("flat" if self.flat else "norm", self.penalty, self.offset_penalty)
 
     @cached_property
