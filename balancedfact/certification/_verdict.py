@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from balancedfact._certificate import Certificate
 from balancedfact._status import Status
 from balancedfact.certification._pair import DATUM, FEASIBLE
@@ -16,6 +18,8 @@ def verdict(certificate: Certificate, penalty: float, limit: int | None, tol: fl
             return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
         size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
         return Status.GAP_OPEN, f"The data were not reached: {size}."
+    if np.isnan(certificate.gap):
+        return Status.GAP_OPEN, f"The value, {certificate.value:.3g}, is beyond what floating-point numbers tell apart."
     if certificate.gap <= tol:
         return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {gap}."
     if certificate.gap - certificate.rounding <= tol:

@@ -221,7 +221,11 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
     if count >= min(shape):
         return _whole(shape, times, transposed_times)
     operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
+    start = rng.standard_normal(min(shape))
+    ahead, back = (times, transposed_times) if shape[1] <= shape[0] else (transposed_times, times)
+    if not np.any(back(ahead(start))):  # nothing is left, and ARPACK refuses to start
+        return np.zeros((shape[0], count)), np.zeros(count), np.zeros((shape[1], count))
+    left, sigma, right = svds(operator, k=count, tol=tol, v0=start)
     return left[:, ::-1], sigma[::-1], right[::-1].T
 
 

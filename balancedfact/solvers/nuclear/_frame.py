@@ -266,4 +266,5 @@ def _mean(A: MeasurementMap, b: np.ndarray) -> float:
 
 
 def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    size = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / size if size > 0 else 0.0
