@@ -119,9 +119,12 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
 
 
 def write_picture(path: str | os.PathLike[str], figure: Figure) -> None:
-    """Write a figure as a PNG file."""
-    with writing(path) as file:
-        figure.savefig(file, format="png")
+    """Write a figure in the format that the name ends in: PNG, or SVG or PDF with nothing of the time or place in it."""
+    from matplotlib import rc_context
+
+    with writing(path) as file, rc_context({"svg.hashsalt": "balancedfact"}):
+        kind = as_path(path).suffix[1:] or "png"
+        figure.savefig(file, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from balancedfact._validate import as_index
 
 
 def positions(labels: Sequence[str] | None, wanted: ArrayLike, name: str, bound: int) -> np.ndarray:
-    """Where rows or columns stand, ``-1`` for a label that there is none of. Integers are positions, texts are labels."""
+    """Positions of rows or columns, ``-1`` for a label that there is none of. Integers are positions, texts are labels."""
     texts = [wanted] if isinstance(wanted, str) else wanted
     array = np.asarray(texts, dtype=object) if _has_text(texts) else None
     if array is None:

@@ -1,4 +1,4 @@
-"""How many digits data carry."""
+"""The number of digits that data carry."""
 
 from __future__ import annotations
 

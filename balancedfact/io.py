@@ -17,7 +17,7 @@ from balancedfact._validate import as_array, as_index, as_path, as_shape
 from balancedfact.data._frames import read_parquet
 from balancedfact.data._pictures import PICTURES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
-from balancedfact.data._text import SUFFIXES, Table, read_text
+from balancedfact.data._text import SUFFIXES, TextTable, read_text
 from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne
 
 __all__ = ["Problem", "read_problem", "write_problem"]
@@ -281,7 +281,7 @@ def _read_mtx(file: Path) -> Problem:
     return Problem(Entries(content.rows, content.cols, as_shape(content.shape)), values, "entries")
 
 
-def _table_problem(table: Table, columns: Columns | None, form: str | None) -> Problem:
+def _table_problem(table: TextTable, columns: Columns | None, form: str | None) -> Problem:
     found = interpret(table, columns, form)
     if not isinstance(found, Triplets):
         return _matrix_problem(*found)

@@ -1,151 +1,34 @@
-"""What every solve returns: the factorization, how good it is, and the proof."""
+"""The result of every solve: the factorization, how good it is, and the proof."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._arrays import read_arrays
-from balancedfact._files import write_arrays
+from balancedfact._certificate import Certificate
 from balancedfact._labels import as_labels, positions
 from balancedfact._linalg import product
 from balancedfact._memory import available_memory
-from balancedfact._validate import as_gappy, as_layers, as_path
+from balancedfact._new_rows import Offsets, RowFit, completed_rows
+from balancedfact._objective import Objective
+from balancedfact._solution_file import read_fields, write_fields
+from balancedfact._status import Status
+from balancedfact._validate import as_gappy
+from balancedfact._values import ByValue
+from balancedfact.certification._statement import UNCHECKED, Statement, judged_anew, reproved
+from balancedfact.measurements import MeasurementMap
 
-_FORMAT = "balancedfact solution 1"
-
-
-class Status(Enum):
-    """The verdict of a solve."""
-
-    OPTIMAL = "optimal"
-    """The certificate closed: no other factorization is better by more than the tolerance."""
-    GAP_OPEN = "gap open"
-    """The solver stopped with a solution that fits, whose certificate did not reach the tolerance."""
-    RANK_LIMITED = "rank limited"
-    """The best solution found within the rank limit; a better one of higher rank exists, or may exist."""
-    RANK_EXCLUDED = "rank excluded"
-    """No matrix within the rank limit was found to fit the data."""
-    INFEASIBLE = "infeasible"
-    """The data contradict one another: no matrix fits, of any rank. The dual vector proves it."""
-    STATIONARY = "stationary"
-    """A local minimum to second order, within the tolerance; evidence of a global one, but no bound that proves it."""
-    UNATTAINED = "unattained"
-    """The objective has no minimum: it falls to its infimum only along layers that diverge. A point close to the infimum."""
-    INTERRUPTED = "interrupted"
-    """The user stopped the solve; the best point so far is returned."""
-    LIMIT = "limit"
-    """A limit on time or iterations was reached, or the callback asked to stop; the best point so far, with its certificate."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the certificate is as good as was asked for: a proof (``OPTIMAL``) or evidence (``STATIONARY``)."""
-        return self in (Status.OPTIMAL, Status.STATIONARY)
-
-    @property
-    def proved(self) -> bool:
-        """Whether the verdict is a proof: that nothing is better (``OPTIMAL``) or that nothing fits (``INFEASIBLE``)."""
-        return self in (Status.OPTIMAL, Status.INFEASIBLE)
+__all__ = ["Certificate", "Objective", "Offsets", "RowFit", "Solution", "Status"]
 
 
-class Offsets(NamedTuple):
-    r"""What is added to the factored matrix: :math:`\mu + \alpha_r + \beta_c` to the entry of row `r` and column `c`.
-
-    Attributes
-    ----------
-    mean : float
-        The constant :math:`\mu`.
-    rows : numpy.ndarray, shape (d1,)
-        The offsets :math:`\alpha` of the rows.
-    cols : numpy.ndarray, shape (d2,)
-        The offsets :math:`\beta` of the columns.
-    """
-
-    mean: float
-    rows: np.ndarray
-    cols: np.ndarray
-
-
-class RowFit(NamedTuple):
-    r"""How a row is fitted to a solved model: the weight of its squared factor is ``fixed + each * (entries seen)``.
-
-    Attributes
-    ----------
-    fixed, each : float
-        The two parts of the weight; both are zero without a penalty, and the least factor that fits is taken.
-    offset : float
-        The weight of the squared offset of the row, infinite where the model has no offsets.
-    """
-
-    fixed: float
-    each: float
-    offset: float
-
-
-@dataclass(frozen=True, repr=False)
-class Certificate:
-    """Numbers that prove how good a solution is.
-
-    Attributes
-    ----------
-    feasibility : float
-        Relative residual ``norm(A(X) - b) / norm(b)``. With a penalty the residual is part of the objective, and its size here
-        says how far the penalty moved the fit.
-    lower_bound : float
-        A lower bound on the objective over all factorizations of any width, in the units of `Solution.value`, computed from
-        `dual`; ``nan`` where no bound exists, ``inf`` where `dual` proves that no matrix fits.
-    gap : float
-        ``(value - lower_bound) / value``; ``nan`` where no bound exists.
-    dual : numpy.ndarray
-        The dual vector `y`, scaled so that it satisfies its constraint.
-    stationarity : float
-        Relative violation of the first-order optimality condition, the largest of its parts.
-    balance : float
-        Relative violation of the balance of the factors: rescaled balance ``L.T D1^2 L = R.T D2^2 R`` for flat pairs.
-    curvature : float
-        Smallest eigenvalue of the Riemannian Hessian of the objective over the feasible set, divided by the largest in
-        magnitude; clearly negative at a saddle, ``nan`` where it was not computed.
-    fibre_gap : float
-        For deep factorizations, ``value / F(E) - 1`` with `F(E)` the least trace of the Hessian over all factorizations of the
-        same end-to-end matrix (`balancedfact.induced_regularizer`); ``nan`` where it does not apply.
-    direction : numpy.ndarray
-        Where the infimum is not attained, the direction along which the layers diverge.
-    proof : str
-        What makes the lower bound rigorous, in words; where there is none, which parts are evidence.
-    """
-
-    feasibility: float
-    lower_bound: float = np.nan
-    gap: float = np.nan
-    dual: np.ndarray = field(default_factory=lambda: np.empty(0))
-    stationarity: float = np.nan
-    balance: float = np.nan
-    curvature: float = np.nan
-    fibre_gap: float = np.nan
-    direction: np.ndarray = field(default_factory=lambda: np.empty(0))
-    proof: str = ""
-
-    def to_dict(self) -> dict[str, float | str]:
-        """The numbers without the arrays, for a report."""
-        return {name: getattr(self, name) for name in _CERTIFICATE_FIELDS}
-
-    def __repr__(self) -> str:
-        numbers = {name: number for name, number in self.to_dict().items() if name != "proof" and not np.isnan(number)}
-        return f"Certificate({', '.join(f'{name}={number:.3g}' for name, number in numbers.items())})"
-
-
-_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "curvature", "fibre_gap", "proof")
-
-
-@dataclass(frozen=True, repr=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(ByValue):
     """A factorization with its verdict and certificate.
 
     Attributes
@@ -172,6 +55,8 @@ class Solution:
         What `transform` needs to know of the objective.
     precision : float
         The relative precision of the data, where they carry fewer digits than float64; else 0.
+    objective : Objective, optional
+        What was minimised, where `verify` can check it.
 
     Examples
     --------
@@ -197,13 +82,40 @@ class Solution:
     col_labels: list[str] | None = None
     row_fit: RowFit | None = None
     precision: float = 0.0
+    objective: Objective | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
         """The factors ``(L, R)`` with ``matrix == L @ R.T``, for depth 2."""
+        self._matrix_shape  # noqa: B018, refuses what is not made of layers
         if len(self.layers) != 2:
             raise ValueError(f"the solution has {len(self.layers)} layers; pair is defined for 2")
         return self.layers[1], self.layers[0].T
+
+    @property
+    def _matrix_shape(self) -> tuple[int, int]:
+        if not multiply(self.layers):
+            raise ValueError(f"the solution has {described(self.layers)}; expected layers that multiply to a matrix")
+        return self.layers[-1].shape[0], self.layers[0].shape[1]
+
+    @property
+    def singular_values(self) -> np.ndarray:
+        """The singular values of the end-to-end matrix that its layers leave room for, largest first."""
+        left, right = self.sides
+        if left.shape[1] > min(len(left), len(right)):
+            return np.linalg.svd(left @ right.T, compute_uv=False)
+        upper, other = (np.asarray(np.linalg.qr(side, mode="r")) for side in (left, right))
+        return np.linalg.svd(upper @ other.T, compute_uv=False)
+
+    @property
+    def rank(self) -> int:
+        """The numerical rank of the end-to-end matrix, without the offsets.
+
+        Singular values count above ``max(d1, d2) * eps`` times the first, or above the relative precision of the data where
+        that is coarser (`precision`).
+        """
+        s = self.singular_values
+        return int(np.count_nonzero(s > max(max(self._matrix_shape) * np.finfo(float).eps, self.precision) * s[0]))
 
     @property
     def matrix(self) -> np.ndarray:
@@ -211,10 +123,12 @@ class Solution:
 
         Raises
         ------
+        ValueError
+            If the solution is a point of a manifold that is not made of layers.
         MemoryError
             If it would not fit into the memory that is free. `predict` gives single entries without forming it.
         """
-        d1, d2 = self.layers[-1].shape[0], self.layers[0].shape[1]
+        d1, d2 = self._matrix_shape
         free = available_memory()
         if 8 * d1 * d2 > free:
             raise MemoryError(
@@ -235,7 +149,7 @@ class Solution:
         -------
         Solution
         """
-        d1, d2 = self.layers[-1].shape[0], self.layers[0].shape[1]
+        d1, d2 = self._matrix_shape
         return replace(self, row_labels=as_labels(rows, "rows", d1), col_labels=as_labels(cols, "cols", d2))
 
     def predict(
@@ -292,6 +206,7 @@ class Solution:
     @property
     def sides(self) -> tuple[np.ndarray, np.ndarray]:
         """Factors of the end-to-end matrix ``left @ right.T``."""
+        self._matrix_shape  # noqa: B018, refuses what is not made of layers
         right = self.layers[0]
         for layer in self.layers[1:-1]:
             right = layer @ right
@@ -340,84 +255,118 @@ class Solution:
         X = as_gappy(rows, "rows")
         if X.shape[1] != len(R):
             raise ValueError(f"rows has shape {X.shape}; expected (n, {len(R)})")
-        base, G = np.zeros(len(R)), R
-        fixed, each, offset = self.row_fit
-        if self.offsets is not None:
-            base, G = self.offsets.mean + self.offsets.cols, np.column_stack([R, np.ones(len(R))])
-        out = np.empty(X.shape)
-        for k, x in enumerate(X):
-            seen = ~np.isnan(x)
-            weight = np.full(G.shape[1], fixed + each * int(seen.sum()))
-            if self.offsets is not None:
-                weight[-1] = offset
-            wide = np.vstack([G[seen], np.diag(np.sqrt(weight))[weight > 0]])
-            target = np.concatenate([(x - base)[seen], np.zeros(np.count_nonzero(weight))])
-            out[k] = base + G @ np.linalg.lstsq(wide, target, rcond=None)[0] if seen.any() else base
-        return out
+        return completed_rows(X, R, self.row_fit, self.offsets)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to one ``.npz`` file without pickles; `load` reads it back."""
-        header = {
-            "format": _FORMAT,
-            "depth": len(self.layers),
-            "value": self.value,
-            "status": self.status.name,
-            "message": self.message,
-            "method": self.method,
-            "precision": self.precision,
-            "certificate": self.certificate.to_dict(),
-        }
-        arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
-        arrays["direction"] = self.certificate.direction
-        arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
-        if self.offsets is not None:
-            arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
-        for name, labels in (("row_labels", self.row_labels), ("col_labels", self.col_labels)):
-            if labels is not None:
-                arrays[name] = np.array(json.dumps(labels))
-        if self.row_fit is not None:
-            arrays["row_fit"] = np.array(self.row_fit)
-        arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
-        write_arrays(path, arrays)
+        write_fields(path, {each.name: getattr(self, each.name) for each in fields(self)}, multiply(self.layers))
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution that `save` wrote.
+    def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
+        """Compute the certificate anew, from the layers, the dual vector and the data alone.
+
+        Parameters
+        ----------
+        A : MeasurementMap
+            The measurements.
+        b : array_like, shape (m,)
+            The data.
+        rigorous : bool
+            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+
+        Returns
+        -------
+        Certificate
+            For data that contradict one another, with the norm up to which every matrix is excluded.
 
         Raises
         ------
         ValueError
-            If the file is not a saved solution.
+            If an argument is malformed, or the objective of the solution is not that of a flat or a norm-minimal pair.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).verify(A, [1.0, 2.0, 3.0]).gap < 1e-8
+        True
         """
-        try:
-            arrays = read_arrays(as_path(path))
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != _FORMAT:
-                raise KeyError("format")
-            layers = as_layers([arrays[f"layer_{k}"] for k in range(1, header["depth"] + 1)])
-            certificate = Certificate(dual=arrays["dual"], direction=arrays["direction"], **header["certificate"])
-            history = {name[8:]: values for name, values in arrays.items() if name.startswith("history_")}
-            offsets = None
-            if "offset_mean" in arrays:
-                offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
-            verdict = Status[header["status"]], header["message"]
-            rows, cols = (json.loads(str(arrays[side])) if side in arrays else None for side in ("row_labels", "col_labels"))
-            fit = RowFit(*map(float, arrays["row_fit"])) if "row_fit" in arrays else None
-            saved = cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
-            precision = float(header.get("precision", 0.0))
-            return replace(saved, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
-        except (FileNotFoundError, MemoryError):
-            raise
-        except Exception as error:
-            raise ValueError(f"path is {path!r}; expected a file that Solution.save wrote") from error
+        return reproved(self._statement, A, b, rigorous=rigorous)
+
+    @property
+    def _statement(self) -> Statement:
+        return Statement(self.layers, self.status, self.certificate, self.offsets, self.objective)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None) -> Solution:
+        """Read a solution that `save` wrote.
+
+        A file may say anything. With the data its certificate and its verdict are computed anew; without, the message says that
+        they were not checked.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        A : MeasurementMap, optional
+            The measurements.
+        b : array_like, shape (m,), optional
+            The data.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved solution, or only one of `A` and `b` is given.
+        """
+        if (A is None) != (b is None):
+            raise ValueError(f"{'b' if b is None else 'A'} is None; expected both A and b, or neither")
+        found = cls(**read_fields(path))
+        if A is None or b is None:
+            message = UNCHECKED + found.message.removeprefix(UNCHECKED)
+            return replace(found, message=message)
+        return replace(found, **judged_anew(found._statement, found.message.removeprefix(UNCHECKED), A, b))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Verdict, value and certificate as plain numbers and texts, for a report; the arrays are left out."""
+        return {
+            "status": self.status.value,
+            "ok": self.status.ok,
+            "proved": self.status.proved,
+            "message": self.message,
+            "method": self.method,
+            "value": self.value,
+            "shapes": [list(layer.shape) for layer in self.layers],
+            "rank": self.rank if multiply(self.layers) else None,
+            "iterations": len(self.history.get("iteration", ())),
+            "certificate": self.certificate.to_dict(),
+        }
 
     def __repr__(self) -> str:
-        shapes = " x ".join(str(size) for size in [self.layers[-1].shape[0], *(w.shape[1] for w in self.layers[::-1])])
         c = self.certificate
         return (
             f"<Solution: {self.status.value} ({self.method})\n"
             f"  {self.message}\n"
-            f"  widths {shapes}, value {self.value:.10g}, lower bound {c.lower_bound:.10g}, gap {c.gap:.1e}\n"
+            f"  {described(self.layers)}, value {self.value:.10g}, lower bound {c.lower_bound:.10g}, gap {c.gap:.1e}\n"
             f"  feasibility {c.feasibility:.1e}, stationarity {c.stationarity:.1e}, balance {c.balance:.1e}"
             f"{'' if np.isnan(c.curvature) else f', curvature {c.curvature:.1e}'}>"
         )
+
+    def _repr_html_(self) -> str:
+        """The verdict, the numbers and a small picture, for notebooks."""
+        from balancedfact._solution_html import html
+
+        about = f"{self.method}, {described(self.layers)}"
+        s = self.singular_values if multiply(self.layers) else np.zeros(0)
+        return html(self.status, about, self.message, self.value, self.certificate, s)
+
+
+def multiply(layers: Sequence[np.ndarray]) -> bool:
+    """Tell whether arrays are layers: matrices each of which takes what the one before gives."""
+    matrices = all(layer.ndim == 2 for layer in layers)
+    return matrices and all(after.shape[1] == before.shape[0] for before, after in pairwise(layers))
+
+
+def described(layers: Sequence[np.ndarray]) -> str:
+    """The sizes of layers, or the shapes of the arrays of a point that has none, as a clause."""
+    if multiply(layers):
+        return "widths " + " x ".join(str(size) for size in [len(layers[-1]), *(w.shape[1] for w in layers[::-1])])
+    return f"arrays of shapes {', '.join(str(layer.shape) for layer in layers)}"

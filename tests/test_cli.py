@@ -15,6 +15,7 @@ from balancedfact.commands import _solve_files
 from balancedfact.io import write_problem
 from balancedfact.measurements import bernoulli_mask, gaussian
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._limits import Budget
 
 ROOT = Path(bf.__file__).parents[1]
 FILES = {"solution.npz", "report.json", "singular_values.png", "gap.png"}
@@ -70,7 +71,8 @@ def test_solve_writes_a_proven_solution_and_says_so(entries, capsys):
     report, solution = strict_json("small-flat/report.json"), Solution.load("small-flat/solution.npz")
     assert solution.status is Status.OPTIMAL
     assert report["ok"] is True
-    assert (report["status"], report["message"], report["method"]) == ("optimal", solution.message, solution.method)
+    assert (report["status"], report["method"]) == ("optimal", solution.method)
+    assert solution.message == f"(not checked: read from a file without its data) {report['message']}"
     assert report["value"] == solution.value
     numbers = solution.certificate.to_dict()
     assert report["certificate"] == {name: None if number != number else number for name, number in numbers.items()}
@@ -78,7 +80,8 @@ def test_solve_writes_a_proven_solution_and_says_so(entries, capsys):
     assert report["rank"] == np.linalg.matrix_rank(solution.matrix, tol=1e-5)
     truth = np.load(entries)["truth"]
     assert report["truth_error"] == pytest.approx(np.linalg.norm(solution.matrix - truth) / np.linalg.norm(truth))
-    assert report["settings"] == {"depth": 2, "penalty": 0.0, "offsets": None, "max_rank": None, "tol": 1e-8, "seed": 0}
+    settings = {"depth": 2, "penalty": 0.0, "offsets": None, "max_rank": None, "tol": 1e-8, "seed": 0, "limit": None}
+    assert report["settings"] == settings
     assert report["penalty"] == {"value": 0.0}
     assert report["versions"]["numpy"] == np.__version__
     assert {key: report["problem"][key] for key in ("kind", "rows", "columns")} == {"kind": "entries", "rows": 8, "columns": 7}
@@ -147,7 +150,7 @@ def test_options_reach_the_solver(entries, monkeypatch):
     main(["solve", entries, "--penalty=0.5", "--max-rank=3", "--tol=1e-5", "--seed=4", "--quiet"])
     del seen["rng"]
     given = {"depth": 2, "penalty": 0.5, "offset_penalty": None, "max_rank": 3, "tol": 1e-5, "initial": None, "progress": False}
-    assert seen == given
+    assert seen == given | {"limits": bf.Limits()}
     main(["solve", entries, "--depth", "3"])
     assert (seen["depth"], seen["penalty"], seen["progress"]) == (3, 0.0, None)
 
@@ -360,3 +363,70 @@ def test_compare_refuses_bad_options(capsys):
     assert main(["compare", "nothing.npz"]) == 2
     assert main(["compare", "nothing.npz", "--depth", "1"]) == 2
     assert "--depth is 1" in capsys.readouterr().err
+
+
+def test_compare_takes_some_rows_and_explains_the_columns(entries, capsys):
+    assert main(["compare", entries, "--methods", "analytic", "certified"]) == 0
+    report = strict_json("small-comparison/comparison.json")
+    assert [row["method"] for row in report["rows"]] == ["analytic", "certified"]
+    printed = capsys.readouterr().out
+    assert "R(W)       the same trace for measurements that see all directions alike" in printed
+    assert main(["compare", entries, "--methods", "SDG"]) == 2
+    assert "methods holds 'SDG'; expected names of rows: analytic; certified; Riemannian" in one_line(capsys)
+
+
+# limits
+
+
+def noisy_ratings(path, count=4000):
+    rng = np.random.default_rng(3)
+    rows, cols = rng.integers(0, 120, count), rng.integers(0, 90, count)
+    values = np.sum(rng.standard_normal((120, 3))[rows] * rng.standard_normal((90, 3))[cols], axis=1) + rng.standard_normal(
+        count
+    )
+    lines = [f"{r},{c},{v:.6f}" for r, c, v in zip(rows, cols, values, strict=True)]
+    Path(path).write_text("\n".join(["user,item,rating", *lines]) + "\n")
+
+
+def test_limit_ends_the_solve(capsys):
+    noisy_ratings("ratings.csv")
+    assert main(["solve", "ratings.csv", "--penalty", "2.0", "--tol", "1e-13", "--limit", "0.05s", "--quiet"]) == 1
+    report = strict_json("ratings-flat/report.json")
+    assert report["status"] == "limit"
+    assert report["settings"]["limit"] == 0.05
+    assert report["certificate"]["lower_bound"] <= report["value"]
+    assert capsys.readouterr().out == ""
+
+
+def test_limit_ends_the_search_for_a_penalty_before(monkeypatch):
+    monkeypatch.setattr(Budget, "spent", True)
+    noisy_ratings("ratings.csv")
+    main(["solve", "ratings.csv", "--penalty", "auto", "--tol", "1e-3", "--limit", "600", "--quiet"])
+    report = strict_json("ratings-flat/report.json")
+    assert len(report["penalty"]["penalties"]) == 1
+    assert report["certificate"]["lower_bound"] <= report["value"] * (1 + 1e-12)
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(entries):
+    main(["solve", entries, "--quiet", "--out", "free"])
+    assert main(["solve", entries, "--quiet", "--limit", "60", "--out", "bound"]) == 0
+    np.testing.assert_array_equal(Solution.load("free/solution.npz").matrix, Solution.load("bound/solution.npz").matrix)
+
+
+@pytest.mark.parametrize("text", ["0", "-1s", "soon", "inf", "1m"])
+def test_limits_that_are_none(entries, capsys, text):
+    assert main(["solve", entries, f"--limit={text}"]) == 2
+    assert f"{text!r} is not a time; expected seconds above 0, such as 60 or 60s" in one_line(capsys)
+
+
+@pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_pictures_of_other_formats(entries, kind, start):
+    main(["solve", entries, "--quiet", "--out", "out"])
+    assert main(["solve", entries, "--quiet", "--pictures", kind, "--out", "out"]) == 0
+    pictures = {f"{stem}.{kind}" for stem in ("singular_values", "gap", "matrix")}
+    assert names("out") == {"solution.npz", "report.json"} | pictures  # those of the earlier run are gone
+    contents = {name: Path("out", name).read_bytes() for name in pictures}
+    assert all(content.startswith(start) for content in contents.values())
+    main(["solve", entries, "--quiet", "--pictures", kind, "--out", "again"])
+    if kind == "svg":
+        assert Path("again/matrix.svg").read_bytes() == contents["matrix.svg"]

@@ -120,6 +120,8 @@ def test_rectangular_problems_without_a_truth_and_determinism():
         ({"b": np.ones(4)}, r"b has shape \(4,\); expected \(9,\)"),
         ({"b": np.zeros(9)}, "b is zero"),
         ({"depth": 1}, "depth is 1"),
+        ({"methods": ["certified", "sgd"]}, "methods holds 'sgd'; expected names of rows: analytic; certified"),
+        ({"limits": 60}, "limits is 60; expected bf.Limits"),
         ({"truth": np.ones((3, 4))}, r"truth has shape \(3, 4\); expected \(4, 3\)"),
     ],
 )
@@ -167,3 +169,34 @@ def test_distance_is_the_least_over_all_turns(rng):
     assert aligned_distance(W, zero) == np.inf
     with pytest.raises(ValueError, match="reference has shapes"):
         aligned_distance(W, [np.ones((2, 3))])
+
+
+def test_limit_on_time_leaves_the_certified_row_and_names_what_is_missing(monkeypatch):
+    from balancedfact.solvers.iteration._limits import Budget
+
+    A = bf.measurements.gaussian(20, (5, 4), rng=0)
+    methods = ["analytic", "certified", "flow, small start", "SGD"]
+    monkeypatch.setattr(Budget, "spent", True)
+    table = bf.compare(A, A(np.ones((5, 4))), 2, methods=methods, rng=0, limits=bf.Limits(seconds=600))
+    assert [row.method for row in table.rows] == ["certified"]
+    assert table.skipped == ["analytic", "flow, small start", "SGD"]
+    assert "no time was left for " in str(table)
+    assert table.to_dict()["skipped"] == table.skipped
+
+
+def test_limits_too_short_for_any_comparison_are_refused():
+    A = bf.measurements.gaussian(300, (25, 20), rng=0)
+    b = A(bf.measurements.gaussian(1, (25, 20), rng=1).adjoint([1.0]))
+    with pytest.raises(ValueError, match=r"^limits end before a matrix that fits is found"):
+        bf.compare(A, b, limits=bf.Limits(seconds=1e-9))
+
+
+def test_some_rows_as_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    A = bf.measurements.gaussian(9, (4, 3), rng=0)
+    table = bf.compare(A, A(np.ones((4, 3))), methods=["balanced"], rng=0)
+    frame = table.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.index) == ["certified", "balanced"]
+    assert frame.loc["balanced", "trace"] == table["balanced"].trace
+    assert "layers" not in frame

@@ -19,11 +19,12 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # an underscore. CONTRIBUTING has the same table in words.
 MAY_IMPORT = {
     "measurements": "",
+    "certification": "measurements",
     "curvature": "measurements",
     "closed_forms": "measurements curvature",
-    "solution": "measurements",
+    "solution": "measurements certification",
     "manifolds": "measurements closed_forms",
-    "solvers": "measurements curvature closed_forms manifolds solution",
+    "solvers": "measurements certification curvature closed_forms manifolds solution",
     "dynamics": "measurements curvature closed_forms solution",
     "data": "measurements solution solvers",
     "io": "data measurements solution",
@@ -107,3 +108,44 @@ def test_contributing_draws_every_room():
     for room, allowed in MAY_IMPORT.items():
         if room in ROOMS:
             assert set(re.findall(r"`(\w+)`", rows[room])) & ROOMS == set(allowed.split()) & ROOMS, room
+
+
+def test_no_file_is_longer_than_an_idea():
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    longest = max(lengths, key=lengths.__getitem__)
+    assert lengths[longest] <= 400, f"{longest} has {lengths[longest]} lines"
+
+
+def test_a_class_name_has_one_meaning():
+    places = {}
+    for name, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def first_lines(tree):
+    """The first lines of the docstrings of a module, with the names of what they describe."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "name", "the module"), text.splitlines()[0]
+
+
+# Beginnings of clauses: a docstring begins with a noun phrase or an imperative, which says what is there.
+CLAUSES = {"About", "From", "How", "Of", "That", "To", "What", "Where", "Whether", "Which", "Who", "Why"}
+
+
+def test_clauses_are_found():
+    tree = ast.parse('"""The module."""\ndef f():\n    """What is known."""\nclass C:\n    """Find it."""\n')
+    assert list(first_lines(tree)) == [("the module", "The module."), ("f", "What is known."), ("C", "Find it.")]
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_docstrings_begin_with_a_noun_phrase_or_an_imperative(room):
+    for name in FILES:
+        if name.split(".")[1:2] == [room]:
+            for what, line in first_lines(TREES[name]):
+                assert line.split()[0] not in CLAUSES, f"{name}, {what}: {line}"

@@ -1,5 +1,8 @@
+import copy
 import json
+import pickle
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Certificate, Offsets, Solution, Status
 
 
 def example(depth=2, **changes):
@@ -29,6 +32,10 @@ def example(depth=2, **changes):
             2e-10,
             rng.standard_normal((2, 3, 3)),
             "Weak duality.",
+            12.3456789,
+            3e-15,
+            4e-13,
+            5e6,
         ),
         "history": {"gap": np.array([1.0, 1e-3, np.nan]), "seconds": np.array([0.1, 0.2, 0.3]), "rank": np.array([3, 2, 2])},
         "method": "interior point",
@@ -36,7 +43,12 @@ def example(depth=2, **changes):
     return Solution(**fields | changes)
 
 
+UNCHECKED = "(not checked: read from a file without its data) "
+
+
 def assert_same(found, expected):
+    assert found.message.startswith(UNCHECKED)  # a file may say anything
+    found = replace(found, message=found.message.removeprefix(UNCHECKED))
     assert len(found.layers) == len(expected.layers)
     for ours, theirs in zip(found.layers, expected.layers, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -284,6 +296,10 @@ def test_the_numbers_of_a_certificate_are_a_report():
         "curvature": -1e-3,
         "fibre_gap": 2e-10,
         "proof": "Weak duality.",
+        "value": 12.3456789,
+        "worst_datum": 3e-15,
+        "rounding": 4e-13,
+        "excluded_norm": 5e6,
     }
 
 
@@ -292,3 +308,84 @@ def test_a_solution_cannot_be_changed_by_assignment():
         example().value = 0.0
     with pytest.raises(AttributeError):
         example().certificate.gap = 0.0
+
+
+# A solution as an object
+
+
+def test_solutions_are_equal_by_value_and_can_be_hashed():
+    one, same = example(), example()
+    assert one == same
+    assert hash(one) == hash(same)
+    assert len({one, same}) == 1
+    assert one != example(value=1.0)
+    assert one != example(layers=[2 * layer for layer in one.layers])
+    assert one != example(history={})
+    assert one != "a solution"
+    assert one.certificate == same.certificate
+    assert one.certificate != Certificate(0.0)
+    assert Certificate(np.nan) == Certificate(np.nan)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_and_pickles_are_equal(copied):
+    for solution in (example(), example(3, offsets=Offsets(1.0, np.ones(3), np.zeros(4)))):
+        assert copied(solution) == solution
+
+
+def test_a_saved_solution_equals_the_one_that_was_saved(tmp_path):
+    solution = example(3)
+    solution.save(tmp_path / "solution.npz")
+    assert Solution.load(tmp_path / "solution.npz") == replace(solution, message=UNCHECKED + solution.message)
+
+
+@pytest.mark.parametrize("shapes", [[(7,)], [()], [(3, 2), (5, 5)], [(2, 2, 2)], [(4,), (3, 3)]])
+def test_points_of_any_manifold_print_and_are_saved(shapes, tmp_path):
+    point = [np.full(shape, 2.0) for shape in shapes]
+    solution = example(layers=point)
+    assert "arrays of shapes" in repr(solution)
+    assert "arrays of shapes" in solution._repr_html_()
+    assert solution.to_dict()["rank"] is None
+    solution.save(tmp_path / "solution.npz")
+    assert Solution.load(tmp_path / "solution.npz") == replace(solution, message=UNCHECKED + solution.message)
+    for name in ("matrix", "pair", "rank", "singular_values"):
+        with pytest.raises(ValueError, match="arrays of shapes"):
+            getattr(solution, name)
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1.0, 1e140])
+@pytest.mark.parametrize(("shape", "k", "rank"), [((6, 4), 3, 2), ((4, 6), 5, 2), ((3, 3), 7, 3), ((5, 4), 1, 0)])
+def test_the_rank_is_that_of_the_matrix(shape, k, rank, scale, rng):
+    L, R = rng.standard_normal((shape[0], rank)), rng.standard_normal((shape[1], rank))
+    mix = rng.standard_normal((rank, k))
+    layers = [scale * (np.linalg.pinv(mix) @ R.T) if rank <= k else None, L @ mix]
+    solution = example(layers=layers)
+    assert solution.rank == rank
+    np.testing.assert_allclose(
+        solution.singular_values[: min(k, *shape)],
+        np.linalg.svd(layers[1] @ layers[0], compute_uv=False)[: min(k, *shape)],
+        atol=1e-13 * scale * (np.linalg.norm(L) * np.linalg.norm(R) + 1e-300),
+    )
+
+
+def test_the_rank_counts_at_the_precision_of_the_data():
+    layers = [np.diag([1.0, 1e-5, 1e-9]), np.eye(3)]
+    assert example(layers=layers).rank == 3
+    assert example(layers=layers, precision=1e-7).rank == 2
+
+
+def test_a_report_holds_plain_numbers():
+    report = example().to_dict()
+    assert json.loads(json.dumps(report)) == report
+    assert (report["status"], report["proved"], report["ok"]) == ("optimal", True, True)
+    assert report["shapes"] == [[2, 4], [3, 2]]
+
+
+def test_what_a_notebook_shows_is_escaped():
+    shown = example(message="<script>alert(1)</script>", method="<b>")._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert shown.count("<rect") == 2
+    assert "not proved" in example(status=Status.GAP_OPEN)._repr_html_()
+    assert "evidence" in example(status=Status.STATIONARY)._repr_html_()
+    assert "<svg" not in example(layers=[np.zeros((2, 4)), np.zeros((3, 2))])._repr_html_()

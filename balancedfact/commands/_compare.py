@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count
+from balancedfact.commands._options import seconds
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,6 +23,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as for balancedfact solve")
     parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument(
+        "--methods",
+        metavar="NAME",
+        nargs="+",
+        help="rows of the table, by their names, such as certified SGD 'descent, large step' (default: all)",
+    )
+    parser.add_argument("--limit", metavar="SECONDS", type=seconds, help="time for all rows together, such as 60 or 60s")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -comparison, here)")
     parser.set_defaults(run=run)
 
@@ -37,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from balancedfact.io import read_problem
 
     problem = read_problem(args.file)
-    table = bf.compare(problem.A, problem.b, args.depth, truth=problem.truth, rng=args.seed)
+    table = bf.compare(
+        problem.A, problem.b, args.depth, truth=problem.truth, methods=args.methods, rng=args.seed, limits=bf.Limits(args.limit)
+    )
     print(table)
+    print(f"\n{table.legend}\n")
     out = args.out or Path(f"{args.file.stem}-comparison")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", table.to_dict())

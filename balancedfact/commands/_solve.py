@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balancedfact._validate import as_count, as_number, as_rng
+from balancedfact.commands._options import seconds
 
 if TYPE_CHECKING:
     from balancedfact.io import Problem
@@ -72,6 +73,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--top", metavar="N", type=int, help="write the N largest unseen entries of each row into top.csv")
     parser.add_argument("--complete", choices=("csv", "npy"), help="write completed.csv or completed.npy, the whole matrix")
     parser.add_argument("--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution")
+    parser.add_argument(
+        "--limit",
+        metavar="SECONDS",
+        type=seconds,
+        help="time for the solve, such as 60 or 60s, that for --penalty auto included; then the best so far is written",
+    )
+    parser.add_argument(
+        "--pictures", choices=("png", "svg", "pdf"), default="png", help="format of the pictures (default: png)"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -flat, here)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.set_defaults(run=run)
@@ -85,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from balancedfact.data._predictions import read_pairs
     from balancedfact.measurements import Entries
     from balancedfact.solvers import select_penalty
+    from balancedfact.solvers.iteration._limits import Budget
 
     out = args.out or Path(f"{args.file.stem}-flat")
     _refuse_unwritable(out)
@@ -96,10 +107,12 @@ def run(args: argparse.Namespace) -> int:
     generator = as_rng(args.seed)
     progress = False if args.quiet else None
     start = time.perf_counter()
+    budget = Budget(args.limit)
     offsets = {"offset_penalty": args.offsets}
     path = None
     if args.penalty == "auto":
-        path = select_penalty(problem.A, problem.b, rng=generator, progress=progress, **offsets)
+        # half of the time, so that the solve with all data has the other half
+        path = select_penalty(problem.A, problem.b, rng=generator, limits=budget.rest(0.5), progress=progress, **offsets)
     solution = bf.flat_minimum(
         problem.A,
         problem.b,
@@ -110,11 +123,14 @@ def run(args: argparse.Namespace) -> int:
         tol=args.tol,
         rng=generator,
         initial=initial,
+        limits=budget.rest(),
         progress=progress,
     ).with_labels(problem.row_labels, problem.col_labels)
-    settings = {name: getattr(args, name) for name in ("depth", "penalty", "offsets", "max_rank", "tol", "seed")}
+    settings = {name: getattr(args, name) for name in ("depth", "penalty", "offsets", "max_rank", "tol", "seed", "limit")}
     content = report(args.file, problem, solution, settings, path, time.perf_counter() - start)
-    files = write_all(out, problem, solution, content) + write_answers(out, problem, solution, pairs, args.top, args.complete)
+    files = write_all(out, problem, solution, content, args.pictures) + write_answers(
+        out, problem, solution, pairs, args.top, args.complete
+    )
     if not args.quiet:
         print(summary(problem, content, out, files))
     return {"OPTIMAL": 0, "STATIONARY": 3}.get(solution.status.name, 1)

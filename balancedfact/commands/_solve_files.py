@@ -23,6 +23,7 @@ from balancedfact.solution import Solution
 from balancedfact.solvers import PenaltyPath
 
 _LARGEST_IMAGE = 4_000_000  # entries of a matrix that is still drawn
+PICTURES = ("png", "svg", "pdf")
 _PANEL = 3.6  # inches
 
 
@@ -77,20 +78,22 @@ def report(
     }
 
 
-def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str, Any]) -> list[str]:
+def write_all(out: Path, problem: Problem, solution: Solution, content: dict[str, Any], kind: str = "png") -> list[str]:
     """Write every file, each whole or not at all, the solution first; their names."""
     out.mkdir(parents=True, exist_ok=True)
     solution.save(out / "solution.npz")
     write_json(out / "report.json", content)
     pictures: dict[str, Callable[[], Figure]] = {
-        "singular_values.png": lambda: _singular_values(solution),
-        "gap.png": lambda: _gap(solution),
+        f"singular_values.{kind}": lambda: _singular_values(solution),
+        f"gap.{kind}": lambda: _gap(solution),
     }
     A = problem.A
     if isinstance(A, Entries) and A.shape[1] <= _LARGEST_IMAGE:
-        pictures["matrix.png"] = lambda: _matrix(A, problem.b, solution)
-    else:
-        (out / "matrix.png").unlink(missing_ok=True)  # an earlier run's picture must not pass for this one's
+        pictures[f"matrix.{kind}"] = lambda: _matrix(A, problem.b, solution)
+    for stem in ("singular_values", "gap", "matrix"):  # an earlier run's picture must not pass for this one's
+        for other in PICTURES:
+            if f"{stem}.{other}" not in pictures:
+                (out / f"{stem}.{other}").unlink(missing_ok=True)
     for name, draw in pictures.items():
         with plots.style():
             write_picture(out / name, draw())

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
+import sys
+import time
 import zlib
-from concurrent.futures import Executor, as_completed
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from balancedfact._validate import as_count
+
+_EVERY = 30.0  # seconds between signs of life where no bar is shown
 
 
 class Tally(NamedTuple):
@@ -63,20 +69,61 @@ def run(args: argparse.Namespace) -> int:
     load(args.file)
     keys = [claim.key for claim in ledger()]
     chosen = [key for key in keys if not args.claims or any(key.startswith(word.lower()) for word in args.claims)]
-    if not chosen:
-        raise ValueError(f"CLAIM is {' '.join(args.claims)!r}; expected the beginning of a key, such as {keys[0]}")
+    for word in args.claims:
+        if not any(key.startswith(word.lower()) for key in keys):
+            raise ValueError(_unknown(word, keys))
     console = Console(stderr=True)
+    verdicts: dict[str, Tally] = {}
+    interrupted = False
     with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        verdicts = verify(pool, chosen, args.instances, args.seed, lambda: bar.advance(task), args.file)
+        lines = _SignsOfLife(len(chosen)) if not console.is_terminal else None
+
+        def advance(done: int) -> None:
+            bar.update(task, completed=done)
+            if lines is not None:
+                lines.show(done)
+
+        try:
+            verify(pool, chosen, args.instances, args.seed, verdicts, advance, args.file)
+        except KeyboardInterrupt:
+            interrupted = True
+    verdicts = {key: verdicts[key] for key in chosen if key in verdicts}
     Console().print(table(verdicts))
+    print(legend(verdicts))
     if args.json is not None:
         write_json(args.json, report(verdicts, args.instances, args.seed))
     failed = [key for key, verdict in verdicts.items() if not verdict.holds]
     print(f"{len(verdicts) - len(failed)} of {len(verdicts)} statements hold on {args.instances} instances each")
     for key in failed:
         print(f"FAILS: {key}  {verdicts[key].error or f'seed {verdicts[key].seed}, slack {verdicts[key].worst:.3g}'}")
+    if interrupted:
+        print(f"{len(chosen) - len(verdicts)} of {len(chosen)} statements were not finished")
+        raise KeyboardInterrupt
     return 1 if failed else 0
+
+
+def _unknown(word: str, keys: list[str]) -> str:
+    """The refusal of a word that no key starts with: how keys start, and those that are like it."""
+    starts = dict.fromkeys(key.partition("-")[0] for key in keys)
+    like = get_close_matches(word.lower(), keys, n=3, cutoff=0.5) or [key for key in keys if word.lower() in key][:3]
+    hint = f"; near it: {', '.join(like)}" if like else ""
+    counted = ", ".join(f"{start} ({sum(key.partition('-')[0] == start for key in keys)})" for start in starts)
+    return f"CLAIM is {word!r}; expected the beginning of a key: {counted}, such as {keys[0]}{hint}"
+
+
+class _SignsOfLife:
+    """A line on stderr now and then, where there is no terminal for a bar."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.started = self.shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.shown >= _EVERY and done < self.total:
+            self.shown = now
+            print(f"verify: {done} of {self.total} statements after {now - self.started:.0f} s", file=sys.stderr, flush=True)
 
 
 def load(file: Path | None) -> None:
@@ -93,15 +140,22 @@ _LOADED: set[str] = set()
 
 
 def verify(
-    pool: Executor, keys: list[str], instances: int, seed: int, advance: Any = lambda: None, file: Path | None = None
-) -> dict[str, Tally]:
-    """Run the claims with these keys."""
+    pool: Executor,
+    keys: list[str],
+    instances: int,
+    seed: int,
+    found: dict[str, Tally],
+    advance: Callable[[int], None],
+    file: Path | None = None,
+) -> None:
+    """Run the claims with these keys and enter each in `found` as soon as it is done; `advance` hears how many are."""
     futures = {pool.submit(check, key, instances, seed, file): key for key in keys}
-    found = {}
-    for future in as_completed(futures):
-        found[futures[future]] = future.result()
-        advance()
-    return {key: found[key] for key in keys}
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=_EVERY, return_when=FIRST_COMPLETED)
+        for future in sorted(done, key=lambda future: future.exception() is not None):  # an interruption loses none of them
+            found[futures[future]] = future.result()
+        advance(len(found))
 
 
 def check(key: str, instances: int, seed: int, file: Path | None = None) -> Tally:
@@ -142,6 +196,17 @@ def table(verdicts: dict[str, Tally]) -> Any:
             grid.add_row(name, claim.kind, str(verdict.instances), f"{verdict.worst:.2g}", holds)
         grid.add_section()
     return grid
+
+
+def legend(verdicts: dict[str, Tally]) -> str:
+    """The meaning of the columns of the table, and the kinds and sources that are in it."""
+    from balancedfact.theorems import KINDS, SOURCES, ledger
+
+    shown = [claim for claim in ledger() if claim.key in verdicts]
+    lines = ["worst slack: least distance from failing over the instances, relative; negative where a statement fails"]
+    lines += [f"{kind}: {meaning}" for kind, meaning in KINDS.items() if any(claim.kind == kind for claim in shown)]
+    lines += [f"{source}: {work}" for source, work in SOURCES.items() if any(claim.source == source for claim in shown)]
+    return "\n".join(lines)
 
 
 def report(verdicts: dict[str, Tally], instances: int, seed: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from balancedfact.comparison._distance import aligned_distance
 from balancedfact.comparison._table import Comparison, row_of
 from balancedfact.comparison._ways import Ways
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
 
 
 def compare(
@@ -21,7 +23,9 @@ def compare(
     depth: int = 2,
     *,
     truth: ArrayLike | None = None,
+    methods: Sequence[str] | None = None,
     rng: int | np.random.Generator | None = None,
+    limits: Limits | None = None,
 ) -> Comparison:
     r"""Put every way to a factorization that fits the data side by side.
 
@@ -51,8 +55,13 @@ def compare(
         Number of layers.
     truth : array_like, shape (d1, d2), optional
         The matrix that was measured, if it is known.
+    methods : sequence of str, optional
+        The rows to compute, by the names above; all by default. "certified" is always among them.
     rng : int or numpy.random.Generator, optional
         Seed or generator of starts, batches and noise.
+    limits : Limits, optional
+        The time for all rows together: searches and flows are stopped, and rules of training not begun, once it is spent. What
+        has no row then is named in `Comparison.skipped`. The number of iterations is that of each solver.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def compare(
     Raises
     ------
     ValueError
-        If an argument is malformed, or the data are zero or contradict one another.
+        If an argument is malformed, no row has a name in `methods`, or the data are zero or contradict one another.
 
     Examples
     --------
@@ -79,12 +88,34 @@ def compare(
     known = None if truth is None else as_array(truth, "truth", shape=A.matrix_shape)
     if not data.any():
         raise ValueError("b is zero; every way leads to the zero matrix")
-    ways = Ways(A, data, layers, as_rng(rng))
-    rows = []
+    bounds = as_limits(limits)
+    budget = Budget(bounds.seconds)
+    ways = Ways(A, data, layers, as_rng(rng), budget, bounds.iterations)
+    names = [name for name, _ in ways.all()]
+    wanted = names if methods is None else _chosen(methods, names)
+    rows, skipped = [], []
     for name, way in ways.all():
+        if name not in wanted:
+            continue
         start = time.perf_counter()
-        found = way()
+        found = None
+        if name == "certified" or not budget.spent:
+            found = way()
+        if found is None:
+            skipped.append(name)
+            continue
         rows.append(row_of(name, found.layers, A, data, known, time.perf_counter() - start, found.note, found.steps))
     goal = next(row for row in rows if row.method == "certified")
+    if not goal.trace > 0:
+        raise ValueError(f"limits is {limits}; expected time enough for the certified row, which the others are compared with")
     rows = [replace(row, excess=row.trace / goal.trace - 1, distance=aligned_distance(row.layers, goal.layers)) for row in rows]
-    return Comparison(rows, layers)
+    return Comparison(rows, layers, skipped)
+
+
+def _chosen(methods: Sequence[str], names: list[str]) -> list[str]:
+    """The names that were asked for, and the one that the others are compared with."""
+    asked = [methods] if isinstance(methods, str) else methods
+    for name in asked:
+        if name not in names:
+            raise ValueError(f"methods holds {name!r}; expected names of rows: {'; '.join(names)}")
+    return [*asked, "certified"]

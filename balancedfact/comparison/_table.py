@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -95,6 +96,24 @@ _HEADINGS = {
 }
 
 
+_LEGEND = {
+    "fit": "norm(A(E) - b) / norm(b); far above 1e-8, the row did not fit and its other numbers do not compare",
+    "trace": "of the Hessian, the flatness that is minimised: small is flat",
+    "excess": "how far the trace is above the certified one, relative to it",
+    "isotropic_trace": "the same trace for measurements that see all directions alike",
+    "sharpness": "largest eigenvalue of the Hessian of the mean squared error",
+    "nuclear_norm": "sum of the singular values of the end-to-end matrix E",
+    "rank": "numerical rank of E",
+    "imbalance": "largest relative norm(W_{k+1}.T W_{k+1} - W_k W_k.T); 0 is balanced",
+    "rank_one": "least share of the leading singular value in the square of a layer; 1 is rank one",
+    "alignment": "least squared cosine of leading singular vectors of neighbouring layers",
+    "distance": "from the certified layers, up to rotations of the hidden spaces, relative",
+    "error": "relative distance of E from the truth",
+    "steps": "of training or of the integration of a flow",
+    "seconds": "wall time",
+}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The table of `compare`.
@@ -105,10 +124,13 @@ class Comparison:
         One per method.
     depth : int
         Number of layers.
+    skipped : list of str
+        The methods for which a limit on time left nothing.
     """
 
     rows: list[ComparisonRow]
     depth: int
+    skipped: list[str] = field(default_factory=list)
 
     def __getitem__(self, method: str) -> ComparisonRow:
         """The row of a method."""
@@ -120,7 +142,24 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         """The table as plain data, without the layers."""
         names = [each.name for each in fields(ComparisonRow) if each.name != "layers"]
-        return {"depth": self.depth, "rows": [{name: getattr(row, name) for name in names} for row in self.rows]}
+        return {
+            "depth": self.depth,
+            "skipped": self.skipped,
+            "rows": [{name: getattr(row, name) for name in names} for row in self.rows],
+        }
+
+    def to_pandas(self) -> Any:
+        """The table as a data frame, without the layers; needs pandas."""
+        import pandas
+
+        names = [each.name for each in fields(ComparisonRow) if each.name != "layers"]
+        return pandas.DataFrame([{name: getattr(row, name) for name in names} for row in self.rows]).set_index("method")
+
+    @property
+    def legend(self) -> str:
+        """The meaning of the columns of the printed table, one to a line."""
+        lines = [f"{_HEADINGS[name]:<10} {meaning}" for name, meaning in _LEGEND.items()]
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         known = not all(np.isnan(row.error) for row in self.rows)
@@ -133,7 +172,10 @@ class Comparison:
         console = Console(width=200, color_system=None)
         with console.capture() as text:
             console.print(table)
-        return text.get().rstrip()
+        lines = [text.get().rstrip()]
+        if self.skipped:
+            lines.append(f"no time was left for {'; '.join(self.skipped)}")
+        return "\n".join(lines)
 
 
 def _text(value: object) -> str:

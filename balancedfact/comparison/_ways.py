@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,14 +13,18 @@ import pymanopt
 
 from balancedfact import closed_forms, curvature, dynamics, manifolds
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Solution
+from balancedfact.solution import Solution, Status
 from balancedfact.solvers import flat_minimum, norm_minimum, riemannian_minimum
+from balancedfact.solvers.iteration._limits import Budget, Limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 # Sizes of the products of Gaussian starts, relative to the matrix of least nuclear norm; scale of residual starts.
 _SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
 # Steps and batch of stochastic gradient descent, its step relative to the limit of stability, and the standard deviation of
 # label noise relative to the root mean square of the data.
 _STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
+# Relative residual up to which an unfinished search is a start for others.
+_FITS = 1e-6
 # Steps of the other rules; the large step relative to that limit; length of a normalised step and radius of the ball, relative
 # to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows.
 _DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e-3, 1e-4
@@ -36,17 +41,26 @@ class Found(NamedTuple):
 class Ways:
     """The ways, each a function without arguments that returns layers and a note."""
 
-    def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator, budget: Budget, most: int | None
+    ) -> None:
         self.A, self.b, self.depth = A, b, depth
-        self.least = norm_minimum(A, b)
+        self.budget, self.most = budget, most
+        self.least = norm_minimum(A, b, limits=self.limits())
         if not np.isfinite(self.least.value):
             raise ValueError(f"b contradicts itself: {self.least.message}")
+        if self.least.status is Status.LIMIT and not self.least.certificate.feasibility <= _FITS:
+            raise ValueError("limits end before a matrix that fits is found, from which the rows start; expected longer ones")
         self.seeds = rng.spawn(6)
         d1, d2 = A.matrix_shape
         self.width = min(d1, d2)
         self.widths = [d2, *[self.width] * (depth - 1), d1]
 
-    def all(self) -> Iterator[tuple[str, Callable[[], Found]]]:
+    def limits(self) -> Limits:
+        """The limits of the next search: half of the time that is left, so that others have some."""
+        return replace(self.budget.rest(0.5), iterations=self.most)
+
+    def all(self) -> Iterator[tuple[str, Callable[[], Found | None]]]:
         """The names of the rows and how to find them."""
         yield "analytic", lambda: Found(self.analytic, "closed form")
         yield "certified", self.certified
@@ -83,21 +97,27 @@ class Ways:
         return float(curvature.sharpness(self.analytic, self.A, self.b))
 
     def certified(self) -> Found:
-        solution = flat_minimum(self.A, self.b, self.depth, rng=self.seeds[0])
+        solution = flat_minimum(self.A, self.b, self.depth, rng=self.seeds[0], limits=self.limits())
         return Found(solution.layers, solution.status.value)
 
     def riemannian(self) -> Found:
         if self.depth == 2:
-            solution = flat_minimum(self.A, self.b, method="riemannian", rng=self.seeds[1])
+            solution = flat_minimum(self.A, self.b, method="riemannian", rng=self.seeds[1], limits=self.limits())
         else:
-            solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1])
+            solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1], self.limits())
         return Found(solution.layers, solution.status.value)
 
-    def residual_flow(self) -> Found:
+    def residual_flow(self) -> Found | None:
         return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
 
-    def flow(self, start: list[np.ndarray]) -> Found:
-        end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe=())
+    def flow(self, start: list[np.ndarray]) -> Found | None:
+        """The end of the flow, or nothing if the time ends before it does."""
+        with Log(progress=False, limits=self.budget.rest()) as log:
+            end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe={"clock": _clock})
+        if log.ended is not None:
+            if log.ended[0] is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            return None
         return Found(end.layers, end.message, int(end.iterations[-1]))
 
     def rule(self, name: str, step: float, **options: object) -> Found:
@@ -135,7 +155,15 @@ class Ways:
         return dynamics.gaussian_layers(self.widths, layer / np.sqrt(4 * self.width), rng)
 
 
-def _least_trace_of_zero_loss(A: MeasurementMap, b: np.ndarray, widths: list[int], rng: np.random.Generator) -> Solution:
+def _clock(layers: list[np.ndarray]) -> float:
+    """Look at the time whenever a flow makes a record, and stop it if there is none left."""
+    check_time()
+    return 0.0
+
+
+def _least_trace_of_zero_loss(
+    A: MeasurementMap, b: np.ndarray, widths: list[int], rng: np.random.Generator, limits: Limits
+) -> Solution:
     """The least trace of the Hessian by trust regions on the layers that fit, from a random start."""
     manifold = manifolds.ZeroLoss(A, b, widths, rng=rng)
     moment = A.second_moment()
@@ -147,4 +175,4 @@ def _least_trace_of_zero_loss(A: MeasurementMap, b: np.ndarray, widths: list[int
             lambda *both: curvature.trace_hessian_vector_product(both[: len(both) // 2], both[len(both) // 2 :], moment)
         ),
     )
-    return riemannian_minimum(problem, tol=1e-6, rng=rng, progress=False)
+    return riemannian_minimum(problem, tol=1e-6, rng=rng, progress=False, limits=limits)

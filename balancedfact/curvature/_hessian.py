@@ -170,7 +170,7 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
 
 
 class Rise(NamedTuple):
-    """How much the loss rises within a radius: a rise that is attained, where, and a proved upper bound."""
+    """The rise of the loss within a radius: one that is attained, the direction that attains it, and a proved upper bound."""
 
     value: float
     directions: list[np.ndarray]

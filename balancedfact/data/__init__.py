@@ -1,4 +1,4 @@
-"""From the data that people hold to a problem, and from a solution to answers that they can use."""
+"""Tables that people hold read as problems, and solutions turned into answers that they can use."""
 
 from balancedfact.data._complete import complete
 

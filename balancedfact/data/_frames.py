@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from balancedfact.data._columns import Column
-from balancedfact.data._text import Table
+from balancedfact.data._text import TextTable
 
 
 def library(frame: Any) -> str | None:
@@ -35,16 +35,16 @@ def _is_none(value: Any) -> bool:
     return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
 
 
-def as_table(frame: Any) -> Table:
+def as_table(frame: Any) -> TextTable:
     """A data frame as a table with a header; its index, which is no column, is left out."""
     names = [str(name) for name in frame.columns]
     columns = [column_of(frame.iloc[:, k] if library(frame) == "pandas" else frame[:, k]) for k in range(len(names))]
     if not columns or not len(columns[0]):
         raise ValueError("the data frame holds no data")
-    return Table(names, columns, lambda k: k + 1)
+    return TextTable(names, columns, lambda k: k + 1)
 
 
-def read_parquet(path: Path) -> Table:
+def read_parquet(path: Path) -> TextTable:
     """The table in a Parquet file."""
     try:
         import polars

@@ -11,7 +11,7 @@ import numpy as np
 
 from balancedfact._validate import as_count
 from balancedfact.data._roles import role
-from balancedfact.data._text import Table, read_text
+from balancedfact.data._text import TextTable, read_text
 from balancedfact.solution import Solution
 
 
@@ -33,7 +33,7 @@ def read_pairs(path: Path) -> Pairs:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _pairs(table: Table) -> Pairs:
+def _pairs(table: TextTable) -> Pairs:
     if not table.height:
         raise ValueError("the file has a header and no pairs; expected lines row,column")
     if len(table.columns) < 2:

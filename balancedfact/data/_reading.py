@@ -14,7 +14,7 @@ import numpy as np
 from balancedfact.data._columns import Column, counts, is_text, whole
 from balancedfact.data._labels import compact
 from balancedfact.data._roles import is_key, normal, role
-from balancedfact.data._text import Table
+from balancedfact.data._text import TextTable
 
 _EPOCHS = ((3e8, 4.2e9), (3e11, 4.2e12))  # seconds and milliseconds since 1970 that dates of observations have
 
@@ -42,7 +42,7 @@ class Grid(NamedTuple):
 Columns = Sequence[str | int]
 
 
-def interpret(table: Table, columns: Columns | None = None, form: str | None = None) -> Triplets | Grid:
+def interpret(table: TextTable, columns: Columns | None = None, form: str | None = None) -> Triplets | Grid:
     """Read a table as triplets or a matrix; `io.read_problem` documents the rules."""
     if columns is not None and form != "matrix" and (form == "triplets" or len(columns) != 1):
         return _triplets(table, *_chosen(table, columns))
@@ -66,7 +66,7 @@ def parse_columns(value: str | Columns | None) -> Columns | None:
 # By what the user says
 
 
-def _chosen(table: Table, columns: Columns) -> tuple[int, int, int]:
+def _chosen(table: TextTable, columns: Columns) -> tuple[int, int, int]:
     if len(columns) != 3:
         raise ValueError(f"--columns names {len(columns)} columns; expected three, of rows, columns and values: 1,2,3")
     row, col, value = (_position(table, name, k) for k, name in enumerate(columns))
@@ -75,7 +75,7 @@ def _chosen(table: Table, columns: Columns) -> tuple[int, int, int]:
     return row, col, value
 
 
-def _position(table: Table, name: str | int, place: int | None = None) -> int:
+def _position(table: TextTable, name: str | int, place: int | None = None) -> int:
     """Find the column `name`; `place` is its place among row, column and value, whose kin may stand for it."""
     width, header = len(table.columns), table.header
     if header is not None and isinstance(name, str):
@@ -94,7 +94,7 @@ def _position(table: Table, name: str | int, place: int | None = None) -> int:
     raise ValueError(f"--columns names {name!r}, and {there}; expected its names, or numbers from 1 to {width}")
 
 
-def _label_column(table: Table, columns: Columns | None) -> tuple[bool, str]:
+def _label_column(table: TextTable, columns: Columns | None) -> tuple[bool, str]:
     """Tell whether the first column of a matrix holds the names of its rows, and how that is known."""
     if columns is not None:
         if len(columns) == 1 and isinstance(columns[0], str) and columns[0].lower() == "none":
@@ -122,14 +122,14 @@ def _label_column(table: Table, columns: Columns | None) -> tuple[bool, str]:
 # By names
 
 
-def _candidates(table: Table, wanted: str) -> list[int]:
+def _candidates(table: TextTable, wanted: str) -> list[int]:
     """Columns of one role; of several, those that are keys (``movieId`` beside ``title``)."""
     found = [k for k, name in enumerate(table.header or ()) if role(name) == wanted]
     keys = [k for k in found if is_key((table.header or ())[k])]
     return keys if len(found) > 1 and keys else found
 
 
-def _by_names(table: Table) -> tuple[int, int, int] | None:
+def _by_names(table: TextTable) -> tuple[int, int, int] | None:
     """The columns of rows, columns and values that the header names; ``None`` if it does not speak of triplets."""
     if table.header is None:
         return None
@@ -167,7 +167,7 @@ def _by_names(table: Table) -> tuple[int, int, int] | None:
     return rows[0], cols[0], values[0]
 
 
-def _undecided(table: Table, why: str) -> NoReturn:
+def _undecided(table: TextTable, why: str) -> NoReturn:
     names = ", ".join(table.title(k) for k in range(len(table.columns)))
     raise ValueError(
         f"{why}, and the table can be read in more than one way; its columns are {names}: say which are those of rows, columns "
@@ -178,7 +178,7 @@ def _undecided(table: Table, why: str) -> NoReturn:
 # By content
 
 
-def _by_content(table: Table, *, wanted: bool) -> tuple[int, int, int] | None:
+def _by_content(table: TextTable, *, wanted: bool) -> tuple[int, int, int] | None:
     """The columns of triplets without names that say so, ``None`` for a matrix; `wanted` if the user asks for triplets."""
     width = len(table.columns)
     if table.header is not None and not wanted and any(whole(title) is not None for title in table.header[1:]):
@@ -215,12 +215,12 @@ def _is_time(column: Column) -> bool:
     return any(low < least and most < high for low, high in _EPOCHS)
 
 
-def _value_first(table: Table) -> bool:
+def _value_first(table: TextTable) -> bool:
     first, last = table.columns[0], table.columns[2]
     return not first.is_text and first.integers is None and last.integers is not None
 
 
-def _evidence(table: Table) -> str:
+def _evidence(table: TextTable) -> str:
     """Classify three columns whose first two can name things: ``"triplets"``, ``"matrix"``, or ``""`` if it may be both."""
     first, second, third = table.columns[:3]
     if third.missing.any():
@@ -255,7 +255,7 @@ def _rises(major: np.ndarray, minor: np.ndarray) -> bool:
     return bool(np.all(up | (level & (minor[1:] > minor[:-1]))))
 
 
-def _two_readings(table: Table, order: str) -> NoReturn:
+def _two_readings(table: TextTable, order: str) -> NoReturn:
     height, width = table.height, len(table.columns)
     raise ValueError(
         f"the table can be read as {height} entries row,column,value or as a matrix of {height} rows and {width} columns; "
@@ -266,7 +266,7 @@ def _two_readings(table: Table, order: str) -> NoReturn:
 # The readings
 
 
-def _triplets(table: Table, row: int, col: int, value: int) -> Triplets:
+def _triplets(table: TextTable, row: int, col: int, value: int) -> Triplets:
     if not table.height:
         raise ValueError("the file has a header and no entries; expected lines row,column,value")
     source = table.columns[value]
@@ -296,7 +296,7 @@ def _triplets(table: Table, row: int, col: int, value: int) -> Triplets:
     return Triplets(rows, cols, numbers, row_labels, col_labels, reading)
 
 
-def _grid(table: Table, labelled: bool, title: str) -> Grid:
+def _grid(table: TextTable, labelled: bool, title: str) -> Grid:
     if not table.height:
         raise ValueError("the file has a header and no rows of numbers")
     first = int(labelled)

@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Table:
+class TextTable:
     """A rectangular table: the names above its columns, where there are any, and the line of the file of each of its rows."""
 
     header: list[str] | None
@@ -48,7 +48,7 @@ class Table:
         return self.header[k] if self.header is not None and self.header[k] else str(k + 1)
 
 
-def read_text(path: Path, header: bool | None = None) -> Table:
+def read_text(path: Path, header: bool | None = None) -> TextTable:
     """Read a text file; `header` says whether its first line is one, ``None`` finds out."""
     with _open(path) as file:
         sample = list(islice(_meaningful(file), _SAMPLE))
@@ -149,7 +149,7 @@ def _cut(texts: list[str], separator: str | None) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(texts, delimiter=separator, skipinitialspace=True)]
 
 
-def _numeric(path: Path, sample: list[tuple[int, str]], separator: str | None, header: bool | None) -> Table | None:
+def _numeric(path: Path, sample: list[tuple[int, str]], separator: str | None, header: bool | None) -> TextTable | None:
     """A table of plain numbers through NumPy's compiled reader, or ``None`` for any file that is not plainly that."""
     if separator is not None and len(separator) > 1:
         return None
@@ -181,10 +181,10 @@ def _numeric(path: Path, sample: list[tuple[int, str]], separator: str | None, h
     columns = [np.ascontiguousarray(table[name]) for name, _ in kinds]
     if not all(np.isfinite(column).all() for column in columns):
         return None
-    return Table(rows[0].cells if named else None, [Column(column) for column in columns], lambda k: k + 1 + int(named))
+    return TextTable(rows[0].cells if named else None, [Column(column) for column in columns], lambda k: k + 1 + int(named))
 
 
-def _general(path: Path, separator: str | None, header: bool | None) -> Table:
+def _general(path: Path, separator: str | None, header: bool | None) -> TextTable:
     lines = _split(path, separator)
     width = len(lines[0].cells)
     for line in lines:
@@ -198,7 +198,7 @@ def _general(path: Path, separator: str | None, header: bool | None) -> Table:
     numbers = [line.number for line in body]
     cells = zip(*(line.cells for line in body), strict=True) if body else [()] * width
     columns = [Column(list(column), comma=comma) for column in cells]
-    return Table(lines[0].cells if named else None, columns, numbers.__getitem__)
+    return TextTable(lines[0].cells if named else None, columns, numbers.__getitem__)
 
 
 def _split(path: Path, separator: str | None) -> list[Line]:

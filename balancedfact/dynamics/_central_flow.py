@@ -101,7 +101,7 @@ def central_flow(
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
     end, count, parts = as_number(t_final, "t_final", least=0), as_count(record, "record"), as_count(substeps, "substeps")
     jets = Jets(model, [layer.shape for layer in W])
-    field = _Field(jets, eta, as_count(directions, "directions"))
+    field = _CentralField(jets, eta, as_count(directions, "directions"))
     y = jets.flat(W)
     recorder, times, variances, tops = Recorder(observe, model, ()), [], [], []
 
@@ -130,7 +130,7 @@ def central_flow(
     return Trajectory([layer.copy() for layer in jets.layers(y)], np.array(times), loss, series, message=message)
 
 
-class _Field:
+class _CentralField:
     """The right-hand side, the trace of the covariance, and the largest curvature."""
 
     def __init__(self, jets: Jets, step: float, directions: int) -> None:

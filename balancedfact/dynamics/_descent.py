@@ -11,7 +11,7 @@ from balancedfact.closed_forms._regression_sharpness import as_regression
 from balancedfact.dynamics._model import MapModel, RegressionModel
 from balancedfact.dynamics._observables import Observe
 from balancedfact.dynamics._rule import as_rule
-from balancedfact.dynamics._training import Start, as_moments, as_runs, as_steps, train
+from balancedfact.dynamics._training import StartingLayers, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
@@ -163,5 +163,5 @@ def regression_descent(
         return np.broadcast_to(array, lead + tail).reshape(runs, *tail)
 
     model = RegressionModel(per_run(sigma, 2), per_run(target, 1), per_run(p, 1))
-    start, rule = Start([per_run(layer, 2) for layer in stack], lead), as_rule(momentum, weight_decay, normalised)
+    start, rule = StartingLayers([per_run(layer, 2) for layer in stack], lead), as_rule(momentum, weight_decay, normalised)
     return train(start, model, rule, as_steps(step, lead), as_moments(record, iterations), observe)

@@ -134,7 +134,7 @@ def _one(
     fraction: float,
     most: int,
 ) -> Trajectory:
-    field = _Field(model, [layer.shape for layer in start])
+    field = _GradientField(model, [layer.shape for layer in start])
     watched: Model = regression_of(model.A, model.b, 1) or model
     recorder = Recorder(observe, watched, ())
     times: list[float] = []
@@ -185,7 +185,7 @@ def _one(
     return Trajectory(final, np.array(times), values, series, np.array(taken), message=f"{message} in {steps} steps")
 
 
-class _Field:
+class _GradientField:
     """The negative gradient and its derivative for layers packed into one vector."""
 
     def __init__(self, model: MapModel, shapes: list[tuple[int, ...]]) -> None:
@@ -254,7 +254,7 @@ class _Field:
 class _Explicit:
     """The method of Dormand and Prince of order eight."""
 
-    def __init__(self, field: _Field, y: np.ndarray, end: float, tol: float) -> None:
+    def __init__(self, field: _GradientField, y: np.ndarray, end: float, tol: float) -> None:
         self.field = field
         floor = tol * 1e-2 * (float(np.abs(y).max()) or 1.0)
         self.solver = scipy.integrate.DOP853(lambda t, y: field.slope(y), 0.0, y, end, rtol=max(tol, 3e-14), atol=floor)
@@ -287,7 +287,7 @@ class _Explicit:
 class _Exponential:
     """The exponential Rosenbrock method with control of the step."""
 
-    def __init__(self, field: _Field, t: float, y: np.ndarray, end: float, tol: float, h: float) -> None:
+    def __init__(self, field: _GradientField, t: float, y: np.ndarray, end: float, tol: float, h: float) -> None:
         self.field, self.t, self.y, self.end, self.tol, self.h = field, t, y, end, tol, h
         self.slope = field.slope(y)
 

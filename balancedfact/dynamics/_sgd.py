@@ -12,7 +12,7 @@ from balancedfact.dynamics._draws import Draws, as_batch, as_noise
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe
 from balancedfact.dynamics._rule import as_rule
-from balancedfact.dynamics._training import Start, as_moments, as_runs, as_steps, train
+from balancedfact.dynamics._training import StartingLayers, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 
@@ -105,7 +105,7 @@ def sgd(
     return train(start, model, rule, steps, moments, observe, draws, kind)
 
 
-def generators(rng: int | np.random.Generator | None, start: Start) -> list[np.random.Generator]:
+def generators(rng: int | np.random.Generator | None, start: StartingLayers) -> list[np.random.Generator]:
     """The generator of each run."""
     generator = as_rng(rng)
     return generator.spawn(start.runs) if start.lead else [generator]

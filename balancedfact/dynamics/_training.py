@@ -33,7 +33,7 @@ _DRAWN = 1_000_000  # random numbers held at a time
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingLayers:
     """Checked layers, one leading axis for the runs, and the leading axes that they came with."""
 
     layers: list[np.ndarray]
@@ -45,7 +45,7 @@ class Start:
 
 
 def train(
-    start: Start,
+    start: StartingLayers,
     model: MapModel | RegressionModel,
     rule: Rule,
     steps: np.ndarray,
@@ -80,7 +80,7 @@ def _joined(blocks: Sequence[_Lanes | Walker], runs: int) -> list[np.ndarray]:
 
 
 def _blocks(
-    start: Start,
+    start: StartingLayers,
     model: MapModel | RegressionModel,
     rule: Rule,
     steps: np.ndarray,
@@ -126,7 +126,7 @@ class _Problem:
 
 
 def _problem(
-    start: Start, model: MapModel | RegressionModel, stochastic: bool, draws: list[Draws] | None, dtype: np.dtype
+    start: StartingLayers, model: MapModel | RegressionModel, stochastic: bool, draws: list[Draws] | None, dtype: np.dtype
 ) -> _Problem | None:
     runs = start.runs
     regression = regression_of(model.A, model.b, runs) if isinstance(model, MapModel) and not stochastic else model
@@ -260,7 +260,7 @@ def finished(
     return Trajectory(folded, times, loss, series, moments, diverged.reshape(lead), message)
 
 
-def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> Start:
+def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> StartingLayers:
     """Checked layers that multiply to what `A` measures."""
     stack = as_stack(layers)
     if not isinstance(A, MeasurementMap):
@@ -271,7 +271,7 @@ def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> Start:
     lead = stack[0].shape[:-2]
     if 0 in lead:
         raise ValueError(f"layers has leading axes {lead}; expected at least one run")
-    return Start([layer.reshape(-1, *layer.shape[-2:]) for layer in stack], lead)
+    return StartingLayers([layer.reshape(-1, *layer.shape[-2:]) for layer in stack], lead)
 
 
 def as_steps(step: ArrayLike, lead: tuple[int, ...]) -> np.ndarray:

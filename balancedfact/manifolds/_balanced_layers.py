@@ -13,7 +13,7 @@ from balancedfact.manifolds._layers import Latest, LayerManifold, Layers
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 
-class _Frame(NamedTuple):
+class _SharedBases(NamedTuple):
     """Balanced layers in their shared singular vectors, ``W_k = bases[k] diag(sigma) bases[k-1].T``, rank columns each."""
 
     bases: list[np.ndarray]
@@ -175,14 +175,14 @@ class BalancedLayers(LayerManifold):
         bases, core = self._chain(layers)
         return ProductPoint(bases[k + 1] @ core @ bases[k].T for k in range(self.depth))
 
-    def _frame_of(self, point: Layers) -> _Frame:
+    def _frame_of(self, point: Layers) -> _SharedBases:
         bases, core = self._chain(point)
         sigma, rotation = np.linalg.eigh((core + core.T) / 2)
         sigma, rotation = sigma[::-1], rotation[:, ::-1]
         rank = int(np.count_nonzero(sigma > sum(self.widths) * np.finfo(float).eps * sigma[0]))
-        return _Frame([basis @ rotation[:, :rank] for basis in bases], sigma[:rank], rank == self.rank)
+        return _SharedBases([basis @ rotation[:, :rank] for basis in bases], sigma[:rank], rank == self.rank)
 
-    def _core_multiplier(self, frame: _Frame, parts: _Parts) -> np.ndarray:
+    def _core_multiplier(self, frame: _SharedBases, parts: _Parts) -> np.ndarray:
         """The blocks ``(L-1, r, r)`` of the symmetric multipliers in the singular vectors, times the largest singular value."""
         if not frame.sigma.size:
             return np.zeros((self.depth - 1, 0, 0))
@@ -193,14 +193,14 @@ class BalancedLayers(LayerManifold):
         spectrum = np.tensordot(self._sines, cross, 1) / weights
         return np.tensordot(self._sines, spectrum, 1) / frame.sigma[0]
 
-    def _normal_core(self, frame: _Frame, multiplier: np.ndarray) -> np.ndarray:
+    def _normal_core(self, frame: _SharedBases, multiplier: np.ndarray) -> np.ndarray:
         core = np.zeros((self.depth, *multiplier.shape[1:]))
         core[:-1] += multiplier * frame.sigma
         core[1:] -= frame.sigma[:, None] * multiplier
         return core
 
 
-def _split(frame: _Frame, vector: Layers) -> _Parts:
+def _split(frame: _SharedBases, vector: Layers) -> _Parts:
     core, below, right, rest = [], [], [], []
     for part, into, out in zip(vector, frame.bases[1:], frame.bases[:-1], strict=True):
         columns, rows = part @ out, into.T @ part
@@ -216,7 +216,7 @@ def _apart(parts: _Parts) -> list[np.ndarray]:
     return [(below - above.T) / 2 for below, above in zip(parts.below[:-1], parts.right[1:], strict=True)]
 
 
-def _turns(frame: _Frame, vector: Layers) -> list[np.ndarray]:
+def _turns(frame: _SharedBases, vector: Layers) -> list[np.ndarray]:
     """The velocities of the spans of the bases along a tangent vector, orthogonal to the bases."""
     Q = frame.bases
     velocities = [vector[0].T @ Q[1], *(part @ basis for part, basis in zip(vector, Q[:-1], strict=True))]

@@ -12,10 +12,10 @@ from balancedfact._pymanopt_draws import new_generator
 from balancedfact._validate import as_array, as_count, as_rng
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
-Pair = Sequence[np.ndarray]
+PairLike = Sequence[np.ndarray]
 
 
-class _Frame(NamedTuple):
+class _DiagonalPair(NamedTuple):
     """A balanced pair in the coordinates where its Gram matrix is diagonal."""
 
     rotation: np.ndarray  # (k, k), the eigenvectors of L.T @ L == R.T @ R, descending
@@ -110,25 +110,25 @@ class BalancedPairs(Manifold):
         dimension = (self.d1 + self.d2 + self.k) * q - q * (3 * q + 1) // 2
         name = f"Balanced pairs of shapes {self.d1} x {self.k} and {self.d2} x {self.k}"
         super().__init__(name, dimension, point_layout=(1, 1))
-        self._cached: tuple[np.ndarray, np.ndarray, _Frame] | None = None
+        self._cached: tuple[np.ndarray, np.ndarray, _DiagonalPair] | None = None
 
     # The metric.
 
-    def inner_product(self, point: Pair, tangent_vector_a: Pair, tangent_vector_b: Pair) -> float:
+    def inner_product(self, point: PairLike, tangent_vector_a: PairLike, tangent_vector_b: PairLike) -> float:
         r"""The Euclidean inner product :math:`\langle U_a, U_b\rangle + \langle V_a, V_b\rangle`."""
         (Ua, Va), (Ub, Vb) = tangent_vector_a, tangent_vector_b
         return float(np.vdot(Ua, Ub) + np.vdot(Va, Vb))
 
-    def norm(self, point: Pair, tangent_vector: Pair) -> float:
+    def norm(self, point: PairLike, tangent_vector: PairLike) -> float:
         """The Euclidean norm."""
         U, V = tangent_vector
         return float(np.hypot(np.linalg.norm(U), np.linalg.norm(V)))
 
-    def dist(self, point_a: Pair, point_b: Pair) -> float:
+    def dist(self, point_a: PairLike, point_b: PairLike) -> float:
         """Raise: the geodesic distance has no closed form."""
         raise NotImplementedError("the geodesic distance between balanced pairs has no closed form")
 
-    def residual(self, point: Pair) -> float:
+    def residual(self, point: PairLike) -> float:
         r"""Distance of a pair from balance, :math:`\|L^\top L - R^\top R\|_F / (\|L\|_F^2 + \|R\|_F^2)`, at most 1."""
         L, R = point
         size = np.vdot(L, L) + np.vdot(R, R)
@@ -157,44 +157,44 @@ class BalancedPairs(Manifold):
         generator = self._generator()
         return self.nearest(generator.standard_normal((self.d1, self.k)), generator.standard_normal((self.d2, self.k)))
 
-    def random_tangent_vector(self, point: Pair) -> TangentVector:
+    def random_tangent_vector(self, point: PairLike) -> TangentVector:
         """A random direction in the tangent space, of norm one: a projected standard normal pair."""
         generator = self._generator()
         draw = [generator.standard_normal((self.d1, self.k)), generator.standard_normal((self.d2, self.k))]
         vector = self.projection(point, draw)
         return TangentVector(part / (self.norm(point, vector) or 1.0) for part in vector)
 
-    def zero_vector(self, point: Pair) -> TangentVector:
+    def zero_vector(self, point: PairLike) -> TangentVector:
         """The zero of the tangent space."""
         return TangentVector([np.zeros((self.d1, self.k)), np.zeros((self.d2, self.k))])
 
     # Projections and what is built on them.
 
-    def projection(self, point: Pair, vector: Pair) -> TangentVector:
+    def projection(self, point: PairLike, vector: PairLike) -> TangentVector:
         """The orthogonal projection of a pair of matrices on the tangent space."""
         frame = self._frame(point)
         U, V = vector
         return self._project_rotated(frame, U @ frame.rotation, V @ frame.rotation)
 
-    def to_tangent_space(self, point: Pair, vector: Pair) -> TangentVector:
+    def to_tangent_space(self, point: PairLike, vector: PairLike) -> TangentVector:
         """The same as `projection`."""
         return self.projection(point, vector)
 
-    def transport(self, point_a: Pair, point_b: Pair, tangent_vector_a: Pair) -> TangentVector:
+    def transport(self, point_a: PairLike, point_b: PairLike, tangent_vector_a: PairLike) -> TangentVector:
         """Vector transport by projection on the tangent space at `point_b`."""
         return self.projection(point_b, tangent_vector_a)
 
-    def retraction(self, point: Pair, tangent_vector: Pair) -> ProductPoint:
+    def retraction(self, point: PairLike, tangent_vector: PairLike) -> ProductPoint:
         """The balanced pair nearest to ``(L + U, R + V)``, see `nearest`."""
         (L, R), (U, V) = point, tangent_vector
         return self.nearest(L + U, R + V)
 
-    def euclidean_to_riemannian_gradient(self, point: Pair, euclidean_gradient: Pair) -> TangentVector:
+    def euclidean_to_riemannian_gradient(self, point: PairLike, euclidean_gradient: PairLike) -> TangentVector:
         """The projection of the Euclidean gradient."""
         return self.projection(point, euclidean_gradient)
 
     def euclidean_to_riemannian_hessian(
-        self, point: Pair, euclidean_gradient: Pair, euclidean_hessian: Pair, tangent_vector: Pair
+        self, point: PairLike, euclidean_gradient: PairLike, euclidean_hessian: PairLike, tangent_vector: PairLike
     ) -> TangentVector:
         """The Riemannian Hessian along a tangent vector: projected Euclidean Hessian plus the curvature of the manifold."""
         frame = self._frame(point)
@@ -219,7 +219,7 @@ class BalancedPairs(Manifold):
             return new_generator()
         return self._rng
 
-    def _frame(self, point: Pair) -> _Frame:
+    def _frame(self, point: PairLike) -> _DiagonalPair:
         L, R = point
         if self._cached is not None and np.array_equal(self._cached[0], L) and np.array_equal(self._cached[1], R):
             return self._cached[2]
@@ -233,15 +233,15 @@ class BalancedPairs(Manifold):
         largest = sigma[0] or 1.0
         sums = np.add.outer((sigma / largest) ** 2, (sigma / largest) ** 2) * 2
         reciprocal = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0) / largest / largest
-        frame = _Frame(Wt.T, L @ Wt.T, R @ Wt.T, reciprocal, int(np.count_nonzero(sigma)))
+        frame = _DiagonalPair(Wt.T, L @ Wt.T, R @ Wt.T, reciprocal, int(np.count_nonzero(sigma)))
         self._cached = np.array(L), np.array(R), frame
         return frame
 
-    def _restricted(self, frame: _Frame) -> bool:
+    def _restricted(self, frame: _DiagonalPair) -> bool:
         """Tell whether the tangent space is smaller than the null space of the linearised constraint."""
         return self.k > self.rank == frame.rank
 
-    def _project_rotated(self, frame: _Frame, U: np.ndarray, V: np.ndarray) -> TangentVector:
+    def _project_rotated(self, frame: _DiagonalPair, U: np.ndarray, V: np.ndarray) -> TangentVector:
         S = _multiplier(frame, U, V)
         U, V = U - frame.left @ S, V + frame.right @ S
         if self._restricted(frame):
@@ -253,7 +253,7 @@ class BalancedPairs(Manifold):
         return TangentVector([U @ frame.rotation.T, V @ frame.rotation.T])
 
 
-def _multiplier(frame: _Frame, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+def _multiplier(frame: _DiagonalPair, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     """The symmetric `S` for which ``(L S, -R S)`` is the normal part of ``(U, V)``, in rotated coordinates."""
     cross = frame.left.T @ U - frame.right.T @ V
     return (cross + cross.T) * frame.reciprocal

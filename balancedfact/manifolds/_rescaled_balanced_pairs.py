@@ -7,7 +7,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array
-from balancedfact.manifolds._balanced_pairs import BalancedPairs, Pair
+from balancedfact.manifolds._balanced_pairs import BalancedPairs, PairLike
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 
@@ -71,27 +71,27 @@ class RescaledBalancedPairs(BalancedPairs):
 
     # The change of variables.
 
-    def _scaled(self, pair: Pair) -> list[np.ndarray]:
+    def _scaled(self, pair: PairLike) -> list[np.ndarray]:
         return [self.D1 @ pair[0], self.D2 @ pair[1]]
 
-    def _unscaled(self, pair: Pair) -> list[np.ndarray]:
+    def _unscaled(self, pair: PairLike) -> list[np.ndarray]:
         return [scipy.linalg.lu_solve(factor, part) for factor, part in zip(self._factors, pair, strict=True)]
 
-    def _dual(self, pair: Pair) -> list[np.ndarray]:
+    def _dual(self, pair: PairLike) -> list[np.ndarray]:
         """Euclidean gradients in the new variables."""
         return [scipy.linalg.lu_solve(factor, part, trans=1) for factor, part in zip(self._factors, pair, strict=True)]
 
     # The geometry of balanced pairs, carried over.
 
-    def inner_product(self, point: Pair, tangent_vector_a: Pair, tangent_vector_b: Pair) -> float:
+    def inner_product(self, point: PairLike, tangent_vector_a: PairLike, tangent_vector_b: PairLike) -> float:
         """The inner product of the rescaled vectors."""
         return super().inner_product(point, self._scaled(tangent_vector_a), self._scaled(tangent_vector_b))
 
-    def norm(self, point: Pair, tangent_vector: Pair) -> float:
+    def norm(self, point: PairLike, tangent_vector: PairLike) -> float:
         """The norm of the rescaled vector."""
         return super().norm(point, self._scaled(tangent_vector))
 
-    def residual(self, point: Pair) -> float:
+    def residual(self, point: PairLike) -> float:
         """Distance of the rescaled pair from balance, between 0 and 1."""
         return super().residual(self._scaled(point))
 
@@ -106,16 +106,16 @@ class RescaledBalancedPairs(BalancedPairs):
         draw = [generator.standard_normal((self.d1, self.k)), generator.standard_normal((self.d2, self.k))]
         return ProductPoint(self._unscaled(super().nearest(*draw)))
 
-    def projection(self, point: Pair, vector: Pair) -> TangentVector:
+    def projection(self, point: PairLike, vector: PairLike) -> TangentVector:
         """The projection on the tangent space, orthogonal in the metric of this manifold."""
         return TangentVector(self._unscaled(super().projection(self._scaled(point), self._scaled(vector))))
 
-    def euclidean_to_riemannian_gradient(self, point: Pair, euclidean_gradient: Pair) -> TangentVector:
+    def euclidean_to_riemannian_gradient(self, point: PairLike, euclidean_gradient: PairLike) -> TangentVector:
         """The Riemannian gradient in the metric of this manifold."""
         return TangentVector(self._unscaled(super().projection(self._scaled(point), self._dual(euclidean_gradient))))
 
     def euclidean_to_riemannian_hessian(
-        self, point: Pair, euclidean_gradient: Pair, euclidean_hessian: Pair, tangent_vector: Pair
+        self, point: PairLike, euclidean_gradient: PairLike, euclidean_hessian: PairLike, tangent_vector: PairLike
     ) -> TangentVector:
         """The Riemannian Hessian along a tangent vector, in the metric of this manifold."""
         hessian = super().euclidean_to_riemannian_hessian(

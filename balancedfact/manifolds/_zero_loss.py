@@ -19,7 +19,7 @@ _EXACT = 1e-12  # the relative residual that a point may have
 _DRAWS = 50
 
 
-class _Frame(NamedTuple):
+class _Linearised(NamedTuple):
     """A point with its products and a factor of the inverse of its Gram matrix."""
 
     layers: Layers
@@ -201,7 +201,7 @@ class ZeroLoss(LayerManifold):
                 total += self.A.scaled_gram(C @ C.T, np.zeros(self.A.matrix_shape), B.T @ B)
         return total
 
-    def _frame_of(self, layers: Layers) -> _Frame:
+    def _frame_of(self, layers: Layers) -> _Linearised:
         before, after = products(layers)
         gram = self._gram(before, after)
         if self._rank == self.A.m:
@@ -211,20 +211,20 @@ class ZeroLoss(LayerManifold):
                 pass  # singular to rounding
             else:
                 if np.diag(factor).min() > 1e-5 * np.diag(factor).max():
-                    return _Frame(layers, before, after, np.linalg.inv(factor).T)
+                    return _Linearised(layers, before, after, np.linalg.inv(factor).T)
         values, vectors = np.linalg.eigh(gram)
         keep = values > self.A.m * np.finfo(float).eps * values[-1]
-        return _Frame(layers, before, after, vectors[:, keep] / np.sqrt(values[keep]))
+        return _Linearised(layers, before, after, vectors[:, keep] / np.sqrt(values[keep]))
 
-    def _jacobian(self, frame: _Frame, vector: Layers) -> np.ndarray:
+    def _jacobian(self, frame: _Linearised, vector: Layers) -> np.ndarray:
         change = sum(C @ V @ B for C, V, B in zip(frame.after[1:], vector, frame.before[:-1], strict=True))
         return self.A.forward(np.asarray(change))
 
-    def _normal(self, frame: _Frame, y: np.ndarray) -> list[np.ndarray]:
+    def _normal(self, frame: _Linearised, y: np.ndarray) -> list[np.ndarray]:
         force = self.A.adjoint_matrix(y)
         return [C.T @ force @ B.T for C, B in zip(frame.after[1:], frame.before[:-1], strict=True)]
 
-    def _split(self, frame: _Frame, vector: Layers) -> tuple[TangentVector, np.ndarray]:
+    def _split(self, frame: _Linearised, vector: Layers) -> tuple[TangentVector, np.ndarray]:
         """The tangent part of layers, and the multipliers of the normal part."""
         rest, total = TangentVector(vector), np.zeros(self.A.m)
         for _ in range(2):  # the second time for the rounding error of the first
@@ -281,7 +281,7 @@ def _independent(A: MeasurementMap, b: np.ndarray) -> tuple[MeasurementMap, np.n
     return scaled.select(chosen), data[chosen], solution.reshape(A.matrix_shape)
 
 
-def _derivatives(frame: _Frame, vector: Layers) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _derivatives(frame: _Linearised, vector: Layers) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The derivatives of the products along a vector."""
     before, after = [np.zeros_like(frame.before[0])], [np.zeros_like(frame.after[-1])]
     for W, V, B in zip(frame.layers, vector, frame.before[:-1], strict=True):

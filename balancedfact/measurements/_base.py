@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
+from balancedfact.measurements._unfolded import Unfolded
 
 _BLOCK = 256  # columns of the identity that are multiplied at once
 
@@ -34,7 +35,7 @@ class Whitened(NamedTuple):
     scale: float
 
 
-class MeasurementMap(ABC):
+class MeasurementMap(RowMajorOperator, Unfolded, ABC):
     r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
@@ -53,7 +54,6 @@ class MeasurementMap(ABC):
 
     matrix_shape: tuple[int, int]
     m: int
-    dtype = np.dtype(np.float64)
     labels: tuple[list[str] | None, list[str] | None] = (None, None)
 
     # What a subclass supplies.
@@ -235,13 +235,15 @@ class MeasurementMap(ABC):
     def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
         """The roots ``D1 / scale`` and ``D2 / scale``."""
         d1, d2 = self.matrix_shape
-        left, right = self.at_unit_scale()._identity_moments()
-        return root(left / d2 / self.m), root(right / d1 / self.m)
+        left, right = self.at_unit_scale().identity_factors()
+        return root(left / np.sqrt(d2 * self.m)), root(right / np.sqrt(d1 * self.m))
 
-    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`, or the diagonal alone of a diagonal one."""
-        d1, d2 = self.matrix_shape
-        return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
+    @cached_property
+    def uncertain(self) -> int:
+        """The number of directions that rounding cannot tell from ones that no measurement sees."""
+        if all(each.rank == each.size for each in self._roots):
+            return 0
+        return sum(most - each.rank for most, each in zip(self.at_unit_scale().rank_bounds(), self._roots, strict=True))
 
     @property
     def left_root(self) -> tuple[np.ndarray, np.ndarray]:
@@ -256,23 +258,6 @@ class MeasurementMap(ABC):
     def at_unit_scale(self) -> MeasurementMap:
         """The map with matrices ``A_i / scale``; this map itself where `scale` is 1."""
         return self
-
-    # Former names, for callers that have not moved yet.
-
-    def _divided_by_scale(self) -> MeasurementMap:
-        return self.at_unit_scale()
-
-    @property
-    def _left_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.left_root
-
-    @property
-    def _right_root(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.right_root
-
-    @property
-    def _gram(self) -> np.ndarray:
-        return self.gram
 
     @property
     def D1(self) -> np.ndarray:
@@ -332,32 +317,6 @@ class MeasurementMap(ABC):
         """State for pickling, without cached properties, which are recomputed on demand."""
         kind = type(self)
         return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
-
-    # Makes the map accepted by scipy.sparse.linalg.aslinearoperator, with row-major vec(X).
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape ``(m, d1 * d2)`` of the map as a matrix acting on row-major ``vec(X)``."""
-        return self.m, self.matrix_shape[0] * self.matrix_shape[1]
-
-    def matvec(self, x: np.ndarray) -> np.ndarray:
-        """The measurements of ``x.reshape(d1, d2)``."""
-        return self._forward(np.reshape(x, self.matrix_shape))
-
-    def rmatvec(self, y: np.ndarray) -> np.ndarray:
-        """The adjoint, raveled to a vector of length ``d1 * d2``."""
-        return self._adjoint(np.ravel(y)).ravel()
-
-    def to_linear_operator(self) -> LinearOperator:
-        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
-
-        Examples
-        --------
-        >>> import balancedfact as bf
-        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
-        array([3., 2.])
-        """
-        return aslinearoperator(self)
 
     def __repr__(self) -> str:
         d1, d2 = self.matrix_shape
@@ -423,5 +382,5 @@ class Selected(MeasurementMap):
 
 
 def safe_scale(magnitude: float) -> float:
-    """`magnitude` where its square would be badly scaled, else exactly 1 (nothing is then copied or rounded)."""
-    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else magnitude
+    """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
+    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))

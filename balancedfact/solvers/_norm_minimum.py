@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_pair
+from balancedfact._validate import as_array, as_count
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Solution
+from balancedfact.solution import Solution, Status
 from balancedfact.solvers._methods import as_method
 from balancedfact.solvers.deep._schatten import schatten_minimum
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Callback
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
-from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._certified import as_start, certified_minimum
 from balancedfact.solvers.nuclear._finished import finished
 
 
@@ -127,25 +127,30 @@ def norm_minimum(
         ):
             if value != neutral:
                 raise ValueError(f"{name} is {value!r} at depth {layers}; expected {neutral}, beyond two layers")
-    nuclear = certified_minimum(
-        A,
-        b,
-        flat=False,
-        penalty=penalty,
-        offset_penalty=offset_penalty,
-        method=as_method(method),
-        max_rank=max_rank,
-        tol=tol,
-        rng=rng,
-        initial=initial,
-        limits=limits,
-        callback=None if layers > 2 else callback,
-        progress=progress,
-    )
     if layers == 2:
-        return finished(nuclear, A, b, flat=False, penalty=penalty, offset_penalty=offset_penalty)
+        solution = certified_minimum(
+            A,
+            b,
+            flat=False,
+            penalty=penalty,
+            offset_penalty=offset_penalty,
+            method=as_method(method),
+            max_rank=max_rank,
+            tol=tol,
+            rng=rng,
+            initial=initial,
+            limits=limits,
+            callback=callback,
+            progress=progress,
+        )
+        return finished(solution, A, b, flat=False, penalty=penalty, offset_penalty=offset_penalty)
+    log = Log(callback, progress, limits)
+    # The least nuclear norm is where the search starts and what its bound comes from.
+    nuclear = norm_minimum(A, b, method=method, tol=tol, rng=rng, limits=limits, progress=False)
+    if nuclear.status in (Status.LIMIT, Status.INTERRUPTED):
+        return nuclear
     start = None
     if initial is not None:
-        left, right = as_pair(*initial, A.matrix_shape)
+        left, right = as_start(initial, A)
         start = left @ right.T
-    return schatten_minimum(A, as_array(b, "b", shape=(A.m,)), layers, nuclear, start, callback)
+    return schatten_minimum(A, as_array(b, "b", shape=(A.m,)), layers, nuclear, start, log)

@@ -99,6 +99,7 @@ def test_solves_the_programme(rng, shape, r):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")  # the generic solver, which is compared to five digits
 def test_solves_the_programme_for_matrices_of_rank_two_below_full(rng):
     T = symmetric(rng, 9)
     assert Relaxation(T, (3, 3), 2).bound(3000)[0] == pytest.approx(programme(T, (3, 3), 2), abs=1e-5)

@@ -15,7 +15,7 @@ MUTATIONS = [
     ("mc-theorem-2-large-depth", closed_forms, "minimal_sharpness", of_depth(1)),
     ("mc-one-dimensional-example", curvature, "sharpness", scaled(0.5)),
     ("mc-critical-step-size", closed_forms, "minimal_sharpness", fixed_step),
-    ("mc-lemma-1", _flow._Field, "slope", wrong_layer),
+    ("mc-lemma-1", _flow._GradientField, "slope", wrong_layer),
     ("mc-lemma-6-chi-square", dynamics, "residual_layers", without_width),
     ("mc-lemma-6-normal", dynamics, "residual_layers", without_width),
     ("mc-lemma-8", curvature, "loss_gradient", scaled(0.2)),

@@ -1,6 +1,7 @@
 """``balancedfact verify``."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 from balancedfact import _executors
 from balancedfact.cli import main
 from balancedfact.commands import _verify
-from balancedfact.theorems import Claim, Outcome, ledger
+from balancedfact.theorems import KINDS, Claim, Outcome, ledger
 from balancedfact.theorems._claim import LEDGER, at_most, equal
 
 FAST = "blog-construction"
@@ -55,7 +56,8 @@ def strict_json(path):
         return json.load(file, parse_constant=refuse)
 
 
-def test_holding_claims_exit_with_zero_in_processes_of_their_own(capsys):
+def test_holding_claims_exit_with_zero_in_processes_of_their_own(monkeypatch, capsys):
+    monkeypatch.setattr(_verify, "_EVERY", 3600.0)  # no sign of life, however busy the machine is
     assert main(["verify", FAST, "--instances", "2", "--workers", "1", "--json", "report.json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -167,10 +169,32 @@ def test_more_instances_begin_with_the_same_ones_and_seeds_differ(threads, enter
     assert len(set(drawn)) == 6
 
 
+def test_a_long_run_shows_signs_of_life_where_there_is_no_terminal(threads, monkeypatch, capsys):
+    monkeypatch.setattr(_verify, "_EVERY", 0.0)
+    assert main(["verify", "blog-con", "cs282-section-5-r", "--instances", "1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    shown = [int(re.fullmatch(r"verify: (\d) of 6 statements after \d+ s", line)[1]) for line in lines]
+    assert shown == sorted(shown)
+    assert shown
+    assert shown[-1] < 6
+
+
+def test_an_interrupted_run_prints_what_it_has(threads, enter, capsys):
+    def interrupt(rng):
+        raise KeyboardInterrupt
+
+    enter("interrupting", interrupt)
+    assert main(["verify", FAST, "new-interrupting", "--instances", "1"]) == 130
+    captured = capsys.readouterr()
+    assert "1 of 1 statements hold on 1 instances each" in captured.out
+    assert captured.out.endswith("1 of 2 statements were not finished\n")
+    assert "interrupted" in captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-claim"], "CLAIM is 'no-such-claim'; expected the beginning of a key, such as "),
+        (["no-such-claim"], "CLAIM is 'no-such-claim'; expected the beginning of a key: "),
         (["--instances", "0"], "--instances is 0"),
         (["--workers", "0"], "--workers is 0"),
         (["--seed", "-1"], "--seed is -1"),
@@ -200,3 +224,19 @@ def test_table_has_a_row_for_every_verdict():
     assert columns["instances"] == ["3", "3"]
     assert columns["worst slack"] == ["-0.5", "0.25"]
     assert columns["verdict"] == ["FAILS", "holds"]
+
+
+def test_an_unknown_word_is_answered_by_the_beginnings_of_keys(capsys):
+    assert main(["verify", "mc", "glcrmj-lema-4"]) == 2
+    said = capsys.readouterr().err
+    assert "CLAIM is 'glcrmj-lema-4'; expected the beginning of a key: ddf (" in said
+    assert "glcrmj-lemma-4" in said
+
+
+def test_the_table_has_a_legend(capsys):
+    assert main(["verify", FAST, "--instances", "1", "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    claim = next(claim for claim in ledger() if claim.key == FAST)
+    assert "worst slack: least distance from failing" in printed
+    assert f"{claim.kind}: {KINDS[claim.kind]}" in printed
+    assert f"{claim.source}: " in printed

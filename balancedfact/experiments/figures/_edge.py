@@ -1,4 +1,4 @@
-"""Where gradient descent with a given step ends, several outputs: sharpness against ``2 / step`` and the least sharpness."""
+"""The end of gradient descent with a given step, several outputs: sharpness against ``2 / step`` and the least sharpness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def least_sharpness(X: np.ndarray, M: np.ndarray, depth: int) -> float:
-    """Of ``|Y - X M'|^2 / n`` over all networks with the product `M`: least over `s` of an eigenvalue, convex in ``log s``."""
+    """Least sharpness of ``|Y - X M'|^2 / n`` over the networks with product `M`, by a search that is convex in ``log s``."""
     sigma = X.T @ X / len(X)
     values, vectors = np.linalg.eigh(sigma)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -1,4 +1,4 @@
-"""Where label noise with unequal variances ends, against the flattest weights: the flow that models it, and runs of it."""
+"""The end of label noise with unequal variances, against the flattest weights: the flow that models it, and runs of it."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class RegressionData(NamedTuple):
-    """The data of a figure, and what gradient descent on linear networks sees of them."""
+class FigureData(NamedTuple):
+    """Samples and labels of a figure, with what they determine, in units in which ``|w| = 1``."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -26,7 +26,7 @@ class RegressionData(NamedTuple):
     readout: np.ndarray  # the vector p of residual networks, of norm one
 
 
-def problem(settings: Settings) -> RegressionData:
+def problem(settings: Settings) -> FigureData:
     """Standard normal inputs, a standard normal truth and unit noise (or none), divided so that ``|w| = 1``."""
     rng = np.random.default_rng([settings["seed"], settings["samples"], settings["inputs"]])
     n, d, noise = settings["samples"], settings["inputs"], settings.get("noise", 1.0)
@@ -34,7 +34,7 @@ def problem(settings: Settings) -> RegressionData:
     y = X @ truth + noise * rng.standard_normal(n)
     w = np.linalg.lstsq(X, y, rcond=None)[0]
     size, p = np.linalg.norm(w), rng.standard_normal(d)
-    return RegressionData(X, y / size, X.T @ X / n, w / size, truth / size, float((noise / size) ** 2), p / np.linalg.norm(p))
+    return FigureData(X, y / size, X.T @ X / n, w / size, truth / size, float((noise / size) ** 2), p / np.linalg.norm(p))
 
 
 def chunks(repetitions: int, largest: int) -> list[list[int]]:
@@ -54,7 +54,7 @@ def units(settings: Settings) -> list[Row]:
     return [*found, {"kind": "reference"}]
 
 
-def reference_rows(data: RegressionData, depth: int, **more: object) -> list[Row]:
+def reference_rows(data: FigureData, depth: int, **more: object) -> list[Row]:
     """The exact minimal sharpness, the exact rank-one limit and the published bounds."""
     lower, upper = closed_forms.sharpness_bounds(data.covariance, data.w, depth)
     values = {

@@ -12,7 +12,7 @@ from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
 from balancedfact.experiments.figures._legend import legend_below
 from balancedfact.experiments.figures._regression import (
-    RegressionData,
+    FigureData,
     draw_divergence,
     draw_means,
     draw_references,
@@ -66,7 +66,7 @@ def _start(settings: Settings, scales: Any, rng: np.random.Generator) -> list[np
 
 def _descend(
     settings: Settings,
-    data: RegressionData,
+    data: FigureData,
     scales: Any,
     step: float,
     iterations: int,
@@ -86,7 +86,7 @@ def _descend(
     )
 
 
-def _history(settings: Settings, step: float, data: RegressionData, rng: np.random.Generator) -> list[Row]:
+def _history(settings: Settings, step: float, data: FigureData, rng: np.random.Generator) -> list[Row]:
     """One run, looked at often, with the eigenvalue that a power iteration on norms returns: the largest in magnitude."""
     A = _measurements(data, residual=settings["start"] == "residual")
     b = A(np.outer(data.readout, data.w) if settings["start"] == "residual" else data.w[None])
@@ -103,7 +103,7 @@ def _history(settings: Settings, step: float, data: RegressionData, rng: np.rand
     ]
 
 
-def _measurements(data: RegressionData, *, residual: bool) -> MeasurementMap:
+def _measurements(data: FigureData, *, residual: bool) -> MeasurementMap:
     """The excess risk as a loss: as many inputs as dimensions, with the same covariance."""
     values, vectors = np.linalg.eigh(data.covariance)
     root = np.sqrt(values.size * np.maximum(values, 0.0))[:, None] * vectors.T

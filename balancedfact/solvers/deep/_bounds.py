@@ -38,7 +38,7 @@ class Bound(NamedTuple):
 
 
 class DeepDual(NamedTuple):
-    """What a solve found that helps a bound, in the units of the map `A`.
+    """Results of a solve that help a bound, in the units of the map `A`.
 
     `value` is the trace of the network, `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers,
     and `nuclear` the lower bound on ``|D1 E D2|_*`` that it proves.

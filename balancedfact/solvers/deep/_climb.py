@@ -20,7 +20,7 @@ def descend_in_domain(
     tol: float = 1e-7,
     stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Where the descent from `x` leads; `function` returns the value and the gradient, or ``None`` outside its domain.
+    """Descend from `x`; `function` returns the value and the gradient, or ``None`` outside its domain.
 
     It ends after `steps` steps, when a step gains less than `tol` (absolute; barriers are logarithms), or when `stop` says so.
     """

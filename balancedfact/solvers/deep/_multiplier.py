@@ -89,7 +89,7 @@ def _on_the_curve(white: MeasurementMap, b: np.ndarray) -> np.ndarray:
 
 
 def _climbed(white: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) -> list[np.ndarray]:
-    """Where L-BFGS leads from `y` on the logarithm of the bound, with the singular values smoothed less and less."""
+    """Ascend from `y` by L-BFGS on the logarithm of the bound, with the singular values smoothed less and less."""
     from scipy.optimize import minimize  # here, for it takes long to load
 
     found, power = [], 2 / (depth - 2)

@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where one descent ended, and how far its rank test failed."""
+    """The end of one descent, and by how much its rank test failed."""
 
     point: ZeroLossPoint
     y: np.ndarray
@@ -106,7 +106,7 @@ class NetworkSearch:
         return None
 
     def distinct(self) -> int:
-        """How many different minima the descents found."""
+        """The number of different minima that the descents found."""
         found: list[ZeroLossPoint] = []
         for point, *_ in self.minima:
             size = np.linalg.norm(point.matrix)
@@ -198,7 +198,10 @@ class NetworkSearch:
             return self._flattest(moved.matrix, rank)
         # Far from the data, or large: by descent on the residual, from layers as long as the data are.
         A, b = self.problem.map, self.problem.b
-        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A.forward(point.matrix))))
+        seen = float(np.linalg.norm(A.forward(point.matrix)))
+        if not seen > 0:  # or from nowhere, where the measurements do not see it
+            return None
+        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / seen))
         accuracy = 1e-15 * self.problem.size
         end = descend(A, b, 0.0, L[:, :rank], R[:, :rank], density=self.density, residual_tol=accuracy, max_products=1000)
         fitted = self._flattest(end.L @ end.R.T, rank)

@@ -1,4 +1,4 @@
-r"""Whether a matrix of higher rank would be flatter: the first-order test across ranks.
+r"""The first-order test across ranks: would a matrix of higher rank be flatter?
 
 Let `E` have flattest layers, with :math:`X_j = \sum_i A_iB_{j-1}^\top B_{j-1}A_i^\top` and
 :math:`Y_j = \sum_i A_i^\top C_{j+1}C_{j+1}^\top A_i` on either side of the hidden place `j`. For small `N` whose columns and

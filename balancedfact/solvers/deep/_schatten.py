@@ -11,7 +11,6 @@ layers at the width of the rank, and judged there to second order.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from balancedfact.curvature._loss import Linearisation
 from balancedfact.curvature._scaled import Scaled, ordinary
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.iteration._log import Log
 
 _EPS = np.finfo(float).eps
 _SMALLEST = 1e-8  # of the first singular value, where the smoothing ends
@@ -54,7 +54,7 @@ def schatten_minimum(
     depth: int,
     nuclear: Solution,
     start: np.ndarray | None,
-    callback: Callable[[dict[str, float]], object] | None,
+    log: Log,
 ) -> Solution:
     """The norm-minimal network that fits, from the matrix `start` or, without it, from the least nuclear norm."""
     if nuclear.status is Status.INFEASIBLE:
@@ -65,15 +65,16 @@ def schatten_minimum(
         return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero, and so are the layers.", certificate)
     X = nuclear.matrix if start is None else start
     size = magnitude(X)
-    began, records = time.perf_counter(), list[dict[str, float]]()
+    E = X / size
 
-    def report(E: np.ndarray, smoothing: float) -> None:
-        record = {"iteration": float(len(records)), "seconds": time.perf_counter() - began, "smoothing": smoothing}
-        records.append(record | {"value": schatten_value(size * E, depth)})
-        if callback is not None:
-            callback(dict(records[-1]))
+    def report(found: np.ndarray, smoothing: float) -> None:
+        nonlocal E
+        E = found
+        value = schatten_value(size * E, depth)
+        log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
 
-    E = _reweighted(A, b / size, X / size, depth, report)
+    with log:
+        _reweighted(A, b / size, E, depth, report)
     judged = _polished(A, b / size, E, depth)
     layers = [size ** (1 / depth) * W for W in judged.layers]
     value = float(sum(frobenius(W) ** 2 for W in layers))
@@ -90,22 +91,23 @@ def schatten_minimum(
         curvature=judged.curvature,
         proof=_PROOF,
     )
-    history = {name: np.array([record[name] for record in records]) for name in records[0]}
     rank = layers[0].shape[0]
     if judged.feasibility > _FITS:
         verdict = Status.GAP_OPEN, f"The search ended at rank {rank} with a relative residual of {judged.feasibility:.1e}."
     elif gap <= 1e-8:
         verdict = Status.OPTIMAL, f"No network that fits weighs less, within a relative {gap:.1e}."
+    elif log.ended is not None:
+        verdict = log.ended
     elif judged.stationarity <= _STATIONARY and judged.curvature >= -_FLAT:
         verdict = Status.STATIONARY, f"A local minimum of rank {rank}; other fits, of other ranks too, may weigh less."
     else:
         verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
-    return Solution(layers, value, *verdict, certificate, history, "reweighted least squares, Newton")
+    return Solution(layers, value, *verdict, certificate, log.history, "reweighted least squares, Newton")
 
 
 def _reweighted(
     A: MeasurementMap, b: np.ndarray, X: np.ndarray, depth: int, report: Callable[[np.ndarray, float], None]
-) -> np.ndarray:
+) -> None:
     """Interpolations of least weighted norm, with weights from the last one, while the smoothing falls."""
     d1, d2 = A.matrix_shape
     top = float(np.linalg.norm(X, 2))
@@ -123,7 +125,6 @@ def _reweighted(
         X = (left @ Z + Z @ right) / 2
         report(X, smoothing)
         smoothing *= _SHRINK
-    return X
 
 
 def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class ZeroLossPoint:
 
     @property
     def tractable(self) -> bool:
-        """Whether the constraint is small enough to be linearised."""
+        """Tell whether the constraint is small enough to be linearised."""
         return self.x.size * self.problem.map.m <= _MOST_ENTRIES
 
     @property

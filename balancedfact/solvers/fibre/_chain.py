@@ -35,7 +35,7 @@ class Coupling(Protocol):
 
 
 class Framed(Protocol):
-    """The coupling as the frames of a point see it."""
+    """The coupling in the bases (`G_j`, `inverse_j`) of one iterate."""
 
     def forward(self, H: np.ndarray) -> np.ndarray:
         """The matrices ``sum_i K_i @ H_j @ K_i.T``, shape ``(n, r, r)``."""
@@ -173,7 +173,7 @@ def one_operator(map: MeasurementMap) -> OneOperator:
 
 
 def affordable(size: int, depth: int) -> bool:
-    """Whether the Newton matrix of the chain can be factored, if need be."""
+    """Tell whether the Newton matrix of the chain can be factored, if need be."""
     return _factoring(size, depth) <= _AFFORDABLE
 
 

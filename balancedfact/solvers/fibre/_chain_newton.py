@@ -32,7 +32,7 @@ _MOST_STEPS = 300
 
 
 class Ending(Enum):
-    """How an iteration ended."""
+    """The reasons for which an iteration ends."""
 
     MINIMUM = "the gap closed"
     UNATTAINED = "the iterates go to infinity"
@@ -42,7 +42,7 @@ class Ending(Enum):
 
 @dataclass
 class Run:
-    """How the iteration ended, the point of smallest gap, the last one that is well conditioned, and the record of all."""
+    """Reason for the end, point of smallest gap, last point that is well conditioned, and the record of all."""
 
     verdict: Ending
     point: ChainPoint

@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class FibreMinimum(NamedTuple):
-    """What is known of the minimum on the core."""
+    """Value, lower bound, layers and direction of the minimum restricted to the seen subspace (the core)."""
 
     point: Place
     value: float
@@ -107,7 +107,7 @@ class Fibre:
         return FibreMinimum(place, point.value, point.lower, point.stationarity, run.verdict, run.history, reached, direction)
 
     def _uncoupled(self, chain: Chain, hi: np.ndarray, lo: np.ndarray) -> bool:
-        """Whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
+        """Tell whether every matrix ``lo @ A_i.T @ hi`` is zero, to rounding error."""
         identity = np.eye(chain.size)[None]
         energy = np.trace(chain.coupling.framed(identity, identity).forward(identity)[0])
         largest = min(np.linalg.norm(lo, 2) ** 2 * np.trace(chain.first), np.linalg.norm(hi, 2) ** 2 * np.trace(chain.last))
@@ -146,7 +146,7 @@ class Fibre:
         return [G[0] @ self.lo, *(G[1:] @ inverse[:-1]), self.hi @ inverse[-1]]
 
     def _residual(self, layers: list[np.ndarray]) -> float:
-        """How far the product of the layers is from the matrix, relative to it."""
+        """Distance of the product of the layers from the matrix, relative to it."""
         target = self.matrix / self.size
         return frobenius(product(layers) - target) / (frobenius(target) or 1.0)
 

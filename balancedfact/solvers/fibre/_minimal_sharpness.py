@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import frobenius, magnitude, product
 from balancedfact._validate import as_array, as_count, as_number
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Callback, Log
 
 _EPS = np.finfo(float).eps
 _CHUNK = 2**22  # matrix entries of the measurements that are handled at a time
@@ -28,8 +27,9 @@ def minimal_sharpness(
     A: MeasurementMap,
     depth: int,
     *,
-    tol: float = 1e-9,
-    callback: Callable[[dict[str, float]], None] | None = None,
+    tol: float = 1e-8,
+    limits: Limits | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     r"""Find the factorization of a given matrix that has the least sharpness, and prove it.
 
@@ -48,8 +48,11 @@ def minimal_sharpness(
         The number of layers `L`, at least 2.
     tol : float
         Relative gap between value and lower bound at which to stop.
+    limits : Limits, optional
+        Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
-        Called once per iteration with the newest record of `Solution.history`.
+        Called once per iteration with the newest record of `Solution.history`; returning ``True`` or raising ``StopIteration``
+        stops the solve as a limit does.
 
     Returns
     -------
@@ -114,20 +117,17 @@ def minimal_sharpness(
         factor = np.sqrt(unit * f) * A.scale * size ** (1 - 1 / L)
         return float(factor**2)
 
-    started = time.perf_counter()
-    records: list[dict[str, float]] = []
+    log = Log(callback, False, limits)
 
     def report(point: Smooth) -> None:
-        record = {"iteration": float(len(records)), "seconds": time.perf_counter() - started, "value": number(point.largest)}
-        records.append(record)
-        if callback is not None:
-            callback(dict(record))
+        value = number(point.largest)
+        log.write(f"sharpness {value:.6g}", {"value": value})
 
     G, inverse = _start(hi @ lo, seen, hi, lo, L)
     point = at(ensemble, G, inverse, 1.0)
     best, lower, omega = point, 0.0, np.empty((0, 0))
-    if point.largest > 0:
-        beta = 10 / point.largest
+    beta = 10 / point.largest if point.largest > 0 else np.inf
+    with log:
         while beta * best.largest < 1e3 / gap_goal:
             point = descend(ensemble, at(ensemble, point.G, point.inverse, beta), beta, report)
             best = point if point.largest < best.largest else best
@@ -142,22 +142,20 @@ def minimal_sharpness(
     share = size ** (1 / L)
     layers = [best.G[0] @ lo, *(best.G[1:] @ best.inverse[:-1]), hi @ best.inverse[-1]]
     layers = [share * layer for layer in layers]
-    product = layers[0]
-    for layer in layers[1:]:
-        product = layer @ product
     certificate = Certificate(
-        feasibility=frobenius(product - matrix) / frobenius(matrix),
+        feasibility=frobenius(product(layers) - matrix) / frobenius(matrix),
         lower_bound=number(lower),
         gap=gap,
         dual=seen.dual(omega),
         proof=_PROOF,
     )
-    if gap <= max(gap_goal, 1e-8):
+    if gap <= gap_goal:
         verdict = Status.OPTIMAL, f"No factorization of the matrix is less sharp, within a relative {gap:.1e}."
+    elif log.ended is not None:
+        verdict = log.ended
     else:
         verdict = Status.GAP_OPEN, f"The descent ended at a relative gap of {gap:.1e}: rounding, or an infimum not attained."
-    history = {name: np.array([record[name] for record in records]) for name in records[0]} if records else {}
-    return Solution(layers, number(best.largest), *verdict, certificate, history, "Newton on a smooth maximum")
+    return Solution(layers, number(best.largest), *verdict, certificate, log.history, "Newton on a smooth maximum")
 
 
 class _Seen:

@@ -55,6 +55,30 @@ class Limits:
             as_count(self.iterations, "iterations")
 
 
+class Budget:
+    """The time that several searches share, one after another; it runs from its making on.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        Without it there is no end.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._end = np.inf if seconds is None else time.perf_counter() + seconds
+
+    @property
+    def spent(self) -> bool:
+        """True once nothing is left."""
+        return time.perf_counter() >= self._end
+
+    def rest(self, share: float = 1.0) -> Limits:
+        """A share of what is left, for the next search; a millisecond if nothing is, which buys the first point."""
+        if self._end == np.inf:
+            return Limits()
+        return Limits(seconds=max(share * (self._end - time.perf_counter()), 1e-3))
+
+
 class Stopped(Exception):
     """A limit was reached, or the callback asked to stop; the sentence says which."""
 

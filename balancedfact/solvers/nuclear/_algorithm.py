@@ -1,4 +1,4 @@
-"""What an algorithm for the convex problem is: something that proposes points. They are judged elsewhere."""
+"""The interface of an algorithm for the convex problem: it proposes points, which are judged elsewhere."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
-_ROUNDS = 30  # of columns added and pressed out again, where rounding errors do not let the rank settle
-_COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
+_ROUNDS = 30  # most rounds of adding and removing columns when rounding errors keep the rank from settling
+_COARSE, _FEW = 1e-2, 8  # above this dual slack, randomized subspace iteration with so many columns is accurate enough
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
@@ -120,7 +120,7 @@ def factored(
 
 
 def _accuracy(penalty: float, target: float, largest: float) -> float:
-    """To what relative accuracy a step of the path is worth solving: as far from the end, as coarse."""
+    """Relative accuracy for one penalty of the path; coarser the further the penalty is from its target."""
     return 0.01 if penalty == target else 0.02 * penalty / largest
 
 
@@ -150,7 +150,10 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
     for _ in range(max_iterations):
         qL, qR = normal(pL, pR)
-        alpha = square / float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        curved = float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        if not curved > 0:  # the measurements do not see this direction, or rounding hides it
+            break
+        alpha = square / curved
         X, Y = X + alpha * pL, Y + alpha * pR
         rL, rR = rL - alpha * qL, rR - alpha * qR
         new = float(np.vdot(rL, rL) + np.vdot(rR, rR))
@@ -193,7 +196,7 @@ def _pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
 
 
 def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
-    """Up to `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
+    """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
     norms = np.linalg.norm(L, axis=0)
@@ -218,12 +221,16 @@ def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Ge
     if count >= min(shape):
         return _whole(shape, times, transposed_times)
     operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
+    start = rng.standard_normal(min(shape))
+    ahead, back = (times, transposed_times) if shape[1] <= shape[0] else (transposed_times, times)
+    if not np.any(back(ahead(start))):  # nothing is left, and ARPACK refuses to start
+        return np.zeros((shape[0], count)), np.zeros(count), np.zeros((shape[1], count))
+    left, sigma, right = svds(operator, k=count, tol=tol, v0=start)
     return left[:, ::-1], sigma[::-1], right[::-1].T
 
 
 def _many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    """About the leading `count` singular triplets, for which few passes with many columns serve better than precision.
+    """Approximate leading `count` singular triplets by randomized subspace iteration.
 
     Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
     values are those of `S` on the subspaces found, and never too large.

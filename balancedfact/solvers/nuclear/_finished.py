@@ -1,4 +1,4 @@
-"""What a solution should know besides its factors: names, how new rows are fitted, and the precision of the data."""
+"""The last touches on a solution: names, how new rows are fitted, and the precision of the data."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +28,7 @@ from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
+from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
 from balancedfact.solvers.nuclear._noise_edge import largest_penalty
 from balancedfact.solvers.nuclear._splitting import Splitting
 
@@ -47,7 +49,7 @@ _AT_EDGE, _BELOW_EDGE = 1.05, 0.25
 
 @dataclass(frozen=True, eq=False)
 class PenaltyPath:
-    """What `select_penalty` tried, in the order in which it was tried.
+    """The penalties that `select_penalty` tried, in the order in which it was tried.
 
     Attributes
     ----------
@@ -71,6 +73,13 @@ class PenaltyPath:
     standard_errors: np.ndarray
     ranks: np.ndarray
     message: str
+
+    def to_pandas(self) -> Any:
+        """All penalties tried, one to a line, as a data frame; needs pandas."""
+        import pandas
+
+        columns = {"error": self.errors, "standard_error": self.standard_errors, "rank": self.ranks}
+        return pandas.DataFrame(columns, index=pandas.Index(self.penalties, name="penalty"))
 
 
 class _Fold:
@@ -98,6 +107,7 @@ def select_penalty(
     offset_penalty: float | None = None,
     tol: float = 1e-3,
     rng: int | np.random.Generator | None = None,
+    limits: Limits | None = None,
     callback: Callable[[dict[str, float]], None] | None = None,
     progress: bool | None = None,
 ) -> PenaltyPath:
@@ -124,6 +134,9 @@ def select_penalty(
         The relative gap to which each point of the path is solved.
     rng : int or numpy.random.Generator, optional
         Randomness of the choice of measurements and of the solves.
+    limits : Limits, optional
+        When its time is spent, or so many penalties have been tried as it has iterations, the choice is made among those whose
+        solves came to their end; the first counts as it is.
     callback : callable, optional
         Called after every penalty with ``{"iteration", "penalty", "error", "rank"}``.
     progress : bool, optional
@@ -190,7 +203,8 @@ def select_penalty(
     if largest == 0:
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
-    walk = _Walk(largest, count)
+    bounds = as_limits(limits)
+    walk, budget = _Walk(largest, count), Budget(bounds.seconds)
     console = Console(stderr=True)
     shown = progress if progress is not None else sys.stderr.isatty()
     with Progress(console=console, transient=True, disable=not shown) as bar:
@@ -207,6 +221,7 @@ def select_penalty(
                         tol=tol,
                         rng=generator,
                         initial=fold.pair,
+                        limits=budget.rest(),
                         progress=False,
                     )
                     if solution.status is Status.INTERRUPTED:
@@ -218,7 +233,11 @@ def select_penalty(
                         noise = signs * (fold.seen - _fitted(fold.train, solution))
                         edge = max(edge, largest_penalty(fold.train, noise, generator) / fold.share)
                 squares.append(fold.squares(solution))
-            walk.record(squares, rank, edge)
+            cut = budget.spent
+            if not cut or not walk.errors:
+                walk.record(squares, rank, edge)
+            if cut or len(walk.errors) == bounds.iterations:
+                walk.stop()
             bar.update(task, advance=1, description=f"penalty by hold-out  error {walk.errors[-1]:.4g}  rank {rank}")
             if callback is not None:
                 record = {"iteration": len(walk.errors) - 1, "penalty": walk.penalties[-1]}
@@ -231,7 +250,7 @@ class _Walk:
 
     def __init__(self, largest: float, count: int) -> None:
         self.count, self.ratio, self.end = count, _END ** (1 / (count - 1)), 1.001 * largest * _END
-        self.penalty, self.ended, self.edge = largest, False, 0.0
+        self.penalty, self.ended, self.stopped, self.edge = largest, False, False, 0.0
         self.penalties: list[float] = []
         self.errors: list[float] = []
         self.deviations: list[float] = []
@@ -253,6 +272,10 @@ class _Walk:
         if step < edge:  # to the edge first, and on from there in smaller steps
             step = edge if self.penalty > _AT_EDGE * edge else self.ratio**_BELOW_EDGE * self.penalty
         self.penalty = step
+
+    def stop(self) -> None:
+        """End before the path is walked to its end."""
+        self.ended = self.stopped = True
 
     def _enough(self) -> bool:
         errors, best = self.errors, min(self.errors)
@@ -276,7 +299,8 @@ class _Walk:
         elif errors[best] <= _NOISELESS * errors[0]:
             message += " The data look free of noise: penalty 0, an exact fit, may do better."
         elif best == errors.size - 1:
-            message += " It is the last one tried: a smaller one may do better, a larger count tries more."
+            more = "more time" if self.stopped else "a larger count"
+            message += f" It is the last one tried: a smaller one may do better, {more} tries more."
         if one_standard_error:
             pick = int(np.argmax(errors <= errors[best] + deviations[best]))
             message += f" Within one standard error, {deviations[best]:.2g}, the largest is {penalties[pick]:.4g}."

@@ -1,4 +1,4 @@
-"""Which algorithms suit a problem, in the order in which they are tried."""
+"""The algorithms that suit a problem, in the order in which they are tried."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from balancedfact.certification._pair import FEASIBLE
 from balancedfact.solvers.iteration._log import Log
-from balancedfact.solvers.nuclear._frame import FEASIBLE
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
 
@@ -27,7 +27,7 @@ class Watch:
 
     @property
     def feasible(self) -> bool:
-        """Whether the best point fits the data as it must."""
+        """Tell whether the best point fits the data as it must."""
         return self.problem.q > 0 or self.residual <= FEASIBLE
 
     @property
@@ -37,7 +37,7 @@ class Watch:
 
     @property
     def closed(self) -> bool:
-        """Whether optimality is proved to the tolerance."""
+        """Tell whether optimality is proved to the tolerance."""
         return self.gap <= self.tol
 
     def follow(self, points: Iterable[Point]) -> bool:

@@ -15,7 +15,7 @@ _EXHAUSTED = 1e-12
 
 
 class Curvature(NamedTuple):
-    """What Lanczos found of a Hessian."""
+    """Extreme Ritz values of a Hessian, and a direction of negative curvature."""
 
     least: float  # the smallest Ritz value: an upper bound on the smallest eigenvalue
     largest: float  # the largest Ritz value in magnitude

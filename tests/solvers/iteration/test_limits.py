@@ -40,6 +40,8 @@ SOLVES = {
     "network": lambda **o: bf.flat_network(A, B, 3, rng=0, **o),
     "induced": lambda **o: bf.induced_regularizer(M, A, 4, **o),
     "factorization": lambda **o: bf.flattest_factorization(M, [6, 5, 5, 5], A, rng=0, **o),
+    "sharpness": lambda **o: bf.minimal_sharpness(M, A, 3, **o),
+    "norm network": lambda **o: bf.norm_minimum(A, B, depth=3, rng=0, **o),
     "balanced": lambda **o: bf.balanced_approximation(M, 3, method="riemannian", rng=0, **o),
     "sphere": solve_sphere,
 }

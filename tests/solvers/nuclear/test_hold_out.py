@@ -271,3 +271,27 @@ def test_offsets_are_part_of_the_prediction(rng):
     assert select_penalty(A, b, rng=0).errors[0] > 3
     with pytest.raises(ValueError, match=r"^offset_penalty is 0"):
         select_penalty(A, b, offset_penalty=0.0)
+
+
+def test_limits_choose_among_what_was_tried():
+    rng = np.random.default_rng(5)
+    A = bf.measurements.bernoulli_mask((40, 30), 0.5, rng)
+    b = A(rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))) + 0.3 * rng.standard_normal(A.m)
+    whole = select_penalty(A, b, rng=0)
+    three = select_penalty(A, b, rng=0, limits=bf.Limits(iterations=3))
+    np.testing.assert_array_equal(three.penalties, whole.penalties[:3])
+    np.testing.assert_array_equal(three.errors, whole.errors[:3])
+    assert three.message.endswith("a smaller one may do better, more time tries more.")
+    none = select_penalty(A, b, rng=0, offset_penalty=1.0, limits=bf.Limits(seconds=1e-6))
+    assert none.penalties.size == 1
+    with pytest.raises(ValueError, match="limits is 3"):
+        select_penalty(A, b, limits=3)
+
+
+def test_path_as_a_data_frame():
+    pytest.importorskip("pandas")
+    A = bf.measurements.bernoulli_mask((12, 10), 0.7, rng=0)
+    path = select_penalty(A, A(np.ones((12, 10))) + np.random.default_rng(0).standard_normal(A.m), count=3, rng=0)
+    frame = path.to_pandas()
+    np.testing.assert_array_equal(frame.index, path.penalties)
+    np.testing.assert_array_equal(frame["error"], path.errors)

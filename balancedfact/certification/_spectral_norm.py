@@ -3,9 +3,13 @@ r"""An upper bound on a largest singular value that can be trusted, for certific
 Small matrices: the dense singular values, with a margin for rounding. Large sparse ones: block elimination and a randomised
 Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
 ``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
-sphere: by Kuczynski and Wozniakowski (1992, Theorem 4.2) ``k`` steps on ``N.T N``, of order ``n``, give a value below ``(1
-- eps) |N|^2`` with probability at most ``1.648 sqrt(n) exp(-sqrt(eps) (2 k - 1))``. Where `U` and `V` carry the singular
-values near the norm, the rest is smaller by a good factor, so a large `eps` and few steps suffice.
+sphere, in a stream of its own that no seed of a user can give. With `theta` the largest Ritz value of ``N.T N``, of order
+``n``, after `k` steps, ``|N|^2 <= theta cosh(E / (2 k - 1))^2`` for all `k` at once, but with probability at most
+``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector,
+``sinh((2 k - 1) arsinh sqrt(lambda / theta - 1))^2 b^2 <= 1 - b^2`` (after Kuczynski and Wozniakowski 1992, Theorem 4.2). Where
+the iteration breaks down, the Krylov space is invariant, further steps would change nothing, and the bound is `theta` itself
+up to what was neglected. Where `U` and `V` carry the singular values near the norm, the rest is smaller by a good factor, so
+few steps suffice.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 import scipy.linalg
 
 FAILURE = 1e-12
+_TAG = (0x6E6F726D, 0x626F756E, 0x64)  # "norm", "boun", "d"
 _DENSE = 500_000
 # Lanczos steps by default, and at most: each keeps a vector and makes it orthogonal to all before.
 _STEPS, _MOST_STEPS = 400, 1000
@@ -24,7 +29,7 @@ ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
-    """Whether a dense singular value decomposition of this shape is the quicker way."""
+    """True where a dense singular value decomposition of this shape is the quicker way."""
     return shape[0] * shape[1] <= _DENSE
 
 
@@ -35,7 +40,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
-    """How many steps bound a norm to a relative `accuracy`, or as many as are worth while where none in reach do."""
+    """Lanczos steps for a relative `accuracy`; `_STEPS` if that would take more than `_MOST_STEPS`."""
     steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
     return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
 
@@ -69,8 +74,13 @@ def _top(X: np.ndarray) -> float:
     return float(np.linalg.norm(X, 2)) if X.size else 0.0
 
 
+def _own_stream(rng: np.random.Generator) -> np.random.Generator:
+    """A stream that depends on `rng` and that no seed of a user coincides with: the operator may be made from such a seed."""
+    return np.random.default_rng(np.random.SeedSequence(rng.integers(2**32, size=8).tolist(), spawn_key=_TAG))
+
+
 def _exponent(n: int) -> float:
-    return float(np.log(1.648 * np.sqrt(n) / FAILURE))
+    return float(np.log(1.596 * np.sqrt(n) / FAILURE))
 
 
 def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int, level: float) -> float:
@@ -86,7 +96,7 @@ def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Genera
         x = x - basis @ (basis.T @ x)
         return x - basis @ (basis.T @ x)
 
-    v = outside(rng.standard_normal(S.shape[1]), V)
+    v = outside(_own_stream(rng).standard_normal(S.shape[1]), V)
     basis = np.empty((min(steps, 50), S.shape[1]))  # most bounds take no more
     basis[0] = v / np.linalg.norm(v)
     diagonal: list[float] = []
@@ -107,10 +117,9 @@ def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Genera
         finished = beta <= 1e-14 * max(diagonal) or k == n
         if finished or k % 10 == 0 or k == steps:
             ritz = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, off, select="i", select_range=(k - 1, k - 1))[0])
-            eps = 0.0 if finished else (exponent / (2 * k - 1)) ** 2
-            if eps < 1:
-                best = min(best, float(np.sqrt(ritz / (1 - eps))))
-            if finished or best <= 0.99 or (best < np.inf and np.sqrt(ritz) > level):
+            gain = 1 + 1e-13 if finished else float(np.cosh(exponent / (2 * k - 1)))
+            best = min(best, float(np.sqrt(max(ritz, 0.0))) * gain * (1 + 1e-13))
+            if finished or best <= 0.99 or (k > exponent / 2 and np.sqrt(ritz) > level):
                 break
         if k < steps:
             if k == len(basis):

@@ -1,0 +1,48 @@
+"""A linear map of matrices as an operator of SciPy on row-major vectors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+
+class RowMajorOperator(ABC):
+    """Everything that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``."""
+
+    matrix_shape: tuple[int, int]
+    m: int
+    dtype = np.dtype(np.float64)
+
+    @abstractmethod
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        """The measurements of a matrix."""
+
+    @abstractmethod
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        """The adjoint of a vector, a matrix."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape ``(m, d1 * d2)`` of the map as a matrix acting on row-major ``vec(X)``."""
+        return self.m, self.matrix_shape[0] * self.matrix_shape[1]
+
+    def matvec(self, x: np.ndarray) -> np.ndarray:
+        """The measurements of ``x.reshape(d1, d2)``."""
+        return self._forward(np.reshape(x, self.matrix_shape))
+
+    def rmatvec(self, y: np.ndarray) -> np.ndarray:
+        """The adjoint, raveled to a vector of length ``d1 * d2``."""
+        return self._adjoint(np.ravel(y)).ravel()
+
+    def to_linear_operator(self) -> LinearOperator:
+        """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> bf.measurements.Entries([1, 0], [0, 1], (2, 2)).to_linear_operator() @ [1.0, 2.0, 3.0, 4.0]
+        array([3., 2.])
+        """
+        return aslinearoperator(self)
