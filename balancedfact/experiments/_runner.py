@@ -130,7 +130,7 @@ class _Store:
         self.missing = [index for index in range(len(units)) if not self._whole(index)]
 
     def _whole(self, index: int) -> bool:
-        """Whether the unit is there and can be read: a full disk or a broken one may have left less."""
+        """Tell whether the unit is there and can be read: a full disk or a broken one may have left less."""
         try:
             rows = self.rows(index)
         except (OSError, ValueError, RecursionError):
