@@ -9,6 +9,7 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     Limits,
     balanced_approximation,
+    certify,
     flat_minimum,
     flat_network,
     flattest_factorization,
@@ -28,6 +29,7 @@ __all__ = [
     "Status",
     "__version__",
     "balanced_approximation",
+    "certify",
     "closed_forms",
     "compare",
     "complete",

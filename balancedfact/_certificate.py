@@ -39,6 +39,14 @@ class Certificate(ByValue):
         Where the infimum is not attained, the direction along which the layers diverge.
     proof : str
         What makes the lower bound rigorous, in words; where there is none, which parts are evidence.
+    value : float
+        The objective at the candidate that was certified.
+    worst_datum : float
+        The largest residual of a single datum, rounding included, relative to ``max(|b_i|, 1e-3 norm(A_i) norm(X))``.
+    rounding : float
+        How much of the gap is a bound on rounding, an a priori one: what is claimed holds in exact arithmetic.
+    excluded_norm : float
+        Where the data contradict one another: no matrix of nuclear norm up to this fits them; ``inf`` excludes every matrix.
     """
 
     feasibility: float
@@ -51,6 +59,10 @@ class Certificate(ByValue):
     fibre_gap: float = np.nan
     direction: np.ndarray = field(default_factory=lambda: np.empty(0))
     proof: str = ""
+    value: float = np.nan
+    worst_datum: float = np.nan
+    rounding: float = np.nan
+    excluded_norm: float = np.nan
 
     def to_dict(self) -> dict[str, float | str]:
         """The numbers without the arrays, for a report."""
@@ -61,4 +73,17 @@ class Certificate(ByValue):
         return f"Certificate({', '.join(f'{name}={number:.3g}' for name, number in numbers.items())})"
 
 
-_CERTIFICATE_FIELDS = ("feasibility", "lower_bound", "gap", "stationarity", "balance", "curvature", "fibre_gap", "proof")
+_CERTIFICATE_FIELDS = (
+    "feasibility",
+    "lower_bound",
+    "gap",
+    "stationarity",
+    "balance",
+    "curvature",
+    "fibre_gap",
+    "proof",
+    "value",
+    "worst_datum",
+    "rounding",
+    "excluded_norm",
+)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._arrays import read_arrays
 from balancedfact._certificate import Certificate
-from balancedfact._files import write_arrays
 from balancedfact._labels import as_labels, positions
 from balancedfact._linalg import product
 from balancedfact._memory import available_memory
 from balancedfact._new_rows import Offsets, RowFit, completed_rows
+from balancedfact._objective import Objective
+from balancedfact._solution_file import read_fields, write_fields
 from balancedfact._status import Status
-from balancedfact._validate import as_array, as_gappy, as_layers, as_path
+from balancedfact._validate import as_gappy
 from balancedfact._values import ByValue
+from balancedfact.certification._statement import UNCHECKED, Statement, judged_anew, reproved
+from balancedfact.measurements import MeasurementMap
 
-__all__ = ["Certificate", "Offsets", "RowFit", "Solution", "Status"]
-
-_FORMAT = "balancedfact solution 1"
+__all__ = ["Certificate", "Objective", "Offsets", "RowFit", "Solution", "Status"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +55,8 @@ class Solution(ByValue):
         What `transform` needs to know of the objective.
     precision : float
         The relative precision of the data, where they carry fewer digits than float64; else 0.
+    objective : Objective, optional
+        What was minimised, where `verify` can check it.
 
     Examples
     --------
@@ -81,6 +82,7 @@ class Solution(ByValue):
     col_labels: list[str] | None = None
     row_fit: RowFit | None = None
     precision: float = 0.0
+    objective: Objective | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -257,62 +259,71 @@ class Solution(ByValue):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to one ``.npz`` file without pickles; `load` reads it back."""
-        header = {
-            "format": _FORMAT,
-            "depth": len(self.layers),
-            "multiply": multiply(self.layers),
-            "value": self.value,
-            "status": self.status.name,
-            "message": self.message,
-            "method": self.method,
-            "precision": self.precision,
-            "certificate": self.certificate.to_dict(),
-        }
-        arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": self.certificate.dual}
-        arrays["direction"] = self.certificate.direction
-        arrays |= {f"layer_{k}": layer for k, layer in enumerate(self.layers, start=1)}
-        if self.offsets is not None:
-            arrays |= {f"offset_{name}": np.asarray(values) for name, values in self.offsets._asdict().items()}
-        for name, labels in (("row_labels", self.row_labels), ("col_labels", self.col_labels)):
-            if labels is not None:
-                arrays[name] = np.array(json.dumps(labels))
-        if self.row_fit is not None:
-            arrays["row_fit"] = np.array(self.row_fit)
-        arrays |= {f"history_{name}": np.asarray(values) for name, values in self.history.items()}
-        write_arrays(path, arrays)
+        write_fields(path, {each.name: getattr(self, each.name) for each in fields(self)}, multiply(self.layers))
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution that `save` wrote.
+    def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
+        """Compute the certificate anew, from the layers, the dual vector and the data alone.
+
+        Parameters
+        ----------
+        A : MeasurementMap
+            The measurements.
+        b : array_like, shape (m,)
+            The data.
+        rigorous : bool
+            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+
+        Returns
+        -------
+        Certificate
+            For data that contradict one another, with the norm up to which every matrix is excluded.
 
         Raises
         ------
         ValueError
-            If the file is not a saved solution.
+            If an argument is malformed, or the objective of the solution is not that of a flat or a norm-minimal pair.
+
+        Examples
+        --------
+        >>> import balancedfact as bf
+        >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+        >>> bf.flat_minimum(A, [1.0, 2.0, 3.0]).verify(A, [1.0, 2.0, 3.0]).gap < 1e-8
+        True
         """
-        try:
-            arrays = read_arrays(as_path(path))
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != _FORMAT:
-                raise KeyError("format")
-            layers = [as_array(arrays[f"layer_{k}"], f"layer_{k}") for k in range(1, header["depth"] + 1)]
-            if header.get("multiply", True):
-                layers = as_layers(layers)
-            certificate = Certificate(dual=arrays["dual"], direction=arrays["direction"], **header["certificate"])
-            history = {name[8:]: values for name, values in arrays.items() if name.startswith("history_")}
-            offsets = None
-            if "offset_mean" in arrays:
-                offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
-            verdict = Status[header["status"]], header["message"]
-            rows, cols = (json.loads(str(arrays[side])) if side in arrays else None for side in ("row_labels", "col_labels"))
-            fit = RowFit(*map(float, arrays["row_fit"])) if "row_fit" in arrays else None
-            saved = cls(layers, header["value"], *verdict, certificate, history, header["method"], offsets)
-            precision = float(header.get("precision", 0.0))
-            return replace(saved, row_labels=rows, col_labels=cols, row_fit=fit, precision=precision)
-        except (FileNotFoundError, MemoryError):
-            raise
-        except Exception as error:
-            raise ValueError(f"path is {path!r}; expected a file that Solution.save wrote") from error
+        return reproved(self._statement, A, b, rigorous=rigorous)
+
+    @property
+    def _statement(self) -> Statement:
+        return Statement(self.layers, self.status, self.certificate, self.offsets, self.objective)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None) -> Solution:
+        """Read a solution that `save` wrote.
+
+        A file may say anything. With the data its certificate and its verdict are computed anew; without, the message says that
+        they were not checked.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        A : MeasurementMap, optional
+            The measurements.
+        b : array_like, shape (m,), optional
+            The data.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved solution, or only one of `A` and `b` is given.
+        """
+        if (A is None) != (b is None):
+            raise ValueError(f"{'b' if b is None else 'A'} is None; expected both A and b, or neither")
+        found = cls(**read_fields(path))
+        if A is None or b is None:
+            message = UNCHECKED + found.message.removeprefix(UNCHECKED)
+            return replace(found, message=message)
+        return replace(found, **judged_anew(found._statement, found.message.removeprefix(UNCHECKED), A, b))
 
     def to_dict(self) -> dict[str, Any]:
         """Verdict, value and certificate as plain numbers and texts, for a report; the arrays are left out."""

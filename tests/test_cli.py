@@ -71,7 +71,8 @@ def test_solve_writes_a_proven_solution_and_says_so(entries, capsys):
     report, solution = strict_json("small-flat/report.json"), Solution.load("small-flat/solution.npz")
     assert solution.status is Status.OPTIMAL
     assert report["ok"] is True
-    assert (report["status"], report["message"], report["method"]) == ("optimal", solution.message, solution.method)
+    assert (report["status"], report["method"]) == ("optimal", solution.method)
+    assert solution.message == f"(not checked: read from a file without its data) {report['message']}"
     assert report["value"] == solution.value
     numbers = solution.certificate.to_dict()
     assert report["certificate"] == {name: None if number != number else number for name, number in numbers.items()}

@@ -17,6 +17,7 @@ from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
 from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
+from balancedfact.measurements._unfolded import Unfolded
 
 if TYPE_CHECKING:
     from balancedfact.measurements._ridge import HalfStep
@@ -37,7 +38,7 @@ class Whitened(NamedTuple):
     scale: float
 
 
-class MeasurementMap(RowMajorOperator, ABC):
+class MeasurementMap(RowMajorOperator, Unfolded, ABC):
     r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
@@ -246,13 +247,15 @@ class MeasurementMap(RowMajorOperator, ABC):
     def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
         """The roots ``D1 / scale`` and ``D2 / scale``."""
         d1, d2 = self.matrix_shape
-        left, right = self.at_unit_scale()._identity_moments()
-        return root(left / d2 / self.m), root(right / d1 / self.m)
+        left, right = self.at_unit_scale().identity_factors()
+        return root(left / np.sqrt(d2 * self.m)), root(right / np.sqrt(d1 * self.m))
 
-    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""The moments :math:`\sum_i A_i A_i^\top` and :math:`\sum_i A_i^\top A_i`, or the diagonal alone of a diagonal one."""
-        d1, d2 = self.matrix_shape
-        return self._left_moment(np.eye(d2)), self._right_moment(np.eye(d1))
+    @cached_property
+    def uncertain(self) -> int:
+        """The number of directions that rounding cannot tell from ones that no measurement sees."""
+        if all(each.rank == each.size for each in self._roots):
+            return 0
+        return sum(most - each.rank for most, each in zip(self.at_unit_scale().rank_bounds(), self._roots, strict=True))
 
     @property
     def left_root(self) -> tuple[np.ndarray, np.ndarray]:
@@ -391,5 +394,5 @@ class Selected(MeasurementMap):
 
 
 def safe_scale(magnitude: float) -> float:
-    """`magnitude` where its square would be badly scaled, else exactly 1 (nothing is then copied or rounded)."""
-    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else magnitude
+    """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
+    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))

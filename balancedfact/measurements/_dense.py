@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._careful import careful_combination, gamma
 from balancedfact.measurements._second_moment import MapMoment, Packing, SecondMoment, Superoperator, worth_forming
 
 # Multiplications of one second moment beyond which two energies are worth four small eigendecompositions.
@@ -115,6 +116,20 @@ class Dense(MeasurementMap):
     @cached_property
     def row_norms(self) -> np.ndarray:
         return np.sqrt(np.einsum("pmq,pmq->m", self._slabs, self._slabs))
+
+    def unfolding(self, side: int) -> tuple[np.ndarray, float]:
+        d1, m, d2 = self._slabs.shape
+        return (self._slabs.reshape(d1, m * d2).T if side == 0 else self._slabs.reshape(d1 * m, d2)), 0.0
+
+    def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return careful_combination(y, self._slabs)
+
+    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (d1, d2), size = self.matrix_shape, np.abs(L) @ np.abs(R).T
+        sizes = np.zeros(self.m)
+        for slab, row in zip(self._slabs, size, strict=True):
+            sizes += np.abs(slab) @ row
+        return self.forward_factored(L, R), gamma(d1 + d2 + L.shape[1]) * sizes
 
     @cached_property
     def scale(self) -> float:

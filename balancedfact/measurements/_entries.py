@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._labels import numbered
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_gappy, as_index, as_shape
 from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
+from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
 
@@ -244,10 +245,7 @@ class Entries(SingleEntries):
         rows, columns = self._layout, self._transposed_layout
         order = columns.order if isinstance(rows.order, slice) else rows.order[columns.order]
         weights = self._sorted(self.weights)
-        return (
-            HalfStep(rows, weights, rows.order, shift),
-            HalfStep(columns, weights[columns.order], order, shift),
-        )
+        return HalfStep(rows, weights, rows.order, shift), HalfStep(columns, weights[columns.order], order, shift)
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         # Distinct measurements of one row share no other matrix entry, so the sum is diagonal.
@@ -310,9 +308,19 @@ class Entries(SingleEntries):
     def at_unit_scale(self) -> Entries:
         return self if self.scale == 1.0 else Entries(self.rows, self.cols, self.matrix_shape, self.weights / self.scale)
 
-    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        energy, (d1, d2) = self.weights**2, self.matrix_shape
-        return np.bincount(self.rows, energy, d1), np.bincount(self.cols, energy, d2)
+    def identity_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        d1, d2 = self.matrix_shape
+        energy = self.weights**2
+        return np.sqrt(np.bincount(self.rows, energy, d1)), np.sqrt(np.bincount(self.cols, energy, d2))
+
+    def rank_bounds(self) -> tuple[int, int]:
+        some = self.weights != 0
+        return np.unique(self.rows[some]).size, np.unique(self.cols[some]).size
+
+    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        left, right = (magnitude(each) * np.linalg.norm(each / magnitude(each), axis=1)[:, None] for each in (L, R))
+        sizes = np.abs(self.forward_factored(left, right))
+        return self.forward_factored(L, R), gamma(L.shape[1] + 2) * sizes
 
     def congruence(self, P: Any, Q: Any) -> MeasurementMap:
         """The map with matrices ``P.T @ A_i @ Q``: again one of entries if `P` and `Q` are sparse with at most one to a row.

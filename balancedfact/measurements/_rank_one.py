@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
@@ -165,6 +166,22 @@ class RankOne(MeasurementMap):
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         cross = self.left @ W12 @ self.right.T
         return (self.left @ W11 @ self.left.T) * (self.right @ W22 @ self.right.T) + cross * cross.T
+
+    def unfolding(self, side: int) -> tuple[np.ndarray, float]:
+        ours, theirs = (self.left, self.right) if side == 0 else (self.right, self.left)
+        return ours * np.array([frobenius(each) for each in theirs])[:, None], gamma(theirs.shape[1])
+
+    def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        S, size, starts = np.zeros(self.matrix_shape), np.zeros(self.matrix_shape), range(0, self.m, 512)
+        for start in starts:
+            i = slice(start, start + 512)
+            S += (self.left[i].T * y[i]) @ self.right[i]
+            size += (np.abs(self.left[i]).T * np.abs(y[i])) @ np.abs(self.right[i])
+        return S, gamma(min(512, self.m) + len(starts)) * size
+
+    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes = np.einsum("ij,ij->i", np.abs(self.left) @ np.abs(L), np.abs(self.right) @ np.abs(R))
+        return self.forward_factored(L, R), gamma(sum(self.matrix_shape) + L.shape[1]) * sizes
 
     @cached_property
     def _scales(self) -> tuple[float, float]:

@@ -13,8 +13,10 @@ from scipy.sparse.linalg import LinearOperator
 from balancedfact._validate import as_count
 from balancedfact.measurements import _shards
 from balancedfact.measurements._base import MeasurementMap, SingleEntries
+from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import MOST_ENTRIES, RankOne
+from balancedfact.measurements._rescaling import triangle
 from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 from balancedfact.measurements._shards import Facts, Shards
 
@@ -79,7 +81,7 @@ class Sharded(MeasurementMap):
         -------
         Sharded
         """
-        _check_client(client)
+        _shards.check_client(client)
         if not isinstance(A, MeasurementMap):
             raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
         if isinstance(A, Sharded):
@@ -118,7 +120,7 @@ class Sharded(MeasurementMap):
         ...     print(bf.measurements.Sharded.from_loaders(loaders, client))
         <Sharded: 10 measurements of 3 x 4 matrices, in 2 shards>
         """
-        _check_client(client)
+        _shards.check_client(client)
         made = Shards.placed(client, _shards.load, _pickled(loaders))
         found: list[Facts] = made.ask(_shards.facts)
         for k, each in enumerate(found):
@@ -180,9 +182,30 @@ class Sharded(MeasurementMap):
     def _right_moment(self, Q: np.ndarray) -> np.ndarray:
         return self._sum("_right_moment", Q)
 
-    def _identity_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        left, right = zip(*self._shards.ask(_shards.call, "_identity_moments"), strict=True)
-        return _sum_of_moments(left), _sum_of_moments(right)
+    def identity_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        left, right = zip(*self._shards.ask(_shards.call, "identity_factors"), strict=True)
+        return _joint_factor(left), _joint_factor(right)
+
+    def unfolding(self, side: int) -> tuple[np.ndarray, float]:
+        parts = self._shards.ask(_shards.call, "unfolding", side)
+        return np.vstack([N for N, _ in parts]), max(relative for _, relative in parts)
+
+    def rank_bounds(self) -> tuple[int, int]:
+        return self.as_entries().rank_bounds() if self.of_entries else super().rank_bounds()
+
+    def careful_gram(self, T: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+        parts = self._shards.ask(_shards.call, "careful_gram", T, side)
+        G = reduce(add, [each for each, _ in parts])
+        return G, sum(error for _, error in parts) + gamma(len(parts)) * sum(float(np.linalg.norm(each)) for each, _ in parts)
+
+    def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = self._shards.ask(_shards.call, "careful_adjoint", each=self._slices(y))
+        S, error = (reduce(add, each) for each in zip(*parts, strict=True))
+        return S, error + gamma(len(parts)) * reduce(add, [np.abs(each) for each, _ in parts])
+
+    def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, errors = zip(*self._shards.ask(_shards.call, "careful_forward", L, R), strict=True)
+        return self._in_place(values), self._in_place(errors)
 
     def energy(self, C: np.ndarray | None, B: np.ndarray | None) -> float:
         return self._sum("energy", C, B)
@@ -334,26 +357,18 @@ def _sum_of_moments(parts: Sequence[np.ndarray]) -> np.ndarray:
     return reduce(add, [np.diag(part) if part.ndim == 1 else part for part in parts])
 
 
+def _joint_factor(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """A factor of the sum of the Gram matrices of these; a diagonal if all are."""
+    if all(part.ndim == 1 for part in parts):
+        return np.linalg.norm(np.stack(parts), axis=0)
+    return triangle(np.diag(part) if part.ndim == 1 else part for part in parts)
+
+
 def _tight(index: np.ndarray) -> Place:
     """A slice in place of the indices that it stands for, where there is one."""
     if index.size and np.all(np.diff(index) == 1):
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
-
-
-def _check_client(client: Any) -> None:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ValueError("sharded measurements need Dask: pip install 'balancedfact[dask]'") from error
-    if not isinstance(client, Client):
-        raise ValueError(f"client is {type(client).__name__}; expected a distributed.Client")
-    if client.asynchronous:
-        raise ValueError("client is asynchronous; expected one made with asynchronous=False")
-    if client.status != "running":
-        raise ValueError(f"client is {client.status}; expected one that is connected")
-    if not client.nthreads():
-        raise ValueError("client has no workers; expected at least one")
 
 
 def _pickled(loaders: Any) -> list[tuple[bytes, str]]:

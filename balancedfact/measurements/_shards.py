@@ -195,3 +195,19 @@ def _nbytes(A: MeasurementMap) -> int:
     parts = A.__getstate__().values()
     arrays = sum(each.nbytes for each in parts if isinstance(each, np.ndarray))
     return arrays + sum(_nbytes(each) for each in parts if isinstance(each, MeasurementMap))
+
+
+def check_client(client: Any) -> None:
+    """Refuse what is not a client with workers."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError("sharded measurements need Dask: pip install 'balancedfact[dask]'") from error
+    if not isinstance(client, Client):
+        raise ValueError(f"client is {type(client).__name__}; expected a distributed.Client")
+    if client.asynchronous:
+        raise ValueError("client is asynchronous; expected one made with asynchronous=False")
+    if client.status != "running":
+        raise ValueError(f"client is {client.status}; expected one that is connected")
+    if not client.nthreads():
+        raise ValueError("client has no workers; expected at least one")

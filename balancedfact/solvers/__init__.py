@@ -8,6 +8,7 @@ from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer,
 from balancedfact.solvers.fibre._minimal_sharpness import minimal_sharpness
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.nuclear._algorithm import Algorithm
+from balancedfact.solvers.nuclear._certify import certify
 from balancedfact.solvers.nuclear._factored import Factored
 from balancedfact.solvers.nuclear._hold_out import PenaltyPath, select_penalty
 from balancedfact.solvers.nuclear._interior_point import InteriorPoint
@@ -29,6 +30,7 @@ __all__ = [
     "RiemannianSearch",
     "Splitting",
     "balanced_approximation",
+    "certify",
     "flat_minimum",
     "flat_network",
     "flattest_factorization",

@@ -84,6 +84,15 @@ class Exact:
         t = gain / square if norm * gain <= self.penalty * square else self.penalty / norm
         return t * gain - t**2 * square / 2
 
+    def excluded(self, y):
+        """The nuclear norm below which no matrix fits, by a combination `y` of the equations; 0 if it proves nothing."""
+        y = [mp.mpf(float(x)) for x in y]
+        Y = mp.zeros(*self.shape)
+        for each, weight in zip(self.A, y, strict=True):
+            Y += weight * each
+        gain, norm = mp.fsum(b * w for b, w in zip(self.b, y, strict=True)), max(singular_values(Y))
+        return mp.mpf(0) if gain <= 0 else gain / norm if norm > 0 else mp.inf
+
     def missed(self, X):
         """The largest miss of a datum, relative to ``max(|b_i|, 1e-3 ||A_i|| ||X||)``."""
         size = mp.sqrt(dot(X, X))

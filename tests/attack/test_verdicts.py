@@ -70,8 +70,12 @@ def judge(case):
             return "OPTIMAL whose dual vector does not prove it", name
         if mp.mpf(solution.certificate.lower_bound) - proved > 1e-11 * abs(proved) and solution.certificate.lower_bound > 0:
             return "OPTIMAL whose lower bound is more than its dual vector proves", name
-    if name == "INFEASIBLE" and (case.built_consistent or consistent(case.stack(), case.b)):
-        return "INFEASIBLE on consistent data", name
+    if name == "INFEASIBLE":
+        claimed = solution.certificate.excluded_norm
+        if case.built_consistent or (np.isinf(claimed) and consistent(case.stack(), case.b)):
+            return "INFEASIBLE on consistent data", name
+        if not claimed > 0 or Exact(case.stack(), case.b).excluded(solution.certificate.dual) < claimed:
+            return "INFEASIBLE that excludes less than it says", name
     return None, name
 
 
@@ -135,5 +139,8 @@ def test_the_checker_itself():
     assert abs(one.value(matrix([[3.0, 5.0], [7.0, 1.0]])) - 24) < mp.mpf(10) ** -50
     assert abs(one.bound([0.25]) - 24) < mp.mpf(10) ** -50
     assert abs(Exact([[[1.0]]], [3.0], flat=False, penalty=1.0).bound([7.0]) - mp.mpf(5) / 2) < mp.mpf(10) ** -50
+    twice = Exact([[[1.0, 0.0], [0.0, 0.0]], [[2.0, 0.0], [0.0, 0.5]]], [1.0, 3.0])  # A*((-2, 1)) = diag(0, 0.5), b.y = 1
+    assert abs(twice.excluded([-2.0, 1.0]) - 2) < mp.mpf(10) ** -50
+    assert twice.excluded([2.0, -1.0]) == 0
     assert consistent([[[1.0]], [[2.0]]], [1.0, 2.0])
     assert not consistent([[[1.0]], [[2.0]]], [1.0, 2.0 + 2**-50])

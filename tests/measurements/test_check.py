@@ -57,11 +57,11 @@ MISTAKES = {
     ),
     "left moment of the transpose": ({"_left_moment": transposed_argument("_left_moment")}, {"left_moment"}),
     "right moment of the transpose": ({"_right_moment": transposed_argument("_right_moment")}, {"right_moment"}),
-    "left moment off by two": ({"_left_moment": doubled("_left_moment")}, {"left_moment", "D1"}),
-    "right moment off by two": ({"_right_moment": doubled("_right_moment")}, {"right_moment", "D2"}),
+    "left moment off by two": ({"_left_moment": doubled("_left_moment")}, {"left_moment"}),
+    "right moment off by two": ({"_right_moment": doubled("_right_moment")}, {"right_moment"}),
     "left moment averaged": (
         {"_left_moment": lambda self, P: maps.Minimal._left_moment(self, P) / self.m},
-        {"left_moment", "D1"},
+        {"left_moment"},
     ),
     "moments exchanged": (
         {"_left_moment": maps.Minimal._right_moment, "_right_moment": maps.Minimal._left_moment},

@@ -97,7 +97,10 @@ def test_no_point_is_below_the_bound(case, fraction, offset_penalty):
         ]
         for other in others:
             assert objective(A, b, True, penalty, offset_penalty, *other) >= solution.certificate.lower_bound - tol
-    assert solution.certificate.gap <= 1e-5, solution
+    if solution.value <= 1e-24 * (b @ b):  # the squares of rounding errors
+        assert solution.status is bf.Status.OPTIMAL or "rounding" in solution.message, solution
+    else:
+        assert solution.certificate.gap <= 1e-5, solution
 
 
 def test_offsets_of_great_weight_are_none_at_all(rng):

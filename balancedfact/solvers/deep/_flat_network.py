@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
 from balancedfact._validate import as_array, as_count, as_layers, as_number, as_rng
+from balancedfact.certification._pair import FEASIBLE
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
@@ -21,7 +22,7 @@ from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.nuclear._certified import contradictory
-from balancedfact.solvers.nuclear._frame import FEASIBLE, Contradiction, Frame, unseen_part
+from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 
 _METHOD = "Newton on the zero-loss manifold across ranks"
 
@@ -150,7 +151,7 @@ def flat_network(
         try:
             frame = Frame(A, data, 0.0, flat=False)
         except Contradiction as found:
-            return _padded(contradictory(A, found.y), depth)
+            return _padded(contradictory(A, found), depth)
         if not np.any(data):
             certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
             message = "The zero matrix is optimal."

@@ -198,7 +198,10 @@ class NetworkSearch:
             return self._flattest(moved.matrix, rank)
         # Far from the data, or large: by descent on the residual, from layers as long as the data are.
         A, b = self.problem.map, self.problem.b
-        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / np.linalg.norm(A.forward(point.matrix))))
+        seen = float(np.linalg.norm(A.forward(point.matrix)))
+        if not seen > 0:  # or from nowhere, where the measurements do not see it
+            return None
+        L, R, _ = balanced_from_matrix(point.matrix * (self.problem.size / seen))
         accuracy = 1e-15 * self.problem.size
         end = descend(A, b, 0.0, L[:, :rank], R[:, :rank], density=self.density, residual_tol=accuracy, max_products=1000)
         fitted = self._flattest(end.L @ end.R.T, rank)

@@ -26,8 +26,9 @@ _SHRINK, _ROUNDS = 0.25, 3  # from one penalty of the path to the next, and how 
 _SWEEPS = 3  # between two points, at least
 _COARSEST, _FINEST = 1e-2, 1e-12  # how far above 1 a singular value of the dual matrix must be to open a column
 _BLOCKS = 6  # without halving the step, after which the mixing has stalled
+_MOST_BLOCKS, _CONVERGED = 100, 1e-15  # of the sweeps between points, and the relative change that is rounding
 # How unevenly rows and columns are seen, in standard deviations of their energy over its mean, before this is worth while.
-_UNEVEN = 0.5
+_UNEVEN = 0.15
 
 
 def is_uneven(problem: NuclearProblem) -> bool:
@@ -79,14 +80,14 @@ def _at_penalty(
 ) -> Iterator[Point]:
     sweeps = _Sweeps(problem, problem.q)
     before, smallest, idle = np.inf, np.inf, 0
-    while True:
+    for _ in range(_MOST_BLOCKS):
         L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS)
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         narrow_L, narrow_R, s = sweeps.fewer(L, R, residual)
         yield Point(narrow_L, narrow_R, s, residual / problem.q, offsets)
         idle = 0 if sweeps.step < 0.5 * smallest else idle + 1
         smallest = min(smallest, sweeps.step)
-        if idle >= _BLOCKS or change <= 1e-15:
+        if idle >= _BLOCKS:
             return
         slack = float(np.clip(change, _FINEST, _COARSEST))
         wider = sweeps.more(narrow_L, narrow_R, residual, limit, slack, rng)
@@ -94,6 +95,8 @@ def _at_penalty(
             L, R = wider
             sweeps.forget()
             smallest = np.inf
+        elif abs(change) <= _CONVERGED:
+            return
 
 
 class _Sweeps:

@@ -1,4 +1,4 @@
-"""From a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
+"""The walk from a checked problem to a certified solution: which algorithms to run, and the verdict on what they find."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
+from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
+from balancedfact.certification._spectral_norm import norm_bound
+from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
@@ -14,10 +17,9 @@ from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._factored import Factored, least_norm_certificate
-from balancedfact.solvers.nuclear._frame import FEASIBLE, Contradiction, Frame
+from balancedfact.solvers.nuclear._frame import Contradiction, Frame
 from balancedfact.solvers.nuclear._problem import Point, balanced, balanced_from_matrix
 from balancedfact.solvers.nuclear._selection import suitable
-from balancedfact.solvers.nuclear._spectral_norm import norm_bound
 from balancedfact.solvers.nuclear._watch import Watch
 
 # Random starts tried when no matrix within a rank limit fits from the first.
@@ -57,7 +59,7 @@ def certified_minimum(
         try:
             frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
         except Contradiction as found:
-            return contradictory(A, found.y)
+            return contradictory(A, found, Objective("flat" if flat else "norm"))
         if method is not None:
             reason = method.suits(frame.problem)
             if reason is not None:
@@ -65,8 +67,10 @@ def certified_minimum(
         if _zero_is_optimal(frame, generator):
             y = frame.problem.b / frame.problem.q if penalty > 0 else frame.problem.b
             layers, value, certificate = frame.certified(None, y, "the zero matrix attains the bound of its dual vector")
-            message = f"The zero matrix is optimal.{frame.unseen}"
-            return Solution(layers, value, Status.OPTIMAL, message, certificate, {}, "closed form", frame.offsets(None))
+            status, message = verdict(certificate, penalty, None, tol)
+            message = f"{'The zero matrix is optimal.' if status is Status.OPTIMAL else message}{frame.unseen}"
+            offsets, said = frame.offsets(None), frame.objective
+            return Solution(layers, value, status, message, certificate, {}, "closed form", offsets, objective=said)
         watch = Watch(frame.problem, frame.units, tol, generator, log)
         _run(watch, limit, None if start is None else frame.normalised(*start), method)
     if frame is None or watch is None:
@@ -79,11 +83,21 @@ def certified_minimum(
     except KeyboardInterrupt:  # once more: whoever stops a solve still gets a true certificate
         log.ended = INTERRUPTED
         layers, value, certificate = frame.certified(point, watch.y, watch.proof)
-    status, message = _outcome(certificate, penalty, limit, tol)
+    status, message = verdict(certificate, penalty, limit, tol)
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
     offsets = frame.offsets(point)
-    return Solution(layers, value, status, message + frame.unseen, certificate, log.history, watch.method, offsets)
+    return Solution(
+        layers,
+        value,
+        status,
+        message + frame.unseen,
+        certificate,
+        log.history,
+        watch.method,
+        offsets,
+        objective=frame.objective,
+    )
 
 
 def as_start(initial: tuple[ArrayLike, ArrayLike], A: MeasurementMap) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +165,7 @@ def _fit_from_random_starts(watch: Watch, rank: int) -> None:
 
 
 def _polish(watch: Watch) -> None:
-    """From a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
+    """The search from a nearly optimal point of full rank to one of the exact rank that fits to rounding error."""
     problem, near = watch.problem, watch.point
     if near is None or near.s.size == 0:
         return
@@ -170,22 +184,6 @@ def _polish(watch: Watch) -> None:
     watch.prefer(Point(L, R, s, y))
 
 
-def _outcome(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
-    """The verdict as a status and a sentence, from the numbers that are returned."""
-    gap = f"a relative {certificate.gap:.1e}"
-    if penalty == 0 and certificate.feasibility > 10 * FEASIBLE:
-        if limit is not None:
-            found = f"No matrix of rank {limit} or less was found to fit the data"
-            return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
-        return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
-    if certificate.gap <= tol:
-        return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {gap}."
-    if limit is not None:
-        found = f"The best found of rank {limit} or less"
-        return Status.RANK_LIMITED, f"{found}; without the limit a factorization may be better by up to {gap}."
-    return Status.GAP_OPEN, f"Stopped where a factorization may still be better by up to {gap}."
-
-
 def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     problem = frame.problem
     if not np.any(problem.b) or min(problem.map.matrix_shape) == 0:
@@ -197,12 +195,16 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 
-def contradictory(A: MeasurementMap, y: np.ndarray) -> Solution:
+def contradictory(A: MeasurementMap, found: Contradiction, objective: Objective | None = None) -> Solution:
     d1, d2 = A.matrix_shape
-    proof = "the dual vector y combines the measurements to zero, A*(y) = 0, and the data to b.y > 0"
+    every = not np.isfinite(found.excluded_norm)
+    reach = "no matrix of any rank" if every else f"no matrix of nuclear norm up to {found.excluded_norm:.3g}"
+    vanish = "to zero, A*(y) = 0" if every else "to zero up to rounding, which is bounded"
+    proof = f"the dual vector y combines the measurements {vanish}, and the data to b.y > 0"
     message = (
-        "The data contradict one another: no matrix of any rank fits them, and the zero matrix is returned. "
+        f"The data contradict one another: {reach} fits them, and the zero matrix is returned. "
         "With a penalty > 0 they need not be fitted exactly."
     )
-    certificate = Certificate(1.0, np.inf, np.nan, y, np.nan, np.nan, proof=proof)
-    return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form")
+    certificate = Certificate(1.0, np.inf, np.nan, found.y, proof=proof, excluded_norm=found.excluded_norm)
+    layers = [np.zeros((1, d2)), np.zeros((d1, 1))]
+    return Solution(layers, np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form", objective=objective)

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._problem import balanced
 
-_COARSE, _FEW = 1e-2, 8  # from which slack on few passes with that many columns tell what is missing
+_COARSE, _FEW = 1e-2, 8  # above this dual slack, randomized subspace iteration with so many columns is accurate enough
 _RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
@@ -31,7 +31,7 @@ def pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
 
 
 def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
-    """Up to `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
+    """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
     S, U, V = A.adjoint_for_many(y), *directions(L, R)
@@ -97,12 +97,16 @@ def leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Gen
     if count >= min(shape):
         return _whole(shape, times, transposed_times)
     operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    left, sigma, right = svds(operator, k=count, tol=tol, v0=rng.standard_normal(min(shape)))
+    start = rng.standard_normal(min(shape))
+    ahead, back = (times, transposed_times) if shape[1] <= shape[0] else (transposed_times, times)
+    if not np.any(back(ahead(start))):  # nothing is left, and ARPACK refuses to start
+        return np.zeros((shape[0], count)), np.zeros(count), np.zeros((shape[1], count))
+    left, sigma, right = svds(operator, k=count, tol=tol, v0=start)
     return left[:, ::-1], sigma[::-1], right[::-1].T
 
 
 def _many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    """About the leading `count` singular triplets, for which few passes with many columns serve better than precision.
+    """Approximate leading `count` singular triplets by randomized subspace iteration.
 
     Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
     values are those of `S` on the subspaces found, and never too large.

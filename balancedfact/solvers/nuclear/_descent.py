@@ -26,7 +26,7 @@ _REGULAR = 1e-8
 
 
 class Descent(NamedTuple):
-    """Where a descent ended: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
+    """The end of a descent: the factors, the residual ``b - A(L R.T)`` and the norm of the gradient; offsets if any."""
 
     L: np.ndarray
     R: np.ndarray
@@ -116,7 +116,7 @@ class _Objective:
         return self.joined(L, R, self.offsets(x)), s
 
     def partners(self, x: Pair) -> Pair:
-        """What the columns of `x` are multiplied by on the other side."""
+        """The opposite factor of each column: of `x` itself, or the fixed vectors for the columns of offsets."""
         if self.terms is None:
             return x
         return np.column_stack([x[0][:, :-1], self.terms.f]), np.column_stack([x[1][:, :-1], self.terms.g])

@@ -28,7 +28,7 @@ _SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
-_ROUNDS = 30  # of columns added and pressed out again, where rounding errors do not let the rank settle
+_ROUNDS = 30  # most rounds of adding and removing columns when rounding errors keep the rank from settling
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def factored(
 
 
 def _accuracy(penalty: float, target: float, largest: float) -> float:
-    """To what relative accuracy a step of the path is worth solving: as far from the end, as coarse."""
+    """Relative accuracy for one penalty of the path; coarser the further the penalty is from its target."""
     return 0.01 if penalty == target else 0.02 * penalty / largest
 
 
@@ -153,7 +153,10 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
     for _ in range(max_iterations):
         qL, qR = normal(pL, pR)
-        alpha = square / float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        curved = float(np.vdot(pL, qL) + np.vdot(pR, qR))
+        if not curved > 0:  # the measurements do not see this direction, or rounding hides it
+            break
+        alpha = square / curved
         X, Y = X + alpha * pL, Y + alpha * pR
         rL, rR = rL - alpha * qL, rR - alpha * qR
         new = float(np.vdot(rL, rL) + np.vdot(rR, rR))

@@ -1,7 +1,8 @@
-"""From the user's problem to the normalised convex one, and back to a solution with its certificate."""
+"""The way from the user's problem to the normalised convex one, and back to a solution with its certificate."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -9,26 +10,32 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.sparse.linalg import aslinearoperator
 
-from balancedfact._linalg import frobenius, magnitude
-from balancedfact.curvature import scaled_trace
+from balancedfact._linalg import magnitude
+from balancedfact._objective import Objective
+from balancedfact.certification._contradiction import excluded_norm, proves_contradiction
+from balancedfact.certification._pair import certify_pair
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._careful import careful_total
 from balancedfact.solution import Certificate, Offsets
 from balancedfact.solvers.nuclear._problem import NuclearProblem, OffsetTerms, Point, balanced
 
-# Repeated measurements contradict one another when they differ by more than this, relative to the largest datum.
+# Repeated measurements contradict one another when they differ by more than this, relative to their size.
 _CONTRADICTION = 1e-9
-# How well data that are to be interpolated must be fitted, relative to their norm.
-FEASIBLE = 1e-10
+# Multiplications up to which the rank of measurements that look dependent is revealed by QR.
+_MOST_REVEALED = 5_000_000_000
 # Beyond this many measurements their linear dependence is not examined.
 MOST_DEPENDENT = 6000
 
 
 class Contradiction(Exception):
-    """The data are not the image of any matrix; carries a dual vector `y` with ``A*(y) = 0`` and ``b.y > 0``."""
+    """The data are not the image of any matrix of nuclear norm up to `excluded_norm`.
 
-    def __init__(self, y: np.ndarray) -> None:
+    Carries a dual vector `y` with ``b.y > 0`` and ``A*(y)`` zero, or as small as that norm says.
+    """
+
+    def __init__(self, y: np.ndarray, excluded_norm: float) -> None:
         super().__init__("contradictory data")
-        self.y = y
+        self.y, self.excluded_norm = y, excluded_norm
 
 
 def unseen_part(A: MeasurementMap, seen: tuple[int, int]) -> str:
@@ -53,6 +60,7 @@ class Frame:
     ) -> None:
         self.A, self.penalty, self.flat, self.offset_penalty = A, penalty, flat, offset_penalty
         self.mean = 0.0 if offset_penalty is None else _mean(A, b)
+        self.data = b
         self.b = b if offset_penalty is None else b - self.mean * _measured_ones(A)
         b = self.b
         self.white = A.whitened() if flat else A.unwhitened()
@@ -64,7 +72,8 @@ class Frame:
         if penalty == 0 and not norms.any() and np.any(b):  # every measurement is by the zero matrix
             self._contradict({int(np.argmax(np.abs(b))): 1.0})
         if penalty == 0 and norms.any():
-            heavy = norms > 1e-13 * norms.max()
+            # Where all that is seen is known to be, only a zero matrix measures nothing; else what is left may be rounding.
+            heavy = norms > (1e-13 * norms.max() if flat and A.uncertain else 0.0)
             self.kept, self.weights = self.kept[heavy], 1 / norms[heavy]
             self.kept, self.weights = self._independent(map_.select(self.kept, self.weights))
             map_ = map_.select(self.kept, self.weights)
@@ -105,24 +114,27 @@ class Frame:
             entries = unit.as_entries()
             first, group = entries.places
             sign = entries.weights * entries.weights[first][group]  # weights are +1 or -1 here
-            error = data - sign * data[first][group]
-            j = int(np.argmax(np.abs(error)))
-            if np.abs(error[j]) > _CONTRADICTION * magnitude(data):
-                self._contradict({int(kept[j]): weights[j], int(kept[first[group[j]]]): -sign[j] * weights[first[group[j]]]})
+            error = np.abs(data - sign * data[first][group])
+            j = int(np.argmax(error / np.maximum(np.maximum(np.abs(data), np.abs(data[first][group])), np.finfo(float).tiny)))
+            if error[j] > _CONTRADICTION * max(abs(data[j]), abs(data[first[group[j]]])):
+                one, other = int(kept[j]), int(kept[first[group[j]]])
+                pair = self.A.as_entries().weights[[one, other]]
+                pair = np.ldexp(pair, -np.frexp(magnitude(pair))[1])  # exact, so that the two cancel exactly
+                self._contradict({one: float(pair[1]), other: -float(pair[0])})
             chosen = np.sort(first)
         elif unit.m <= MOST_DEPENDENT:
             gram = unit.gram
             factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(gram, tol=1e-13 * unit.m, lower=1)
             pivots = pivots - 1
-            chosen, rest = pivots[:rank], pivots[rank:]
-            if rest.size:
+            if rank == unit.m:
+                chosen = pivots
+            elif unit.m * min(unit.shape) * unit.m <= _MOST_REVEALED:
+                chosen = self._revealed(unit, data)
+            else:
+                chosen, rest = pivots[:rank], pivots[rank:]
                 lower = np.tril(factor[:rank, :rank])
                 coefficients = scipy.linalg.cho_solve((lower, True), gram[np.ix_(chosen, rest)])
-                error = data[rest] - coefficients.T @ data[chosen]
-                j = int(np.argmax(np.abs(error)))
-                if np.abs(error[j]) > _CONTRADICTION * magnitude(data):
-                    combination = dict(zip(kept[chosen].tolist(), -coefficients[:, j] * weights[chosen], strict=True))
-                    self._contradict(combination | {int(kept[rest[j]]): weights[rest[j]]})
+                self._compare(data, chosen, rest, coefficients, 0.0)
             chosen = np.sort(chosen)
         else:
             if unit.m > unit.shape[1]:  # more measurements than unknowns: what least squares leaves over is the contradiction
@@ -133,10 +145,43 @@ class Frame:
             return kept, weights
         return kept[chosen], weights[chosen]
 
+    def _revealed(self, unit: MeasurementMap, data: np.ndarray) -> np.ndarray:
+        """Independent measurements by a factorization that reveals the rank; their squares would lose half of the digits."""
+        Q, R, pivots = scipy.linalg.qr(unit.stack().reshape(unit.m, -1).T, mode="economic", pivoting=True)
+        steps = np.abs(np.diag(R))
+        rank = int(np.count_nonzero(steps > 4 * max(R.shape) * np.finfo(float).eps * steps[0]))
+        chosen, rest = pivots[:rank], pivots[rank:]
+        coefficients = scipy.linalg.solve_triangular(R[:rank, :rank], R[:rank, rank:])
+        least = scipy.linalg.solve_triangular(R[:rank, :rank], data[chosen], trans="T")  # the coordinates of the least fit
+        self._compare(data, chosen, rest, coefficients, float(np.linalg.norm(least)))
+        return chosen
+
+    def _compare(self, data: np.ndarray, chosen: np.ndarray, rest: np.ndarray, C: np.ndarray, size: float) -> None:
+        """Look for data of `rest` that disagree with those of `chosen`, from which they follow with coefficients `C`."""
+        if not rest.size:
+            return
+        floor = np.maximum(np.abs(data), 1e-3 * size)
+        error = data[rest] - C.T @ data[chosen]
+        allowed = _CONTRADICTION * (floor[rest] + np.abs(C).T @ floor[chosen])
+        worst = np.abs(error) / np.where(allowed > 0, allowed, 1.0)
+        j = int(np.argmax(worst))
+        if worst[j] > 1:
+            combination = dict(zip(self.kept[chosen].tolist(), -C[:, j] * self.weights[chosen], strict=True))
+            self._contradict(combination | {int(self.kept[rest[j]]): self.weights[rest[j]]})
+
     def _contradict(self, combination: dict[int, float]) -> None:
+        """Raise `Contradiction` if the combination proves one: if it excludes all matrices of any size that data suggest."""
         y = np.zeros(self.A.m)
         y[list(combination)] = list(combination.values())
-        raise Contradiction(y * np.sign(float(self.b @ y)))
+        y = y if careful_total(self.b * y)[0] >= 0 else -y
+        excluded = excluded_norm(self.A, self.b, y)
+        if proves_contradiction(self.A, self.b, excluded):
+            raise Contradiction(y, excluded)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective that is minimised."""
+        return Objective("flat" if self.flat else "norm", self.penalty, self.offset_penalty)
 
     @cached_property
     def unseen(self) -> str:
@@ -150,7 +195,7 @@ class Frame:
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """A user's pair in the coordinates of the normalised problem, what lies in unseen directions left out.
+        """A user's pair in the coordinates of the normalised problem; components that no measurement sees are dropped.
 
         A pair whose measurements are far from the data in size is scaled to them; ``None`` if they vanish.
         """
@@ -180,7 +225,7 @@ class Frame:
 
     def certified(self, point: Point | None, y: np.ndarray, proof: str) -> tuple[list[np.ndarray], float, Certificate]:
         """The layers of a point (``None``: zero), their objective, and the certificate, computed from what is returned."""
-        A, b = self.A, self.b
+        A = self.A
         d1, d2 = A.matrix_shape
         L, R = np.zeros((d1, 1)), np.zeros((d2, 1))
         stationarity = balance = 0.0
@@ -190,29 +235,19 @@ class Frame:
             S = self.problem.map.adjoint_operator(y)
             stationarity = max(_deviation(S @ point.R, point.L), _deviation(S.T @ point.L, point.R))
             balance = _deviation(point.L.T @ point.L, point.R.T @ point.R)
-        offsets = self.offsets(point)
-        if offsets is None:
-            error = A.forward_factored(L, R) - b
-        else:
-            rows, cols, (d1, d2) = offsets.rows, offsets.cols, A.matrix_shape
-            error = A.forward_factored(np.column_stack([L, rows, np.ones(d1)]), np.column_stack([R, np.ones(d2), cols])) - b
-        dual = self.dual(y)
-        value = scaled_trace(L, R, A) if self.flat else frobenius(L) ** 2 + frobenius(R) ** 2
-        if self.penalty > 0:
-            value = 0.5 * frobenius(error) ** 2 + value * (self.penalty / self.weight)
-            lower = float(b @ dual) - 0.5 * frobenius(dual) ** 2
-            if offsets is not None and self.offset_penalty is not None:
-                value += 0.5 * self.offset_penalty * (frobenius(offsets.rows) ** 2 + frobenius(offsets.cols) ** 2)
-                S = A.adjoint_operator(dual)
-                sums = frobenius(S @ np.ones(A.matrix_shape[1])) ** 2 + frobenius(S.T @ np.ones(A.matrix_shape[0])) ** 2
-                lower -= sums / (2 * self.offset_penalty)
-        else:
-            lower = self.weight * float(b @ dual)
-        feasibility = frobenius(error) / frobenius(b) if np.any(b) else 0.0
-        gap = abs(value - lower) / value if value > 0 else 0.0
-        if self.penalty == 0 and feasibility > 10 * FEASIBLE:
-            gap = np.nan  # the value of a pair that does not fit is no upper bound
-        return [R.T.copy(), L], value, Certificate(feasibility, lower, gap, dual, stationarity, balance, proof=proof)
+        certificate = certify_pair(
+            A,
+            self.data,
+            self.objective,
+            (L, R),
+            self.dual(y),
+            rng=np.random.default_rng(0),
+            offsets=self.offsets(point),
+            known=point is not None,
+            white=(self.white.left, self.white.right),
+        )
+        certificate = replace(certificate, stationarity=stationarity, balance=balance, proof=proof)
+        return [R.T.copy(), L], certificate.value, certificate
 
 
 def _measured_ones(A: MeasurementMap) -> np.ndarray:
@@ -230,4 +265,5 @@ def _mean(A: MeasurementMap, b: np.ndarray) -> float:
 
 
 def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    size = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / size if size > 0 else 0.0

@@ -49,7 +49,7 @@ _AT_EDGE, _BELOW_EDGE = 1.05, 0.25
 
 @dataclass(frozen=True, eq=False)
 class PenaltyPath:
-    """What `select_penalty` tried, in the order in which it was tried.
+    """The penalties that `select_penalty` tried, in the order in which it was tried.
 
     Attributes
     ----------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse.linalg import aslinearoperator, svds
 
+from balancedfact.certification._spectral_norm import as_dense, is_small
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.nuclear._spectral_norm import as_dense, is_small
 
 
 def largest_penalty(A: MeasurementMap, b: np.ndarray, rng: np.random.Generator, *, flat: bool = True) -> float:

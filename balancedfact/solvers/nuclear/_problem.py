@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancedfact.certification._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.nuclear._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -55,7 +55,7 @@ class OffsetTerms(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a point is worth: objective, lower bound, relative residual, and the dual vector made feasible."""
+    """The worth of a point: objective, lower bound, relative residual, and the dual vector made feasible."""
 
     value: float
     lower: float
@@ -80,7 +80,7 @@ class NuclearProblem:
         return float(norms @ norms) / (self.map.matrix_shape[0] * self.map.matrix_shape[1])
 
     def residual(self, point: Point) -> np.ndarray:
-        """What a point leaves of the data."""
+        """The residual ``b - A(X)`` of a point, offsets included."""
         if self.offsets is None or point.offsets is None:
             return self.b - self.map.forward_factored(point.L, point.R)
         (f, g, _, _), (a, c) = self.offsets, point.offsets
@@ -89,7 +89,7 @@ class NuclearProblem:
     def judge(self, point: Point, rng: np.random.Generator, accuracy: float = 1e-3) -> Verdict:
         """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is.
 
-        It is worth up to a relative `accuracy` more than is claimed, where the size of the problem allows to spend that much.
+        The bound may be loose by a relative `accuracy`; large problems get a looser one.
         """
         S = self.map.adjoint_for_many(point.y)
         along, square = float(self.b @ point.y), float(point.y @ point.y)

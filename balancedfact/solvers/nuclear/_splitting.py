@@ -17,6 +17,8 @@ from balancedfact.solvers.iteration._limits import check_time
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
+# Growth of the iterate, relative to where it began, that no problem asks for.
+_DIVERGED = 1e20
 _MEMORY = 10
 _EVERY = 10
 
@@ -74,7 +76,8 @@ def splitting(
     """Yield ``(Z, y)`` every few iterations, from a pair `initial`. With ``q = 0`` every `Z` fits to rounding error."""
     A, b, q = problem.map, problem.b, problem.q
     V = A.adjoint_matrix(A.gram_solver(q)(b)) if initial is None else initial[0] @ initial[1].T
-    t = float(np.linalg.norm(V, 2)) / 50
+    size = float(np.linalg.norm(V, 2))
+    t, far = size / 50, _DIVERGED * size
     solve = A.gram_solver(q / t)
     mixer = _Anderson(_MEMORY)
     for k in range(max_iterations):
@@ -95,6 +98,8 @@ def splitting(
                 mixer = _Anderson(_MEMORY)
                 continue
         V = mixer.next(V, X - Z)
+        if not float(np.abs(V).max()) < far:  # rounding in the Gram matrix has made the iteration expand
+            return
 
 
 def _rebalance(problem: NuclearProblem, X: np.ndarray, Z: np.ndarray, y: np.ndarray) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from balancedfact.certification._pair import FEASIBLE
 from balancedfact.solvers.iteration._log import Log
-from balancedfact.solvers.nuclear._frame import FEASIBLE
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
 

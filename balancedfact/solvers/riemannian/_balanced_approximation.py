@@ -11,10 +11,10 @@ from scipy.sparse.linalg import svds
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_count, as_pair, as_rng
+from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
-from balancedfact.solvers.nuclear._spectral_norm import norm_bound
 from balancedfact.solvers.riemannian._search import Search
 
 # Relative gap to the bound at which the result counts as proved.

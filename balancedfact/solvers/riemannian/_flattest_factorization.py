@@ -143,7 +143,9 @@ class _Orbit:
         self.whole = A is not None and self.depth > 2
         self.bound = self.weight = np.nan
         self.attained = True
-        if A is None:
+        if self.whole and A is not None:
+            self.weight = A.scale * A.scale  # the squares of a gradient of the map itself might vanish or overflow
+        elif A is None:
             self.weight = 1.0
             self.ends = widths[0] * np.eye(r), widths[-1] * np.eye(r)
             self.bound = self.depth * float(widths[0] * widths[-1]) ** (1 / self.depth)
@@ -154,12 +156,13 @@ class _Orbit:
             core = (np.linalg.qr(left)[1] * s) @ np.linalg.qr(right)[1].T
             self.bound = 2 * float(np.linalg.svd(core, compute_uv=False).sum())
             spread = [np.linalg.svd(X, compute_uv=False) for X in (left, right)]
-            self.attained = all(len(x) == r and x[-1] > 1e-13 * x[0] for x in spread)
+            blind = not (left.any() or right.any())  # all traces are zero
+            self.attained = blind or all(len(x) == r and x[-1] > 1e-13 * x[0] for x in spread)
 
     def units(self, size: float) -> float:
         """The user's value per unit of the function searched."""
         power = size ** (1 - 1 / self.depth)
-        return power * power * (1.0 if self.whole else self.weight)
+        return power * power * self.weight
 
     def problem(self) -> Any:
         from pymanopt import Problem
@@ -170,7 +173,7 @@ class _Orbit:
         r, depth = len(self.s), self.depth
         if self.whole:
             assert self.A is not None
-            moment = self.A.second_moment()
+            moment = self.A.at_unit_scale().second_moment()
             manifold = Factorizations((self.U * self.s) @ self.Vt, [self.widths[0], *[r] * (depth - 1), self.widths[-1]])
 
             def value(*W: np.ndarray) -> float:
@@ -210,11 +213,11 @@ class _Orbit:
             padded[-1][: layer.shape[0], : layer.shape[1]] = root * layer
         found, gap, balance = search.certificate(), np.nan, np.nan
         if not self.whole:
-            gap = max(search.value - self.bound, 0.0) / search.value
+            gap = max(search.value - self.bound, 0.0) / search.value if search.value > 0 else 0.0
         if self.depth == 2:
             P, Q = self.ends
             low, high = search.point[0] @ Q @ search.point[0].T, search.point[1].T @ P @ search.point[1]
-            balance = float(np.linalg.norm(low - high) / np.linalg.norm(low + high))
+            balance = float(np.linalg.norm(low - high) / np.linalg.norm(low + high)) if np.any(low + high) else 0.0
         status, message = search.verdict()
         proof = (
             "Gatmiry et al., Lemma 4" if self.A is None else "Ding et al.: no factorization of M is below 4 m nuclear(D1 M D2)"

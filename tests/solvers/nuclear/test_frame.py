@@ -131,6 +131,7 @@ def test_the_certificate_is_computed_from_what_is_returned(rng):
         frame = Frame(A, b, penalty, flat=True)
         L, R, s = balanced(rng.standard_normal((5, 2)), rng.standard_normal((4, 2)))
         y = rng.standard_normal(frame.problem.map.m)
+        y *= 0.9 / np.linalg.norm(frame.problem.map.adjoint(y), 2)
         layers, value, certificate = frame.certified(Point(L, R, s, y), y, "a sentence")
         W1, W2 = layers
         error = b - A(W2 @ W1)

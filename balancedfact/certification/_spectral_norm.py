@@ -1,11 +1,15 @@
 r"""An upper bound on a largest singular value that can be trusted, for certificates.
 
-Small matrices: the dense singular values, with a margin for rounding. Large sparse ones: block elimination and a randomised
-Lanczos bound, or the Gram matrix of the shorter side where that is quicker. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
+Small matrices: the dense singular values, with a margin for rounding. Sparse ones with one short side: an eigenvalue of its
+Gram matrix, where that is quicker. Other large ones: block elimination and a randomised Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
 ``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
-sphere: by Kuczynski and Wozniakowski (1992, Theorem 4.2) ``k`` steps on ``N.T N``, of order ``n``, give a value below ``(1
-- eps) |N|^2`` with probability at most ``1.648 sqrt(n) exp(-sqrt(eps) (2 k - 1))``. Where `U` and `V` carry the singular
-values near the norm, the rest is smaller by a good factor, so a large `eps` and few steps suffice.
+sphere, in a stream of its own that no seed of a user can give. With `theta` the largest Ritz value of ``N.T N``, of order
+``n``, after `k` steps, ``|N|^2 <= theta cosh(E / (2 k - 1))^2`` for all `k` at once, but with probability at most
+``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector,
+``sinh((2 k - 1) arsinh sqrt(lambda / theta - 1))^2 b^2 <= 1 - b^2`` (after Kuczynski and Wozniakowski 1992, Theorem 4.2). Where
+the iteration breaks down, the Krylov space is invariant, further steps would change nothing, and the bound is `theta` itself
+up to what was neglected. Where `U` and `V` carry the singular values near the norm, the rest is smaller by a good factor, so
+few steps suffice.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 FAILURE = 1e-12
+_TAG = (0x6E6F726D, 0x626F756E, 0x64)  # "norm", "boun", "d"
 _DENSE = 500_000
 # Lanczos steps by default, and at most: each keeps a vector and makes it orthogonal to all before.
 _STEPS, _MOST_STEPS = 400, 1000
@@ -25,7 +30,7 @@ ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
-    """Whether a dense singular value decomposition of this shape is the quicker way."""
+    """True where a dense singular value decomposition of this shape is the quicker way."""
     return shape[0] * shape[1] <= _DENSE
 
 
@@ -36,7 +41,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
-    """How many steps bound a norm to a relative `accuracy`, or as many as are worth while where none in reach do."""
+    """Lanczos steps for a relative `accuracy`; `_STEPS` if that would take more than `_MOST_STEPS`."""
     steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
     return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
 
@@ -52,7 +57,7 @@ def norm_bound(
     if hasattr(S, "to_sparse"):
         sparse = S.to_sparse() if S.shape[0] <= S.shape[1] else S.T.to_sparse()
         if _gram_cost(sparse) <= steps * (4 * sparse.nnz + sparse.shape[0] * steps):
-            return _gram_norm(sparse), "the norm of the dual matrix is from the eigenvalues of its Gram matrix, rounding included"
+            return _gram_norm(sparse), "the norm of the dual matrix is from an eigenvalue of its Gram matrix, rounding included"
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
     if is_small(S.shape) or wide:
@@ -71,7 +76,7 @@ def norm_bound(
 
 
 def _gram_cost(S: sp.csr_array) -> float:
-    """About how many multiplications the Gram matrix of the rows takes, and its largest eigenvalue."""
+    """The approximate number of multiplications for the Gram matrix of the rows and its largest eigenvalue."""
     counts = np.bincount(S.indices, minlength=S.shape[1]).astype(float)
     return float(4 * counts @ counts) + S.shape[0] ** 3 / 3
 
@@ -79,27 +84,33 @@ def _gram_cost(S: sp.csr_array) -> float:
 def _gram_norm(S: sp.csr_array) -> float:
     """A bound on the norm of a sparse matrix with few rows, by the largest eigenvalue of ``S @ S.T``.
 
-    A sum of `n` products is wrong by at most ``n eps`` times the sum of their magnitudes, so that the matrix of these bounds the
-    error entry by entry, and its largest row sum the norm of the error. The eigenvalue itself carries the usual margin.
+    A sum of `n` products is wrong by at most ``n eps`` times the sum of their magnitudes, so that the matrix of these bounds
+    the error entry by entry, and its largest row sum the norm of the error. The eigenvalue carries the usual margin.
     """
-    scale = float(np.abs(S.data).max(initial=0.0))
-    if scale == 0:
+    largest = float(np.abs(S.data).max(initial=0.0))
+    if largest == 0:
         return 0.0
+    scale = float(np.exp2(np.frexp(largest)[1] - 1))  # a power of two, so that nothing is rounded
     eps, n = np.finfo(float).eps, S.shape[0]
     S = S / scale
-    gram = (S @ S.T).toarray()
+    S.sum_duplicates()
     size = abs(S)
     error = (S.shape[1] + 2) * eps * float((size @ (size.T @ np.ones(n))).max())
-    top = float(scipy.linalg.eigvalsh(gram, subset_by_index=[n - 1, n - 1])[0]) * (1 + 4 * sum(S.shape) * eps)
-    return scale * float(np.sqrt(top + error)) * (1 + 4 * eps)
+    top = scipy.linalg.eigvalsh((S @ S.T).toarray(), subset_by_index=[n - 1, n - 1])[0]
+    return scale * float(np.sqrt(max(top, 0.0) * (1 + 4 * sum(S.shape) * eps) + error)) * (1 + 4 * eps)
 
 
 def _top(X: np.ndarray) -> float:
     return float(np.linalg.norm(X, 2)) if X.size else 0.0
 
 
+def _own_stream(rng: np.random.Generator) -> np.random.Generator:
+    """A stream that depends on `rng` and that no seed of a user coincides with: the operator may be made from such a seed."""
+    return np.random.default_rng(np.random.SeedSequence(rng.integers(2**32, size=8).tolist(), spawn_key=_TAG))
+
+
 def _exponent(n: int) -> float:
-    return float(np.log(1.648 * np.sqrt(n) / FAILURE))
+    return float(np.log(1.596 * np.sqrt(n) / FAILURE))
 
 
 def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, steps: int, level: float) -> float:
@@ -115,7 +126,7 @@ def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Genera
         x = x - basis @ (basis.T @ x)
         return x - basis @ (basis.T @ x)
 
-    v = outside(rng.standard_normal(S.shape[1]), V)
+    v = outside(_own_stream(rng).standard_normal(S.shape[1]), V)
     basis = np.empty((min(steps, 50), S.shape[1]))  # most bounds take no more
     basis[0] = v / np.linalg.norm(v)
     diagonal: list[float] = []
@@ -136,10 +147,9 @@ def _complement_norm(S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Genera
         finished = beta <= 1e-14 * max(diagonal) or k == n
         if finished or k % 10 == 0 or k == steps:
             ritz = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, off, select="i", select_range=(k - 1, k - 1))[0])
-            eps = 0.0 if finished else (exponent / (2 * k - 1)) ** 2
-            if eps < 1:
-                best = min(best, float(np.sqrt(ritz / (1 - eps))))
-            if finished or best <= 0.99 or (best < np.inf and np.sqrt(ritz) > level):
+            gain = 1 + 1e-13 if finished else float(np.cosh(exponent / (2 * k - 1)))
+            best = min(best, float(np.sqrt(max(ritz, 0.0))) * gain * (1 + 1e-13))
+            if finished or best <= 0.99 or (k > exponent / 2 and np.sqrt(ritz) > level):
                 break
         if k < steps:
             if k == len(basis):

@@ -1,0 +1,125 @@
+"""Statements of solutions, proved anew from their numbers and the data, or not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._certificate import Certificate
+from balancedfact._new_rows import Offsets
+from balancedfact._objective import Objective
+from balancedfact._status import Status
+from balancedfact._validate import as_array, as_layers
+from balancedfact.certification._contradiction import excluded_norm, proves_contradiction
+from balancedfact.certification._exact import enclosed
+from balancedfact.certification._pair import certify_pair
+from balancedfact.certification._verdict import verdict
+from balancedfact.measurements import MeasurementMap
+
+UNCHECKED = "(not checked: read from a file without its data) "
+_TOL = 1e-8
+
+
+class Statement(NamedTuple):
+    """Statement of a solution, and the numbers that are to prove it."""
+
+    layers: Sequence[np.ndarray]
+    status: Status
+    certificate: Certificate
+    offsets: Offsets | None
+    objective: Objective | None
+
+    @property
+    def provable(self) -> bool:
+        """Tell whether this is the kind of statement whose certificate follows from the layers and the dual vector."""
+        kind = self.objective
+        return kind is not None and kind.kind in ("flat", "norm") and kind.depth == 2 and len(self.layers) == 2
+
+
+def certified(
+    A: MeasurementMap,
+    b: np.ndarray,
+    objective: Objective,
+    pair: tuple[np.ndarray, np.ndarray],
+    dual: np.ndarray,
+    offsets: Offsets | None,
+    *,
+    rigorous: bool,
+) -> Certificate:
+    """The certificate of a checked pair and dual vector."""
+    certificate = certify_pair(A, b, objective, pair, dual, rng=np.random.default_rng(), offsets=offsets)
+    proof = "value, residual and bound were computed anew from the numbers given, with an a priori bound on rounding"
+    certificate = replace(certificate, proof=proof)
+    # Exactly, of the vector as it was given: a multiple of it is rounded, which the inverses of D1 and D2 may magnify.
+    return enclosed(A, b, objective, pair, replace(certificate, dual=dual), offsets) if rigorous else certificate
+
+
+def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous: bool) -> Certificate:
+    """The certificate of a statement, computed anew; see `balancedfact.Solution.verify`."""
+    data = checked_data(A, b)
+    if not isinstance(rigorous, (bool, np.bool_)):
+        raise ValueError(f"rigorous is {rigorous!r}; expected True or False")
+    dual = np.asarray(statement.certificate.dual, dtype=float)
+    if dual.shape != (A.m,) or not np.isfinite(dual).all():
+        dual = np.zeros(A.m)
+    if statement.status is Status.INFEASIBLE:
+        excluded = excluded_norm(A, data, dual)
+        proof = "b.y was compared with A*(y), its rounding included"
+        return Certificate(1.0, np.inf if excluded > 0 else np.nan, np.nan, dual, proof=proof, excluded_norm=excluded)
+    if statement.objective is None or not statement.provable:
+        raise ValueError("the solution has no objective that can be verified; expected a flat or a norm-minimal pair")
+    layers = as_layers(statement.layers, A.matrix_shape)
+    certificate = certified(
+        A,
+        data,
+        statement.objective,
+        (layers[1], layers[0].T),
+        dual,
+        _checked_offsets(statement.offsets, A),
+        rigorous=bool(rigorous),
+    )
+    return replace(certificate, stationarity=statement.certificate.stationarity, balance=statement.certificate.balance)
+
+
+def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayLike) -> dict[str, Any]:
+    """The fields of a solution that its numbers and the data decide: what it said of itself counts for nothing."""
+    data = checked_data(A, b)
+    if statement.status is not Status.INFEASIBLE and not statement.provable:
+        message = f"(not checked: no certificate of these layers can be computed anew) {message}"
+        return {"status": Status.GAP_OPEN, "certificate": Certificate(np.nan, proof="nothing was checked"), "message": message}
+    certificate = reproved(statement, A, data, rigorous=False)
+    if statement.status is Status.INFEASIBLE:
+        proved = proves_contradiction(A, data, certificate.excluded_norm)
+        said = "the data contradict one another" if proved else "no contradiction is proved"
+        status = Status.INFEASIBLE if proved else Status.GAP_OPEN
+        value = np.inf if proved else np.nan
+        return {"status": status, "certificate": certificate, "message": f"Checked: {said}.", "value": value}
+    penalty = 0.0 if statement.objective is None else statement.objective.penalty
+    status, message = verdict(certificate, penalty, None, _TOL)
+    if status is not Status.OPTIMAL and not statement.status.ok:
+        status = statement.status  # which statements less
+    certificate = replace(certificate, stationarity=np.nan, balance=np.nan)
+    return {"status": status, "certificate": certificate, "message": "Checked: " + message, "value": certificate.value}
+
+
+def checked_data(A: MeasurementMap, b: ArrayLike) -> np.ndarray:
+    """The data of a map, refused by name where either is something else."""
+    if not isinstance(A, MeasurementMap):
+        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+    return as_array(b, "b", shape=(A.m,))
+
+
+def _checked_offsets(offsets: Offsets | None, A: MeasurementMap) -> Offsets | None:
+    if offsets is None:
+        return None
+    if not A.of_entries:
+        raise ValueError(f"A is {type(A).__name__}; expected Entries, as the solution has offsets")
+    rows, cols = (
+        as_array(each, f"offsets.{name}", shape=(size,))
+        for each, name, size in ((offsets.rows, "rows", A.matrix_shape[0]), (offsets.cols, "cols", A.matrix_shape[1]))
+    )
+    return Offsets(float(offsets.mean), rows, cols)

@@ -1,0 +1,56 @@
+r"""Sums over the measurements together with a bound on their rounding, for certificates.
+
+The bounds are a priori: a sum of products of `n` terms in any order errs by at most :math:`\gamma_n = nu/(1-nu)` times the
+sum of the absolute terms, with the unit roundoff :math:`u = 2^{-53}` (Higham, Accuracy and Stability of Numerical Algorithms,
+2002, chapter 3). Long sums are taken in blocks, which keeps `n` small. Underflow is not counted: the arrays are of ordinary
+size, and what underflows in them is smaller than :math:`10^{-300}`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+UNIT = 2.0**-53
+_BLOCK = 512
+
+
+def gamma(n: int) -> float:
+    """The constant :math:`\\gamma_n`, with a margin for the rounding of the bound itself."""
+    return 1.01 * (n + 3) * UNIT
+
+
+def careful_total(terms: np.ndarray) -> tuple[float, float]:
+    """The sum of numbers and a bound on its error, when each is the rounded product of two."""
+    size, depth = float(np.abs(terms).sum()), 1
+    while terms.size > _BLOCK:
+        whole = terms.size // _BLOCK * _BLOCK
+        terms, depth = np.append(terms[:whole].reshape(-1, _BLOCK).sum(axis=1), terms[whole:].sum()), depth + _BLOCK
+    return float(terms.sum()), gamma(depth + terms.size) * size
+
+
+def careful_gram(N: np.ndarray, relative: float, T: np.ndarray) -> tuple[np.ndarray, float]:
+    """``(N T).T (N T)`` and a bound on the Frobenius norm of its error, where `N` has relative errors of its own."""
+    d = N.shape[1]
+    G, reach = np.zeros((T.shape[1],) * 2), np.zeros(d)
+    blocks = range(0, N.shape[0], _BLOCK)
+    for start in blocks:
+        block = N[start : start + _BLOCK]
+        K = block @ T
+        G += K.T @ K
+        reach += np.einsum("ij,ij->j", block, block)
+    size = float(np.sqrt(max(np.trace(G), 0.0)))
+    # |N| |T| is the sum of the products of column p of |N| and row p of |T|.
+    error = (gamma(d) + relative) * float(np.sqrt(reach) @ np.linalg.norm(T, axis=1))
+    return G, 1.01 * (2 * size * error + error**2 + gamma(_BLOCK + len(blocks)) * size**2)
+
+
+def careful_combination(y: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``sum_i y_i A_i`` for matrices stacked along the second axis, ``(d1, m, d2)``, and entrywise bounds on its error."""
+    d1, m, d2 = matrices.shape
+    S, size = np.zeros((d1, d2)), np.zeros((d1, d2))
+    blocks = range(0, m, _BLOCK)
+    for start in blocks:
+        some, part = y[start : start + _BLOCK], matrices[:, start : start + _BLOCK]
+        S += np.matmul(some, part)
+        size += np.matmul(np.abs(some), np.abs(part))
+    return S, gamma(min(_BLOCK, m) + len(blocks)) * size

@@ -1,0 +1,143 @@
+"""Certificates for anyone's answers: ours, another package's, or one read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancedfact._objective import Objective
+from balancedfact._validate import as_array, as_count, as_layers, as_number, as_pair
+from balancedfact.certification._statement import certified, checked_data
+from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Certificate, Offsets
+from balancedfact.solvers.nuclear._certified import certified_minimum
+from balancedfact.solvers.nuclear._problem import balanced_from_matrix
+
+
+def certify(
+    A: MeasurementMap,
+    b: ArrayLike,
+    candidate: ArrayLike | Sequence[ArrayLike],
+    y: ArrayLike | None = None,
+    *,
+    flat: bool = True,
+    penalty: float = 0.0,
+    depth: int = 2,
+    offset_penalty: float | None = None,
+    rigorous: bool = False,
+) -> Certificate:
+    r"""Compute the certificate of a candidate, whoever found it.
+
+    Nothing is taken on trust: value, residual, lower bound and gap are computed from the numbers given, with a bound on all
+    rounding. The bound holds for every `y`; a poor one only leaves a large gap.
+
+    Parameters
+    ----------
+    A : MeasurementMap
+        `m` measurements of ``d1 x d2`` matrices.
+    b : array_like, shape (m,)
+        The data.
+    candidate : array_like or sequence of array_like
+        A matrix of shape ``(d1, d2)``, of which the best factorization is meant; a pair ``(L, R)`` with product ``L @ R.T``; or
+        layers ``[W_1, W_2]``, as in `Solution.layers`, given as a list.
+    y : array_like, shape (m,), optional
+        A dual vector; it is brought within its constraint. By default the problem is solved to find one.
+    flat : bool
+        Whether the objective is that of `balancedfact.flat_minimum`; otherwise that of `balancedfact.norm_minimum`.
+    penalty : float
+        The penalty of the objective; 0 interpolates.
+    depth : int
+        The number of factors, 2.
+    offset_penalty : float, optional
+        Weight of the squares of offsets; the candidate is then judged with offsets of zero, which are within the model.
+    rigorous : bool
+        Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+
+    Returns
+    -------
+    Certificate
+        In the units of `Solution.value`. With ``rigorous=True``, `value` and `lower_bound` are the ends of proved enclosures
+        that make the gap the largest.
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
+    >>> bf.certify(A, [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 6.0]]).gap > 0.01
+    True
+    >>> bf.certify(A, [1.0, 2.0, 2.0], [[1.0, 2.0], [2.0, 4.0]], flat=False).worst_datum < 1e-12
+    True
+    """
+    data = checked_data(A, b)
+    for name, value in (("flat", flat), ("rigorous", rigorous)):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} is {value!r}; expected True or False")
+    if as_count(depth, "depth", least=2) != 2:
+        raise ValueError(f"depth is {depth}; expected 2, the depth for which certificates of others can be checked")
+    penalty = as_number(penalty, "penalty", least=0.0)
+    if offset_penalty is not None:
+        offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
+        if not A.of_entries or penalty == 0:
+            raise ValueError(f"offset_penalty is {offset_penalty}; expected None unless A is Entries and penalty is positive")
+    pair = _as_candidate(candidate, A, flat)
+    if y is None:
+        dual = certified_minimum(
+            A,
+            data,
+            flat=flat,
+            penalty=penalty,
+            max_rank=None,
+            tol=1e-8,
+            rng=0,
+            initial=None,
+            callback=None,
+            progress=False,
+            offset_penalty=offset_penalty,
+        ).certificate.dual
+    else:
+        dual = as_array(y, "y", shape=(A.m,))
+    offsets = None if offset_penalty is None else Offsets(0.0, *(np.zeros(size) for size in A.matrix_shape))
+    objective = Objective("flat" if flat else "norm", penalty, offset_penalty)
+    return certified(A, data, objective, pair, dual, offsets, rigorous=bool(rigorous))
+
+
+def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
+    if (isinstance(candidate, np.ndarray) and candidate.ndim == 2) or _is_matrix(candidate):
+        X = as_array(candidate, "candidate", shape=A.matrix_shape)
+        return _best_pair(X, A, flat)
+    if isinstance(candidate, tuple) and len(candidate) == 2:
+        return as_pair(*candidate, A.matrix_shape)
+    layers = as_layers(candidate, A.matrix_shape)
+    if len(layers) != 2:
+        raise ValueError(f"candidate has {len(layers)} layers; expected 2, a pair or a matrix")
+    return layers[1], layers[0].T
+
+
+def _is_matrix(candidate: Any) -> bool:
+    try:
+        return np.asarray(candidate).ndim == 2
+    except (TypeError, ValueError):
+        return False
+
+
+def _best_pair(X: np.ndarray, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of a matrix whose objective is that of the matrix; what no measurement sees costs nothing and is left out."""
+    if not flat:
+        L, R, _ = balanced_from_matrix(X)
+    else:
+        white = A.whitened()
+        seen = A.rescale_right(A.rescale_right(A.rescale_left(A.rescale_left(X)).T)).T
+        inner = np.asarray(white.right.T @ (white.left.T @ seen).T).T
+        L, R, _ = balanced_from_matrix(inner)
+        L, R = np.asarray(white.left @ L), np.asarray(white.right @ R)
+    if L.shape[1] == 0:
+        return np.zeros((X.shape[0], 1)), np.zeros((X.shape[1], 1))
+    return L, R
