@@ -225,7 +225,6 @@ def newton(
                 radius,
                 accuracy=forcing,
                 max_products=_MOST_PRODUCTS,
-                precondition=point.projected,
             )
             predicted = -float(point.slope @ v + 0.5 * v @ point.hessian(v))
             trial = point.moved(v)

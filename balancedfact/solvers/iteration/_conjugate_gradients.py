@@ -89,7 +89,7 @@ def trust_region_step(
     x, r = np.zeros_like(slope), -slope
     z = precondition(r)
     p, rz = z, float(np.vdot(r, z))
-    target = accuracy * np.sqrt(rz)
+    target = accuracy**2 * rz
     # Squared lengths in the preconditioner's metric follow from recurrences (Conn, Gould and Toint 2000, section 7.5.1).
     xx, xp, pp = 0.0, 0.0, rz
     decrease, products = 0.0, 0
@@ -110,7 +110,7 @@ def trust_region_step(
         r = r - alpha * image
         z = precondition(r)
         new = float(np.vdot(r, z))
-        if np.sqrt(new) <= target:
+        if new <= target:
             break
         p = z + new / rz * p
         xp, pp, rz = new / rz * (xp + alpha * pp), new + (new / rz) ** 2 * pp, new
