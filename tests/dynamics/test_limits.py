@@ -98,6 +98,36 @@ def test_many_flows_share_the_time():
     np.testing.assert_array_equal(interrupted.layers[0][1:], MANY[0][1:])
 
 
+FLOWS = {
+    "edge": lambda **more: bf.dynamics.edge_flow(ONE, A, B, step=0.1, t_final=5.0, **more),
+    "central": lambda **more: bf.dynamics.central_flow(ONE, A, B, step=0.1, t_final=5.0, **more),
+    "label noise": lambda **more: bf.dynamics.label_noise_flow(ONE, A, B, step=0.01, t_final=5.0, label_noise=0.1, **more),
+    "balanced": lambda **more: bf.dynamics.balanced_flow(np.eye(4) / 2, A, B, depth=3, t_final=5.0, **more),
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_continuous_models_are_stopped(flow):
+    run = FLOWS[flow](limits=bf.Limits(iterations=3))
+    assert run.status is bf.Status.LIMIT
+    assert run.times.size == run.loss.size == 3
+    whole = FLOWS[flow]()
+    assert whole.status is None
+    np.testing.assert_array_equal(run.loss, whole.loss[:3])
+    short = FLOWS[flow](limits=bf.Limits(seconds=1e-6))
+    assert short.status is bf.Status.LIMIT
+    assert short.times.size == short.loss.size == 1
+    with pytest.raises(ValueError, match=r"limits is 3; expected bf\.Limits"):
+        FLOWS[flow](limits=3)
+
+
+@pytest.mark.parametrize("flow", ["edge", "central", "label noise"])
+def test_ctrl_c_keeps_the_records_of_a_continuous_model(flow):
+    run = FLOWS[flow](observe={"size": Interrupting()})
+    assert run.status is bf.Status.INTERRUPTED
+    assert run.times.size == run.loss.size == run["size"].size >= 2
+
+
 def test_limits_are_checked():
     with pytest.raises(ValueError, match=r"limits is 3; expected bf\.Limits"):
         gradient_descent(ONE, A, B, step=0.01, iterations=10, limits=3)

@@ -69,6 +69,10 @@ class Log:
             return False
         return self._outermost
 
+    def end(self, message: str) -> tuple[Status | None, str]:
+        """The status and the sentence of the end: `message` where the search was not stopped."""
+        return self.ended or (None, message)
+
     @property
     def timed(self) -> bool:
         """True where this search, or one around it, has a limit on time."""
