@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -61,7 +62,7 @@ def _parse(file: IO[bytes], size: int, free: float) -> np.ndarray:
         if read is None:
             raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = read(file, max_header_size=_HEADER)
-    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError) as error:
         raise ValueError(f"not a NumPy file of plain arrays ({' '.join(str(error).split())[:200]})") from None
     if dtype.hasobject:
         raise ValueError("not a NumPy file of plain arrays (it holds Python objects, which are never loaded)")

@@ -14,6 +14,11 @@ import numpy as np
 
 from balancedfact._validate import as_path
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -69,6 +74,33 @@ def remove_partial(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody writes to now."""
     for left in folder.glob(f".*{PARTIAL}"):
         left.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder, made if need be, while the block runs; the system frees it when the process ends, however it ends.
+
+    Raises
+    ------
+    ValueError
+        If another process or thread holds it; the message begins with `refusal`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:  # without advisory locks, as on Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        except (BlockingIOError, FileNotFoundError):
+            gone = True
+        if gone:  # or the other one removed the folder just now
+            raise ValueError(f"{refusal}; expected it to be finished, or another folder")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

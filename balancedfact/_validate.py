@@ -31,12 +31,17 @@ def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tup
 
 
 def _regular(value: ArrayLike, name: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        hidden = int(np.count_nonzero(np.ma.getmaskarray(value)))
+        if hidden:  # the numbers under a mask are not data
+            raise ValueError(f"{name} has {hidden} masked value{'s' * (hidden != 1)}; expected none, leave them out")
+        value = value.data
     detach = getattr(value, "detach", None)
     try:
         if callable(detach):  # a tensor or parameter of PyTorch, which may require a gradient or lie elsewhere
             value = detach().cpu().numpy()
         return np.asarray(value)
-    except (TypeError, ValueError) as error:  # rows of unequal length, or an object that cannot become an array
+    except (TypeError, ValueError, OverflowError) as error:  # rows of unequal length, or an object that cannot become an array
         raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from balancedfact._version import __version__
 from balancedfact.commands import ADD_PARSERS
+from balancedfact.commands._printable import printable
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -67,5 +68,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(reason: str) -> int:
-    print(f"balancedfact: error: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"balancedfact: error: {printable(' '.join(reason.split()))}", file=sys.stderr)
     return _BAD_INPUT

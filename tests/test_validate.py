@@ -204,3 +204,9 @@ def test_widths_start_with_the_columns_and_end_with_the_rows(value):
 def test_bad_widths_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
         as_widths(value, (3, 4))
+
+
+def test_masked_values_are_not_data():
+    with pytest.raises(ValueError, match=r"^b has 1 masked value; expected none, leave them out$"):
+        as_array(np.ma.masked_equal([1, 2, -999], -999), "b")
+    assert as_array(np.ma.masked_equal([1, 2, 3], -999), "b").tolist() == [1, 2, 3]

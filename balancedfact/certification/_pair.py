@@ -174,7 +174,7 @@ def _bound(
     def norms_of(y: np.ndarray, known: bool) -> tuple[float, float]:
         """The norm of the dual matrix relative to what is allowed, without and with its rounding."""
         size = _power(magnitude(y))
-        prior = limit / size / to_unit * (1 + 1e-12) if known else None
+        prior = limit / size / to_unit * (1 + 8 * UNIT) if known else None
         plain, spill = dual_norm(A.at_unit_scale(), white, y / size, prior, rng)
         units = size, to_unit, 1 / limit
         return scaled_product(plain, *units), scaled_product((plain + spill) * factor, *units)

@@ -74,18 +74,20 @@ def dual_norm(
             inner = A.congruence(*T)
             bases = np.zeros((inner.matrix_shape[0], 0)), np.zeros((inner.matrix_shape[1], 0))
             known = norm_bound(inner.adjoint_for_many(y), *bases, rng)[0]
-        return known * (1 + 4 * UNIT), _spill(A, T, y)
+        return known * (1 + 1e-12), _spill(A, T, y)
     if A.of_entries and diagonal:
         entries = A.as_entries()
         W = np.zeros((d1, d2))
         np.add.at(W, (entries.rows, entries.cols), entries.weights * y)
-        return proved_norm(np.asarray(T[0].T @ W @ T[1])), _spill(A, T, y)
+        return proved_norm(np.asarray(T[0].T @ W @ T[1]), known), _spill(A, T, y)
     S, error = A.careful_adjoint(y)
     W = np.asarray(T[0].T @ S @ T[1])
     error = error + gamma(d1 + d2) * np.abs(S)
     spill = float(np.linalg.norm(np.asarray(abs(T[0]).T @ error @ abs(T[1])))) * 1.01
     if is_small(W.shape):
-        return proved_norm(W), spill
+        return proved_norm(W, known), spill
+    if known is not None:
+        return known * (1 + 1e-12), spill
     return norm_bound(W, np.zeros((W.shape[0], 0)), np.zeros((W.shape[1], 0)), rng)[0] * (1 + 1e-12), spill
 
 
@@ -109,28 +111,41 @@ def _spill(A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray) -> float:
     return gamma(d1 + d2 + 8) * float(np.abs(y) @ A.row_norms) * sizes[0] * sizes[1]
 
 
-def proved_norm(W: np.ndarray) -> float:
-    """An upper bound on the largest singular value that a completed Cholesky factorization proves."""
+def proved_norm(W: np.ndarray, guess: float | None = None) -> float:
+    """An upper bound on the largest singular value that a completed Cholesky factorization proves, the `guess` if it can."""
     if W.size == 0 or not W.any():
         return 0.0
     if W.shape[0] < W.shape[1]:
         W = W.T
     size = float(np.abs(W).max())
     W = W / size
-    n, top = W.shape[1], float(np.linalg.norm(W, 2))
     gram = W.T @ W
-    rounding = gamma(W.shape[0]) * float(np.vdot(W, W)) + 4 * UNIT * top**2
-    margin = 4 * n * UNIT * top
-    while True:
-        beta = top + margin
-        slack = 2 * gamma(n + 1) * n * beta**2 + rounding
-        if slack < 0.5 * beta**2:
-            shifted = -gram
-            shifted[np.diag_indices(n)] += beta**2 - slack
-            try:
-                np.linalg.cholesky(shifted)
-            except np.linalg.LinAlgError:
-                pass
-            else:
-                return beta * size * (1 + 4 * UNIT)
-        margin *= 4
+    rounding = gamma(W.shape[0]) * float(np.vdot(W, W))
+    if guess is not None:
+        beta = _above(guess / size, len(gram), rounding)
+        if _exceeds(beta, gram, rounding):
+            return beta * size * (1 + 4 * UNIT)
+    beta = _above(float(np.linalg.norm(W, 2)), len(gram), rounding)
+    while not _exceeds(beta, gram, rounding):
+        beta *= 1 + 4 * len(gram) ** 2 * UNIT
+    return beta * size * (1 + 4 * UNIT)
+
+
+def _above(top: float, n: int, rounding: float) -> float:
+    """A number that a factorization of order `n` tells from `top` in spite of its rounding."""
+    return top * (1 + 1.1 * n * gamma(n + 1) + 10 * UNIT) + 0.6 * rounding / top
+
+
+def _exceeds(beta: float, gram: np.ndarray, rounding: float) -> bool:
+    """Tell whether ``beta**2 * I - gram`` is proved to be positive definite, for a `gram` with errors up to `rounding`."""
+    n = len(gram)
+    slack = 2 * gamma(n + 1) * n * beta**2 + rounding + 4 * UNIT * beta**2
+    if not slack < 0.5 * beta**2:
+        return False
+    shifted = -gram
+    shifted[np.diag_indices(n)] += beta**2 - slack
+    try:
+        np.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:
+        return False
+    return True

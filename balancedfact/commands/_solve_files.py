@@ -15,6 +15,7 @@ from balancedfact import plots
 from balancedfact._files import write_json, write_picture, write_text, writing
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact._version import __version__
+from balancedfact.commands._printable import printable
 from balancedfact.data._predictions import Pairs, as_csv, labelled, predictions, top
 from balancedfact.io import Problem
 from balancedfact.measurements import Entries
@@ -151,7 +152,7 @@ def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[st
     lines["seconds"] = f"{content['seconds']:.2f}"
     lines["files"] = f"{out}: {', '.join(files)}"
     width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return "\n".join(f"{name:<{width}}  {printable(text)}" for name, text in lines.items())
 
 
 def _describe(problem: Problem) -> str:

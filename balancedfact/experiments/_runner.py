@@ -18,7 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from balancedfact._files import write_json, write_picture, write_text
+from balancedfact._files import alone, remove_partial, write_json, write_picture, write_text
+from balancedfact._validate import as_path
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
@@ -60,15 +61,29 @@ def reproduce(
     Raises
     ------
     ValueError
-        If `experiment` is no `Experiment` or has no such scale.
+        If `experiment` is no `Experiment` or has no such scale, or another run of it writes to the folder.
     """
     if not isinstance(experiment, Experiment):
         raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
     if scale not in experiment.scales:
         raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
-    settings, out = experiment.scales[scale], Path(out)
-    started = time.perf_counter()
+    settings, out = experiment.scales[scale], as_path(out, "out")
     units = list(experiment.units(settings))
+    with alone(out / f"{experiment.name}.{scale}.units", f"another run of {experiment.name} writes to {out}"):
+        return _finish(experiment, scale, settings, units, out, executor, progress)
+
+
+def _finish(
+    experiment: Experiment,
+    scale: str,
+    settings: Settings,
+    units: list[Row],
+    out: Path,
+    executor: Executor | None,
+    progress: bool | None,
+) -> Table:
+    """Run what is missing, in a folder that no other run of the same experiment uses meanwhile."""
+    started = time.perf_counter()
     store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
     found = len(units) - len(store.missing)
     with _bar(experiment.name, len(units), found, progress) as bar:
@@ -107,11 +122,20 @@ class _Store:
         self.plan = hashlib.sha256(plan.encode()).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder / "plan"
-        if not (marker.exists() and marker.read_text(encoding="utf-8") == self.plan):
+        if not (marker.is_file() and marker.read_bytes() == self.plan.encode()):
             for stale in folder.glob("*.json"):
                 stale.unlink()
             write_text(marker, self.plan)
-        self.missing = [index for index in range(len(units)) if not self._path(index).exists()]
+        remove_partial(folder)
+        self.missing = [index for index in range(len(units)) if not self._whole(index)]
+
+    def _whole(self, index: int) -> bool:
+        """Tell whether the unit is there and can be read: a full disk or a broken one may have left less."""
+        try:
+            rows = self.rows(index)
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.json"

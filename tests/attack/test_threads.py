@@ -8,6 +8,8 @@ import pytest
 
 import balancedfact as bf
 
+pytestmark = pytest.mark.attack
+
 
 def riemannian(seed):
     rng = np.random.default_rng(seed)
