@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import bmat, coo_array
-from scipy.sparse.csgraph import connected_components
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_array, as_count, as_gappy, as_number, as_rng
@@ -22,7 +20,9 @@ from balancedfact.solution import Offsets, Solution
 from balancedfact.solvers import Splitting, norm_minimum
 
 # The penalties tried: so many, down to this fraction of the largest useful one.
-_COUNT, _END = 25, 1e-3
+_COUNT, _END = 13, 1e-3
+# Smaller penalties are not tried once so many in a row are worse than the best by this factor.
+_PATIENCE, _CLEARLY = 4, 1.02
 _FOLD_TOL = 1e-4  # the gap of fits that are only compared on entries held out
 
 
@@ -99,8 +99,8 @@ def panel_effect(
     treated : array_like of bool, shape (d1, d2)
         Where there was treatment.
     penalty : float or "auto"
-        Weight of the nuclear norm. Where the squares are averaged over the entries, as in the reference, it is half the number of
-        entries times the weight there. ``"auto"`` takes the one of least error over `folds`.
+        Weight of the nuclear norm. Where the squares are averaged over the entries, as in the reference, it is half the number
+        of entries times the weight there. ``"auto"`` takes the one of least error over `folds`.
     folds : int
         Number of parts of the untreated entries, each held out in turn.
     tol : float
@@ -170,7 +170,7 @@ def panel_path(
     Y, treated
         As for `panel_effect`.
     penalties : sequence of float, optional
-        By default 25 over three decades, from the largest useful one down.
+        By default 13 over three decades, from the largest useful one down.
     tol : float
         Relative gap of each fit.
     rng : int or numpy.random.Generator, optional
@@ -216,7 +216,10 @@ class _Panel:
         if not (self.treated & seen).any():
             raise ValueError("treated holds no entry that was observed; expected at least one")
         control = seen & ~self.treated
-        units, periods = _parts(control)
+        self.all = np.argwhere(control)
+        if not len(self.all):
+            raise ValueError("treated holds every entry that was observed; expected some without treatment")
+        units, periods = self._map(self.all).parts
         lost = self.treated & seen & (units[:, None] != periods)
         if lost.any():
             i, t = np.argwhere(lost)[0]
@@ -224,7 +227,6 @@ class _Panel:
                 f"treated has entry ({i}, {t}), whose row and column no chain of untreated entries connects; expected one, or "
                 "nothing is known of their effects together"
             )
-        self.all = np.argwhere(control)
 
     def grid(self) -> np.ndarray:
         """Penalties from the largest useful one down."""
@@ -234,8 +236,12 @@ class _Panel:
             return np.array([magnitude(self.Y[tuple(self.all.T)])])
         return largest * np.geomspace(1.0, _END, _COUNT)
 
+    def _map(self, places: np.ndarray) -> TwoWayEntries:
+        d1, d2 = self.Y.shape
+        return TwoWayEntries(Entries(places[:, 0], places[:, 1], (d1, d2)))
+
     def _problem(self, places: np.ndarray) -> tuple[TwoWayEntries, np.ndarray]:
-        A = TwoWayEntries(Entries(*places.T, self.Y.shape))
+        A = self._map(places)
         return A, A.project(self.Y[tuple(places.T)])
 
     def fit(self, places: np.ndarray, penalty: float, tol: float, rng: np.random.Generator, start: Any = None) -> Solution:
@@ -251,17 +257,21 @@ class _Panel:
         """Penalties for all entries, and the root mean squared errors on those held out."""
         penalties = self.grid()
         parts = np.array_split(rng.permutation(len(self.all)), folds)
-        errors: list[list[np.ndarray]] = [[] for _ in penalties]
-        for part in parts:
-            kept = np.delete(self.all, part, axis=0)
-            rows, cols = self.all[part].T
-            start = None
-            for k, penalty in enumerate(penalties):
-                share = penalty * len(kept) / len(self.all)  # the sum of squares has so many terms
-                solution = self.fit(kept, share, _FOLD_TOL, rng, start)
-                start = solution.pair if solution.pair[0].any() else None
-                errors[k].append(np.asarray(solution.predict(rows, cols)) - self.Y[rows, cols])
-        return penalties, np.array([frobenius(np.concatenate(each)) for each in errors]) / np.sqrt(len(self.all))
+        kept = [np.delete(self.all, part, axis=0) for part in parts]
+        starts: list[Any] = [None] * folds
+        errors: list[float] = []
+        for penalty in penalties:
+            left = []
+            for k, part in enumerate(parts):
+                share = penalty * len(kept[k]) / len(self.all)  # the sum of squares has so many terms
+                solution = self.fit(kept[k], share, _FOLD_TOL, rng, starts[k])
+                starts[k] = solution.pair if solution.pair[0].any() else None
+                rows, cols = self.all[part].T
+                left.append(np.asarray(solution.predict(rows, cols)) - self.Y[rows, cols])
+            errors.append(frobenius(np.concatenate(left)) / np.sqrt(len(self.all)))
+            if len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors):
+                break
+        return penalties[: len(errors)], np.array(errors)
 
     def effect(self, solution: Solution, penalty: float, penalties: np.ndarray, errors: np.ndarray) -> PanelEffect:
         """What a fit says of the treated entries."""
@@ -274,10 +284,3 @@ class _Panel:
         if self.labels is not None:
             solution = solution.with_labels(*self.labels)
         return PanelEffect(float(np.nanmean(effects)), effects, by_period, expected, penalty, solution, penalties, errors)
-
-
-def _parts(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which connected part of the entries seen each row and each column belongs to."""
-    links = coo_array(seen)
-    _, part = connected_components(bmat([[None, links], [links.T, None]]), directed=False)
-    return part[: len(seen)], part[len(seen) :]

@@ -14,10 +14,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.sparse import block_array, coo_array
+from scipy.sparse.csgraph import connected_components
 
 from balancedfact._validate import as_number
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
+
+_DENSE = 100_000  # entries of a matrix
 
 
 class TwoWayEntries(MeasurementMap):
@@ -78,8 +82,23 @@ class TwoWayEntries(MeasurementMap):
         normal = np.block([[np.diag(counts[0]), seen], [seen.T, np.diag(counts[1])]])
         return np.linalg.pinv(normal, rcond=1e-12, hermitian=True)
 
+    @cached_property
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the connected parts that rows and columns belong to; effects are known together within one part."""
+        d1, d2 = self.matrix_shape
+        links = coo_array((np.ones(self.m), (self.entries.rows, self.entries.cols)), shape=(d1, d2))
+        _, part = connected_components(block_array([[None, links], [links.T, None]]), directed=False)
+        return part[:d1], part[d1:]
+
+    @cached_property
+    def _is_zero(self) -> bool:
+        """Tell whether effects fit every data, so that what rounding leaves of a projection is nothing."""
+        return self.m == sum(self.matrix_shape) - np.unique(np.concatenate(self.parts)).size
+
     def project(self, y: np.ndarray) -> np.ndarray:
         """What the effects leave of `y`; a second pass removes what rounding left in."""
+        if self._is_zero:
+            return np.zeros(self.m)
         for _ in range(2):
             alpha, beta = self.effects(y)
             y = y - (alpha[self.entries.rows] + beta[self.entries.cols])
@@ -95,6 +114,9 @@ class TwoWayEntries(MeasurementMap):
         return self.factor * self.project(self.entries.forward_factored(L, R))
 
     def adjoint_operator(self, y: np.ndarray) -> Any:
+        d1, d2 = self.matrix_shape
+        if d1 * d2 <= _DENSE:  # products with an array of this size cost less than those with a map
+            return self._adjoint(y)
         return self.entries.adjoint_operator(self.factor * self.project(y))
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
@@ -119,6 +141,8 @@ class TwoWayEntries(MeasurementMap):
     def _projection(self) -> np.ndarray:
         """The projection as a matrix, for maps of few measurements."""
         rows, _, below = self._places
+        if self._is_zero:
+            return np.zeros((self.m, self.m))
         K = self._inverse
         mixed = K[np.ix_(rows, below)]
         return np.eye(self.m) - (K[np.ix_(rows, rows)] + mixed + mixed.T + K[np.ix_(below, below)])
@@ -130,6 +154,8 @@ class TwoWayEntries(MeasurementMap):
     @cached_property
     def row_norms(self) -> np.ndarray:
         rows, _, below = self._places
+        if self._is_zero:
+            return np.zeros(self.m)
         K = self._inverse
         leverage = K[rows, rows] + 2 * K[rows, below] + K[below, below]
         return abs(self.factor) * np.sqrt(np.maximum(1 - leverage, 0.0))

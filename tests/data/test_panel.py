@@ -53,7 +53,8 @@ def test_value_and_bound_hold_by_the_definition_on_ragged_panels(seed, n, t, hol
     try:
         found = bf.panel_effect(Y, treated, penalty)
     except ValueError as error:
-        assert "no chain of untreated entries" in str(error)
+        if "no chain of untreated entries" not in str(error):
+            raise
         return
     seen = ~np.isnan(Y) & ~treated
     X = found.solution.matrix
@@ -62,7 +63,6 @@ def test_value_and_bound_hold_by_the_definition_on_ragged_panels(seed, n, t, hol
     # The bound from its dual vector, whose matrix has norm at most the penalty and sums of zero, so that no effect is gained.
     G = np.zeros(Y.shape)
     G[seen] = found.solution.certificate.dual
-    G -= np.where(seen, 0.0, 0.0)
     y = G[seen]
     scale = max(1.0, np.abs(y).max())
     assert np.linalg.norm(G, 2) <= penalty * (1 + 1e-7)
@@ -91,13 +91,21 @@ def test_beyond_the_largest_penalty_it_is_two_way_least_squares():
     assert bf.panel_effect(Y, treated, 1e4).effect == pytest.approx(double, abs=1e-10)
 
 
-def test_cross_validation_chooses_the_least_error_and_the_effect_is_near():
+def test_cross_validation_chooses_the_least_error():
+    Y, treated = panel(7, (10, 8))
+    found, again = (bf.panel_effect(Y, treated, folds=2, rng=0) for _ in range(2))
+    assert found.penalty == found.penalties[np.argmin(found.errors)]
+    assert found.errors.min() < found.errors[0]
+    assert again.effect == found.effect
+    np.testing.assert_array_equal(again.errors, found.errors)
+
+
+@pytest.mark.slow
+def test_with_little_noise_cross_validation_finds_the_factors_and_the_effect():
     Y, treated = panel(7, (24, 18), noise=0.1)
     found = bf.panel_effect(Y, treated, rng=0)
-    assert found.penalty == found.penalties[np.argmin(found.errors)]
     assert found.errors.min() < 0.5 * found.errors[0]
     assert found.effect == pytest.approx(3.0, abs=0.5)
-    assert bf.panel_effect(Y, treated, rng=0).effect == found.effect
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
@@ -120,7 +128,6 @@ def test_path_frames_and_tables():
     assert table.loc[0, ["unit", "period"]].tolist() == ["u7", "1995"]
     assert table.loc[0, "observed"] == pytest.approx(Y[7, 5])
     assert path[1].solution.predict(["u0"], ["1990"])[0] == pytest.approx(path[1].counterfactual[0, 0])
-    assert len(bf.panel_path(Y, treated)) == 25
 
 
 def test_a_panel_of_effects_alone_has_no_effect_at_any_penalty():
