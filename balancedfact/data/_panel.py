@@ -274,7 +274,7 @@ class _Panel:
         return penalties[: len(errors)], np.array(errors)
 
     def effect(self, solution: Solution, penalty: float, penalties: np.ndarray, errors: np.ndarray) -> PanelEffect:
-        """What a fit says of the treated entries."""
+        """Judge the treated entries by a fit."""
         assert solution.offsets is not None
         mean, alpha, beta = solution.offsets
         expected = solution.matrix + (mean + alpha[:, None] + beta)

@@ -96,7 +96,7 @@ class TwoWayEntries(MeasurementMap):
         return self.m == sum(self.matrix_shape) - np.unique(np.concatenate(self.parts)).size
 
     def project(self, y: np.ndarray) -> np.ndarray:
-        """What the effects leave of `y`; a second pass removes what rounding left in."""
+        """The part of `y` that effects cannot reach; a second pass removes what rounding left in."""
         if self._is_zero:
             return np.zeros(self.m)
         for _ in range(2):
