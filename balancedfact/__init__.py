@@ -25,6 +25,7 @@ __all__ = [
     "Comparison",
     "ComparisonRow",
     "Limits",
+    "PanelEffect",
     "Solution",
     "Status",
     "__version__",
@@ -47,6 +48,8 @@ __all__ = [
     "measurements",
     "minimal_sharpness",
     "norm_minimum",
+    "panel_effect",
+    "panel_path",
     "plots",
     "riemannian_minimum",
     "solvers",
@@ -56,12 +59,15 @@ __all__ = [
 
 # What is imported only by those who use it: numba, pymanopt, matplotlib and SciPy's optimizers stand behind these doors.
 _ROOMS = ("dynamics", "estimators", "experiments", "io", "manifolds", "plots", "theorems")
-_ELSEWHERE = {"Comparison": "comparison", "ComparisonRow": "comparison", "compare": "comparison", "complete": "data"}
+_ELSEWHERE = {
+    **dict.fromkeys(("Comparison", "ComparisonRow", "compare"), "comparison"),
+    **dict.fromkeys(("PanelEffect", "complete", "panel_effect", "panel_path"), "data"),
+}
 
 if TYPE_CHECKING:
     from balancedfact import dynamics, estimators, experiments, io, manifolds, plots, theorems
     from balancedfact.comparison import Comparison, ComparisonRow, compare
-    from balancedfact.data import complete
+    from balancedfact.data import PanelEffect, complete, panel_effect, panel_path
 else:  # hidden from type checkers, which would take it to have every name
 
     def __getattr__(name):

@@ -297,7 +297,9 @@ class Solution(ByValue):
         return Statement(self.layers, self.status, self.certificate, self.offsets, self.objective)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None) -> Solution:
+    def load(
+        cls, path: str | os.PathLike[str], A: MeasurementMap | None = None, b: ArrayLike | None = None, *, tol: float = 1e-8
+    ) -> Solution:
         """Read a solution that `save` wrote.
 
         A file may say anything. With the data its certificate and its verdict are computed anew; without, the message says that
@@ -311,6 +313,8 @@ class Solution(ByValue):
             The measurements.
         b : array_like, shape (m,), optional
             The data.
+        tol : float
+            The relative gap up to which the verdict is ``OPTIMAL``; that of the solve is not taken on trust either.
 
         Raises
         ------
@@ -323,7 +327,7 @@ class Solution(ByValue):
         if A is None or b is None:
             message = UNCHECKED + found.message.removeprefix(UNCHECKED)
             return replace(found, message=message)
-        return replace(found, **judged_anew(found._statement, found.message.removeprefix(UNCHECKED), A, b))
+        return replace(found, **judged_anew(found._statement, found.message.removeprefix(UNCHECKED), A, b, tol))
 
     def to_dict(self) -> dict[str, Any]:
         """Verdict, value and certificate as plain numbers and texts, for a report; the arrays are left out."""

@@ -96,6 +96,15 @@ def test_example_figure_leaves_its_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"recovery.csv", "recovery.json", "recovery.png"}
 
 
+def test_code_on_the_page_of_panels_finds_the_effect():
+    text = (ROOT / "docs" / "guide" / "panels.md").read_text(encoding="utf-8")
+    names = {}
+    exec(re.search(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[1], names)
+    assert names["found"].solution.status is bf.Status.OPTIMAL
+    assert names["found"].effect == pytest.approx(3.0, abs=0.5)
+    assert [each.penalty for each in names["path"]] == [2.0, 1.0, 0.5]
+
+
 @pytest.mark.parametrize("page", ["index.md", "guide/certificate.md", "guide/riemannian.md"])
 def test_code_on_pages_runs(page):
     A = bf.measurements.gaussian(30, (6, 5), rng=0)

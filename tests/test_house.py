@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "solution": "measurements certification",
     "manifolds": "measurements closed_forms",
     "solvers": "measurements certification curvature closed_forms manifolds solution",
-    "dynamics": "measurements curvature closed_forms solution",
+    "dynamics": "measurements curvature closed_forms solution solvers",
     "data": "measurements solution solvers",
     "io": "data measurements solution",
     "comparison": "measurements curvature closed_forms manifolds solution solvers dynamics",

@@ -87,11 +87,13 @@ def _fit(
     A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], offsets: Offsets | None, unit: float
 ) -> tuple[float, float, np.float64, np.float64]:
     """The relative residual, the worst datum, and the norms of the residual and of the errors in it, in units of the data."""
-    values, errors = _measured(A, *pair, offsets)
-    residual = values - b
-    errors += 2 * UNIT * (np.abs(values) + np.abs(b))
+    residual, errors = _measured(A, *pair, offsets)
+    errors += 2 * UNIT * (np.abs(residual) + np.abs(b))
+    residual -= b
     fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
-    worst = _worst_datum(A, b, pair, np.abs(residual) + errors)
+    misses = np.abs(residual)
+    misses += errors
+    worst = _worst_datum(A, b, pair, misses)
     return fits, worst, np.float64(frobenius(residual / unit)), np.float64(frobenius(errors / unit))
 
 
@@ -102,7 +104,7 @@ def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.nd
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         sizes = np.abs(b)
         np.maximum(sizes, (_SHARE * size) * A.row_norms, out=sizes)
-        return float(np.max(np.divide(misses, sizes, out=np.zeros_like(sizes), where=misses > 0)))
+        return float(np.max(np.divide(misses, sizes, out=misses, where=misses > 0)))  # misses are needed no more
 
 
 def _measured(A: MeasurementMap, L: np.ndarray, R: np.ndarray, offsets: Offsets | None) -> tuple[np.ndarray, np.ndarray]:

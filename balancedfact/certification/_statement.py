@@ -13,7 +13,7 @@ from balancedfact._certificate import Certificate
 from balancedfact._new_rows import Offsets
 from balancedfact._objective import Objective
 from balancedfact._status import Status
-from balancedfact._validate import as_array, as_layers
+from balancedfact._validate import as_array, as_layers, as_number
 from balancedfact.certification._contradiction import excluded_norm, proves_contradiction
 from balancedfact.certification._exact import enclosed
 from balancedfact.certification._pair import certify_pair
@@ -21,7 +21,6 @@ from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
 
 UNCHECKED = "(not checked: read from a file without its data) "
-_TOL = 1e-8
 
 
 class Statement(NamedTuple):
@@ -85,9 +84,9 @@ def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous:
     return replace(certificate, stationarity=statement.certificate.stationarity, balance=statement.certificate.balance)
 
 
-def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayLike) -> dict[str, Any]:
+def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayLike, tol: float) -> dict[str, Any]:
     """The fields of a solution that its numbers and the data decide: what it said of itself counts for nothing."""
-    data = checked_data(A, b)
+    data, tol = checked_data(A, b), as_number(tol, "tol", above=0.0)
     if statement.status is not Status.INFEASIBLE and not statement.provable:
         message = f"(not checked: no certificate of these layers can be computed anew) {message}"
         return {"status": Status.GAP_OPEN, "certificate": Certificate(np.nan, proof="nothing was checked"), "message": message}
@@ -99,7 +98,7 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
         value = np.inf if proved else np.nan
         return {"status": status, "certificate": certificate, "message": f"Checked: {said}.", "value": value}
     penalty = 0.0 if statement.objective is None else statement.objective.penalty
-    status, message = verdict(certificate, penalty, None, _TOL)
+    status, message = verdict(certificate, penalty, None, tol)
     if status is not Status.OPTIMAL and not statement.status.ok:
         status = statement.status  # which statements less
     certificate = replace(certificate, stationarity=np.nan, balance=np.nan)

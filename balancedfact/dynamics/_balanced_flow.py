@@ -11,6 +11,8 @@ from balancedfact.dynamics._initialisations import balanced_layers
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 
 def balanced_flow(
@@ -22,6 +24,7 @@ def balanced_flow(
     t_final: float,
     rtol: float = 1e-8,
     max_steps: int = 10_000,
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Gradient flow from balanced layers with a given product, integrated for the end-to-end matrix alone.
 
@@ -48,6 +51,9 @@ def balanced_flow(
         The accuracy, relative to the largest entry.
     max_steps : int, optional
         Give up after this many steps; the message says so, and the last time is where it stopped.
+    limits : Limits, optional
+        Time and number of records after which to stop; the trajectory then ends where it is, as with Ctrl-C, and its `status`
+        and message say so.
 
     Returns
     -------
@@ -96,18 +102,24 @@ def balanced_flow(
     floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
     solver = scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor)
     times, states, message = [0.0], [start.ravel()], "Reached t_final"
-    while solver.status == "running":
-        if len(times) > most:
-            message = f"Stopped after {most} steps, before t_final"
-            break
-        with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
-            solver.step()
-        if solver.status == "failed":
-            message = "Stopped where a step fell below rounding error"
-            break
-        times.append(float(solver.t))
-        states.append(solver.y)
-    matrices = np.stack(states).reshape(-1, rows, cols)
+    log = Log(progress=False, limits=limits)
+    with log:
+        log.write("", {})
+        while solver.status == "running":
+            check_time()
+            if len(times) > most:
+                message = f"Stopped after {most} steps, before t_final"
+                break
+            with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+                solver.step()
+            if solver.status == "failed":
+                message = "Stopped where a step fell below rounding error"
+                break
+            states.append(solver.y)
+            times.append(float(solver.t))
+            log.write("", {})
+    status, message = log.end(message)
+    matrices = np.stack(states[: len(times)]).reshape(-1, rows, cols)
     loss = np.mean(model.residual(matrices) ** 2, axis=-1)
     layers = balanced_layers(matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
-    return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message)
+    return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message, status=status)

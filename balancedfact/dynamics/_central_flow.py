@@ -14,6 +14,8 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 _ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
 
@@ -29,6 +31,7 @@ def central_flow(
     substeps: int = 4,
     record: int = 200,
     observe: Observe = ("norms",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Central flow: a continuous model of where gradient descent is on average when it oscillates.
 
@@ -66,6 +69,9 @@ def central_flow(
         The number of records, at equal distances in time, beside the start.
     observe : sequence of str or dict of str to callable
         As in `gradient_descent`.
+    limits : Limits, optional
+        Time and number of records after which to stop; the trajectory then ends where it is, as with Ctrl-C, and its `status`
+        and message say so.
 
     Returns
     -------
@@ -116,18 +122,31 @@ def central_flow(
     steps = max(1, int(np.ceil(end / eta * parts - 1e-9)))
     h, moments = end / steps, set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
     message = "Reached t_final"
-    for taken in range(1, steps + 1 if end > 0 else 1):
-        first, _, _ = field(y)
-        middle, _, _ = field(y + h / 2 * first)
-        y = y + h * middle
-        if not np.all(np.isfinite(y)):
-            message = f"Diverged at time {taken * h:.4g}"
-            break
-        if taken in moments:
-            note(taken * h, y)
+    now = 0.0
+    log = Log(progress=False, limits=limits)
+    with log:
+        log.write("", {})
+        for taken in range(1, steps + 1 if end > 0 else 1):
+            check_time()
+            first, _, _ = field(y)
+            middle, _, _ = field(y + h / 2 * first)
+            now, y = taken * h, y + h * middle
+            if not np.all(np.isfinite(y)):
+                message = f"Diverged at time {taken * h:.4g}"
+                break
+            if taken in moments:
+                note(now, y)
+                log.write("", {})
+    if log.ended:  # perhaps within a record
+        count = len(tops)
+        recorder.keep(count)
+        del times[count:], variances[count:]
+        if now > times[-1]:
+            note(now, y)
+    status, message = log.end(message)
     loss, series = recorder.results()
     series |= {"variance": np.array(variances), "top": np.array(tops)}
-    return Trajectory([layer.copy() for layer in jets.layers(y)], np.array(times), loss, series, message=message)
+    return Trajectory([layer.copy() for layer in jets.layers(y)], np.array(times), loss, series, message=message, status=status)
 
 
 class _CentralField:

@@ -14,6 +14,7 @@ from balancedfact.dynamics._rule import as_rule
 from balancedfact.dynamics._training import StartingLayers, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits
 
 
 def gradient_descent(
@@ -28,6 +29,7 @@ def gradient_descent(
     normalised: bool = False,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Gradient descent on :math:`\mathcal L(W) = \frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, for one network or many.
 
@@ -56,6 +58,9 @@ def gradient_descent(
         Which series to record: names among ``"norms"``, ``"spectral_norms"``, ``"alignment"``, ``"imbalance"``,
         ``"nuclear_norm"``, ``"sharpness"``, ``"trace"`` and, for regression, ``"distance"``; or functions of the layers of
         one run.
+    limits : Limits, optional
+        Time and number of records after which to stop; the trajectory then ends at its last record, and its message says so.
+        Ctrl-C ends it the same way.
 
     Returns
     -------
@@ -88,7 +93,9 @@ def gradient_descent(
     """
     start = as_runs(layers, A)
     rule = as_rule(momentum, weight_decay, normalised)
-    return train(start, MapModel(A, b), rule, as_steps(step, start.lead), as_moments(record, iterations), observe)
+    return train(
+        start, MapModel(A, b), rule, as_steps(step, start.lead), as_moments(record, iterations), observe, limits=limits
+    )
 
 
 def regression_descent(
@@ -104,6 +111,7 @@ def regression_descent(
     normalised: bool = False,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Gradient descent for univariate regression, many runs at once, each with data of its own.
 
@@ -129,6 +137,8 @@ def regression_descent(
     record : int or sequence of int, optional
         As in `gradient_descent`.
     observe : sequence of str or dict of str to callable
+        As in `gradient_descent`.
+    limits : Limits, optional
         As in `gradient_descent`.
 
     Returns
@@ -164,4 +174,4 @@ def regression_descent(
 
     model = RegressionModel(per_run(sigma, 2), per_run(target, 1), per_run(p, 1))
     start, rule = StartingLayers([per_run(layer, 2) for layer in stack], lead), as_rule(momentum, weight_decay, normalised)
-    return train(start, model, rule, as_steps(step, lead), as_moments(record, iterations), observe)
+    return train(start, model, rule, as_steps(step, lead), as_moments(record, iterations), observe, limits=limits)

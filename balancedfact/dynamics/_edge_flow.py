@@ -15,6 +15,8 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 _NOTHING = -1e3  # the logarithm of a size that is zero
 _DENSE = 200  # weights up to which eigenvectors come from the whole Hessian
@@ -32,6 +34,7 @@ def edge_flow(
     rtol: float = 1e-6,
     max_steps: int = 100_000,
     observe: Observe = ("norms",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Edge flow: a continuous model of gradient descent that oscillates.
 
@@ -66,6 +69,9 @@ def edge_flow(
         Give up after this many steps of the integration; the message says so.
     observe : sequence of str or dict of str to callable
         As in `gradient_descent`, of the centre.
+    limits : Limits, optional
+        Time and number of records after which to stop; the trajectory then ends where it is, as with Ctrl-C, and its `status`
+        and message say so.
 
     Returns
     -------
@@ -132,27 +138,42 @@ def edge_flow(
         extra["direction"].append(way)
 
     note(0.0, state)
+    now = 0.0
     targets, message, steps = np.linspace(0.0, end, count + 1)[1:], "Reached t_final", 0
-    while solver is not None and solver.status == "running":
-        if steps == most:
-            message = f"Stopped after {most} steps, before t_final"
-            break
-        with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
-            solver.step()
-        steps += 1
-        if solver.status == "failed":
-            message = "Stopped where a step fell below rounding error"
-            break
-        passed = targets[(targets > times[-1]) & (targets <= solver.t)]
-        if passed.size:
-            between = solver.dense_output()
-            for t in passed:
-                note(float(t), solver.y if t == solver.t else between(t))
-        state = solver.y
+    log = Log(progress=False, limits=limits)
+    with log:
+        log.write("", {})
+        while solver is not None and solver.status == "running":
+            check_time()
+            if steps == most:
+                message = f"Stopped after {most} steps, before t_final"
+                break
+            with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+                solver.step()
+            steps += 1
+            if solver.status == "failed":
+                message = "Stopped where a step fell below rounding error"
+                break
+            passed = targets[(targets > times[-1]) & (targets <= solver.t)]
+            if passed.size:
+                between = solver.dense_output()
+                for t in passed:
+                    note(float(t), solver.y if t == solver.t else between(t))
+                    log.write("", {})
+            now, state = float(solver.t), solver.y
+    if log.ended:  # perhaps within a record
+        count = len(extra["direction"])
+        recorder.keep(count)
+        del times[count:]
+        for arrays in extra.values():
+            del arrays[count:]
+        if now > times[-1]:
+            note(now, state)
+    status, message = log.end(message)
     loss, series = recorder.results()
     series |= {name: np.array(values) for name, values in extra.items()}
     final = [layer.copy() for layer in jets.layers(state[:n])]
-    return Trajectory(final, np.array(times), loss, series, message=message)
+    return Trajectory(final, np.array(times), loss, series, message=message, status=status)
 
 
 def top_of_hessian(jets: Jets, y: np.ndarray, count: int, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

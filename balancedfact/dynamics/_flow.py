@@ -15,6 +15,9 @@ from balancedfact.dynamics._observables import Observe, Recorder, balances
 from balancedfact.dynamics._training import as_runs
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Status
+from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 # Local errors are kept this much below the accuracy asked for, since they add up along the way.
 _MARGIN = 1 / 100
@@ -34,6 +37,7 @@ def gradient_flow(
     observe: Observe = ("norms", "spectral_norms", "alignment"),
     record: float = 0.05,
     max_steps: int = 100_000,
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Gradient flow :math:`\dot W_k = -\partial\mathcal L/\partial W_k` of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`.
 
@@ -60,6 +64,9 @@ def gradient_flow(
         Record whenever the time or the loss has changed by this fraction.
     max_steps : int, optional
         Give up after this many steps; the message says so.
+    limits : Limits, optional
+        Time of the whole call and number of records of each run after which to stop; the trajectory then ends where it is, and
+        its `status` and message say so. Ctrl-C ends it the same way.
 
     Returns
     -------
@@ -100,7 +107,14 @@ def gradient_flow(
     end = np.inf if t_final is None else as_number(t_final, "t_final", least=0)
     tol, goal = as_number(rtol, "rtol", above=0, most=1e-2), as_number(stationarity, "stationarity", least=0)
     fraction, most = as_number(record, "record", least=0), as_count(max_steps, "max_steps")
-    ends = [_one(start, model, end, tol, goal, observe, fraction, most) for start in unstacked(given.layers)]
+    allowed = as_limits(limits)
+    budget = Budget(allowed.seconds)
+    ends: list[Trajectory] = []
+    for start in unstacked(given.layers):
+        # After Ctrl-C the runs that are left keep their starts.
+        interrupted = any(run.status is Status.INTERRUPTED for run in ends)
+        rest = Limits(1e-9 if interrupted else budget.rest().seconds, allowed.iterations)
+        ends.append(_one(start, model, end, tol, goal, observe, fraction, most, rest))
     return _together(ends, given.lead) if given.lead else ends[0]
 
 
@@ -121,7 +135,9 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
     message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
     times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
     taken = folded([run.iterations for run in runs])
-    return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message)
+    stops = {run.status for run in runs}
+    status = next((each for each in (Status.INTERRUPTED, Status.LIMIT) if each in stops), None)
+    return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message, status=status)
 
 
 def _one(
@@ -133,6 +149,7 @@ def _one(
     observe: Observe,
     fraction: float,
     most: int,
+    limits: Limits,
 ) -> Trajectory:
     field = _GradientField(model, [layer.shape for layer in start])
     watched: Model = regression_of(model.A, model.b, 1) or model
@@ -155,34 +172,46 @@ def _one(
     t, steps, loss, message = 0.0, 0, field.loss(y), "Reached t_final"
     note(t, y)
     method: _Explicit | _Exponential | None = None
-    while t < end:
-        if whole and field.gap(y, goal) <= goal:
-            message = "Stationary"
-            break
-        if steps == most:
-            message = f"Stopped after {most} steps, before {'stationarity' if whole else 't_final'}"
-            break
-        if method is None:
-            method = _Explicit(field, y, end, tol * _MARGIN)
-        elif isinstance(method, _Explicit) and steps % _CHECK_EVERY == 0 and method.is_stiff():
-            method = _Exponential(field, t, y, end, tol * _MARGIN, method.h)
-        with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
-            found = method.step()
-        if found is None:
-            message = "Stopped where a step fell below rounding error,"
-            break
-        t, y = found
-        steps += 1
-        value = field.loss(y)
-        if t - times[-1] > fraction * t or abs(value - loss) > fraction * loss:
-            loss = value
-            note(t, y)
+    log = Log(progress=False, limits=limits)
+    with log:
+        log.write("", {})
+        while t < end:
+            check_time()
+            if whole and field.gap(y, goal) <= goal:
+                message = "Stationary"
+                break
+            if steps == most:
+                message = f"Stopped after {most} steps, before {'stationarity' if whole else 't_final'}"
+                break
+            if method is None:
+                method = _Explicit(field, y, end, tol * _MARGIN)
+            elif isinstance(method, _Explicit) and steps % _CHECK_EVERY == 0 and method.is_stiff():
+                method = _Exponential(field, t, y, end, tol * _MARGIN, method.h)
+            with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+                found = method.step()
+            if found is None:
+                message = "Stopped where a step fell below rounding error,"
+                break
+            t, y = found
+            steps += 1
+            value = field.loss(y)
+            if t - times[-1] > fraction * t or abs(value - loss) > fraction * loss:
+                loss = value
+                note(t, y)
+                log.write("", {})
+    if log.ended:  # perhaps within a record
+        count = len(drifts)
+        recorder.keep(count)
+        del times[count:], taken[count:]
+        message = "Stopped"
     if times[-1] < t:
         note(t, y)
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]
-    return Trajectory(final, np.array(times), values, series, np.array(taken), message=f"{message} in {steps} steps")
+    status, why = log.ended or (None, "")
+    message = f"{message} in {steps} steps" + (f". {why}" if why else "")
+    return Trajectory(final, np.array(times), values, series, np.array(taken), message=message, status=status)
 
 
 class _GradientField:

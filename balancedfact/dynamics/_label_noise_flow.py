@@ -16,6 +16,8 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits, check_time
+from balancedfact.solvers.iteration._log import Log
 
 _RANK = 1e-10  # eigenvalues of J J' below this, relative to the largest, count as zero
 _ROUNDS = 20
@@ -33,6 +35,7 @@ def label_noise_flow(
     rtol: float = 1e-6,
     max_steps: int = 10_000,
     observe: Observe = ("trace",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Follow the drift of weights that fit under label noise, in the limit of small steps.
 
@@ -69,6 +72,9 @@ def label_noise_flow(
         Give up after this many steps of the integration; the message says so.
     observe : sequence of str or dict of str to callable
         As in `gradient_descent`, at every step of the integration.
+    limits : Limits, optional
+        Time and number of records after which to stop; the trajectory then ends where it is, as with Ctrl-C, and its `status`
+        and message say so.
 
     Returns
     -------
@@ -116,21 +122,31 @@ def label_noise_flow(
     y = drift.fit(drift.jets.flat(W))
     note(0.0, y)
     message, h = "Reached t_final", None
-    while times[-1] < end:
-        if len(times) > most:
-            message = f"Stopped after {most} steps, before t_final"
-            break
-        floor = 1e-2 * tol * float(np.abs(y).max())
-        solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
-        solver.step()
-        if solver.status == "failed":
-            message = "Stopped where a step fell below rounding error"
-            break
-        h = min(float(solver.h_abs), end - float(solver.t)) or None
-        y = drift.fit(solver.y)
-        note(float(solver.t), y)
+    log = Log(progress=False, limits=limits)
+    with log:
+        log.write("", {})
+        while times[-1] < end:
+            check_time()
+            if len(times) > most:
+                message = f"Stopped after {most} steps, before t_final"
+                break
+            floor = 1e-2 * tol * float(np.abs(y).max())
+            solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
+            solver.step()
+            if solver.status == "failed":
+                message = "Stopped where a step fell below rounding error"
+                break
+            h = min(float(solver.h_abs), end - float(solver.t)) or None
+            following = drift.fit(solver.y)
+            note(float(solver.t), following)
+            y = following
+            log.write("", {})
+    recorder.keep(len(times))  # a last one may be there in part
+    status, message = log.end(message)
     loss, series = recorder.results()
-    return Trajectory([layer.copy() for layer in drift.jets.layers(y)], np.array(times), loss, series, message=message)
+    return Trajectory(
+        [layer.copy() for layer in drift.jets.layers(y)], np.array(times), loss, series, message=message, status=status
+    )
 
 
 class _Drift:

@@ -74,6 +74,12 @@ class Recorder:
         for name, function in self.functions.items():
             self.series[name].append(_where(alive, np.asarray(function(kept), dtype=float), np.nan))
 
+    def keep(self, count: int) -> None:
+        """Forget what was recorded, perhaps in part, after the first `count` records."""
+        del self.loss[count:]
+        for values in self.series.values():
+            del values[count:]
+
     def results(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The loss, shape ``(*lead, records)``, and the series, shape ``(*lead, records, ...)``."""
         return self._folded(self.loss), {name: self._folded(values) for name, values in self.series.items()}

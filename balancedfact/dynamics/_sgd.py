@@ -15,6 +15,7 @@ from balancedfact.dynamics._rule import as_rule
 from balancedfact.dynamics._training import StartingLayers, as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits
 
 
 def sgd(
@@ -33,6 +34,7 @@ def sgd(
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
     dtype: DTypeLike = np.float64,
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Stochastic gradient descent on :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, optionally with label noise.
 
@@ -66,6 +68,8 @@ def sgd(
         As in `gradient_descent`. The recorded loss is that of all data, without noise.
     dtype : numpy.float64 or numpy.float32, optional
         The precision of the steps.
+    limits : Limits, optional
+        As in `gradient_descent`.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def sgd(
     size, noise, rule = as_batch(batch), as_noise(label_noise, m), as_rule(momentum, weight_decay, normalised)
     kind = as_precision(dtype)
     draws = [Draws(each, model.b, size, noise, (0, 1)) for each in generators(rng, start)]
-    return train(start, model, rule, steps, moments, observe, draws, kind)
+    return train(start, model, rule, steps, moments, observe, draws, kind, limits)
 
 
 def generators(rng: int | np.random.Generator | None, start: StartingLayers) -> list[np.random.Generator]:

@@ -15,6 +15,7 @@ from balancedfact.dynamics._sgd import as_precision, generators
 from balancedfact.dynamics._training import as_moments, as_runs, as_steps, train
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._limits import Limits
 
 
 def sharpness_aware(
@@ -37,6 +38,7 @@ def sharpness_aware(
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
     dtype: DTypeLike = np.float64,
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Sharpness-aware minimisation of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, for one network or many.
 
@@ -76,7 +78,7 @@ def sharpness_aware(
         As in `gradient_descent`.
     rng : int or numpy.random.Generator, optional
         Seed or generator of the directions, the batches and the noise.
-    record, observe, dtype : optional
+    record, observe, dtype, limits : optional
         As in `sgd`.
 
     Returns
@@ -116,4 +118,4 @@ def sharpness_aware(
     size, noise, kind = as_batch(batch), as_noise(label_noise, A.m), as_precision(dtype)
     weights = sum(layer[0].size for layer in start.layers)
     draws = [Draws(each, model.b, size, noise, (rule.samples, weights)) for each in generators(rng, start)]
-    return train(start, model, rule, steps, moments, observe, draws, kind)
+    return train(start, model, rule, steps, moments, observe, draws, kind, limits)

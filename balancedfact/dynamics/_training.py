@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._rule import Rule
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Status
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Log
 
 OVERFLOW = 1e300
 _DOUBLE = np.dtype(np.float64)
@@ -30,6 +34,7 @@ _WIDE, _NARROW, _FEW = 64, 8, 3
 # beyond the second number. Measurements of more entries are not written out as rows.
 _WEIGHTS, _SINGLE, _ROWS = 4096, 8192, 4_000_000
 _DRAWN = 1_000_000  # random numbers held at a time
+_GLANCE = 0.1  # seconds between looks at a limit on time
 
 
 @dataclass(frozen=True)
@@ -53,26 +58,54 @@ def train(
     observe: Observe,
     draws: list[Draws] | None = None,
     dtype: np.dtype = _DOUBLE,
+    limits: Limits | None = None,
 ) -> Trajectory:
-    """Run the rule on every start, with what is drawn for it, and record at the moments."""
+    """Run the rule on every start, with what is drawn for it, and record at the moments, as far as the limits allow."""
+    log = Log(progress=False, limits=limits)
     shown = model if isinstance(model, RegressionModel) or draws is not None else regression_of(model.A, model.b, start.runs)
     recorder = Recorder(observe, shown or model, start.lead)
     stochastic = draws is not None and (draws[0].batch is not None or draws[0].noise.any)
     blocks = _blocks(start, model, rule, steps, draws, stochastic, dtype)
-    last = 0
-    with ThreadPoolExecutor(max(1, min(len(blocks), os.cpu_count() or 1))) as pool:
-        for moment in moments:
-            if len(blocks) > 1:
-                list(pool.map(lambda block, first=last, end=moment: block.advance(first, end), blocks))
-            else:
-                blocks[0].advance(last, moment)
-            last = int(moment)
-            current = _joined(blocks, start.runs)
-            diverged = np.concatenate([block.diverged for block in blocks])[: start.runs]
-            with np.errstate(over="ignore", invalid="ignore"):
-                alive = (diverged < 0) & (recorder.model.loss(current) < OVERFLOW)
-            recorder.record(current, alive)
-    return finished(current, recorder, steps, moments, diverged, start.lead)
+    current, diverged, reached = _joined(blocks, start.runs), np.full(start.runs, -1), [0]
+    recorder.record(current, _alive(recorder, current, diverged))
+    with log, ThreadPoolExecutor(max(1, min(len(blocks), os.cpu_count() or 1))) as pool:
+        log.write("", {})
+        for moment in moments[1:]:
+            for first, stop in _stretches(reached[-1], int(moment), log):
+                if len(blocks) > 1:
+                    list(pool.map(lambda block, first=first, stop=stop: block.advance(first, stop), blocks))
+                else:
+                    blocks[0].advance(first, stop)
+            layers, lost = _joined(blocks, start.runs), np.concatenate([block.diverged for block in blocks])[: start.runs]
+            recorder.record(layers, _alive(recorder, layers, lost))
+            current, diverged = layers, lost
+            reached.append(stop)
+            log.write("", {})
+    recorder.keep(len(reached))
+    return finished(current, recorder, steps, np.array(reached), diverged, start.lead, log.ended)
+
+
+def _alive(recorder: Recorder, layers: list[np.ndarray], diverged: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray((diverged < 0) & (recorder.model.loss(layers) < OVERFLOW))
+
+
+def _stretches(first: int, end: int, log: Log) -> Iterator[tuple[int, int]]:
+    """Parts of the steps from `first` to `end`: all at once, or with a limit on seconds, a tenth of a second at most each.
+
+    Once time is up, they end where they are, to be recorded there.
+    """
+    if not log.timed:
+        yield first, end
+        return
+    most = 1
+    while first < end:
+        stop, began = min(end, first + most), time.perf_counter()
+        yield first, stop
+        first = stop
+        if log.late:
+            return
+        most = 2 * most if time.perf_counter() - began < _GLANCE / 2 else max(1, most // 2)
 
 
 def _joined(blocks: Sequence[_Lanes | Walker], runs: int) -> list[np.ndarray]:
@@ -249,15 +282,18 @@ def finished(
     moments: np.ndarray,
     diverged: np.ndarray,
     lead: tuple[int, ...],
+    ended: tuple[Status, str] | None = None,
 ) -> Trajectory:
-    """Collect the results of a training run."""
+    """Collect the results of a training run, which may have been stopped."""
     loss, series = recorder.results()
     times = np.multiply.outer(steps, moments) if np.unique(steps).size > 1 else steps[0] * moments
     times = times.reshape(*lead, -1) if times.ndim > 1 else times
     lost = int(np.count_nonzero(diverged >= 0))
     message = f"Ran {moments[-1]} steps; {lost} of {diverged.size} diverged" if lost else f"Ran {moments[-1]} steps"
     folded = [layer.reshape(lead + layer.shape[1:]) for layer in layers]
-    return Trajectory(folded, times, loss, series, moments, diverged.reshape(lead), message)
+    status, why = ended or (None, "")
+    message += f". {why}" if why else ""
+    return Trajectory(folded, times, loss, series, moments, diverged.reshape(lead), message, status)
 
 
 def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> StartingLayers:

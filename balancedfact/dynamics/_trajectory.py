@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from balancedfact._linalg import product
+from balancedfact.solution import Status
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +34,8 @@ class Trajectory:
         The step at which the loss overflowed, -1 for a run that stayed finite. A scalar array for one run.
     message : str
         How the run ended.
+    status : Status or None
+        `LIMIT` or `INTERRUPTED` where the run was stopped before its end, and ``None`` otherwise.
     """
 
     layers: list[np.ndarray]
@@ -42,6 +45,7 @@ class Trajectory:
     iterations: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
     diverged: np.ndarray = field(default_factory=lambda: np.array(-1))
     message: str = ""
+    status: Status | None = None
 
     @property
     def matrix(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from balancedfact.measurements._rank_one import RankOne
 from balancedfact.measurements._regression import regression
 from balancedfact.measurements._second_moment import IsotropicMoment, SecondMoment
 from balancedfact.measurements._sharded import Sharded
+from balancedfact.measurements._two_way import TwoWayEntries
 
 __all__ = [
     "Dense",
@@ -21,6 +22,7 @@ __all__ = [
     "RankOne",
     "SecondMoment",
     "Sharded",
+    "TwoWayEntries",
     "bernoulli",
     "bernoulli_mask",
     "bilinear",

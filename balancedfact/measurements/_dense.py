@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
+from balancedfact._packing import Packing
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._careful import careful_combination, gamma
-from balancedfact.measurements._second_moment import MapMoment, Packing, SecondMoment, Superoperator, worth_forming
+from balancedfact.measurements._second_moment import MapMoment, SecondMoment, Superoperator, worth_forming
 
 # Multiplications of one second moment beyond which two energies are worth four small eigendecompositions.
 _WORTH_PAIRING = 5_000_000
@@ -80,10 +81,10 @@ class Dense(MeasurementMap):
         if not worth_forming(d1, d2, m * d1 * d2 * (d1 + d2)):
             return self.streamed_moment()
         slabs, left, right = self.at_unit_scale()._slabs, Packing(d1), Packing(d2)
-        table, start = np.empty((left.weights.size, right.weights.size)), 0
+        table, start = np.empty((left.size, right.size)), 0
         for p in range(d1):
             blocks = np.matmul(slabs[p].T, slabs[p:])  # sum_i A_i[p, q] A_i[s, r] for s >= p
-            table[start : start + d1 - p] = right.pack_matrix((blocks + blocks.transpose(0, 2, 1)) / 2)
+            table[start : start + d1 - p] = right.pack((blocks + blocks.transpose(0, 2, 1)) / 2)
             start += d1 - p
         table *= left.weights[:, None]
         return Superoperator(table, self.matrix_shape, 2 / m, self.scale)

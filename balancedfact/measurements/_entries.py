@@ -319,8 +319,10 @@ class Entries(SingleEntries):
 
     def careful_forward(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         left, right = (magnitude(each) * np.linalg.norm(each / magnitude(each), axis=1)[:, None] for each in (L, R))
-        sizes = np.abs(self.forward_factored(left, right))
-        return self.forward_factored(L, R), gamma(L.shape[1] + 2) * sizes
+        errors = self.forward_factored(left, right)
+        np.abs(errors, out=errors)
+        errors *= gamma(L.shape[1] + 2)
+        return self.forward_factored(L, R), errors
 
     def congruence(self, P: Any, Q: Any) -> MeasurementMap:
         """The map with matrices ``P.T @ A_i @ Q``: again one of entries if `P` and `Q` are sparse with at most one to a row.

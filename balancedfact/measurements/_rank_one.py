@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._linalg import frobenius
+from balancedfact._packing import Packing
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap, safe_scale
 from balancedfact.measurements._careful import gamma
-from balancedfact.measurements._second_moment import Packing, RankOneMoment, SecondMoment, Superoperator, worth_forming
+from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
 MOST_ENTRIES, _BLOCK = 2**24, 2**17
@@ -140,8 +141,7 @@ class RankOne(MeasurementMap):
         packed = []
         for vectors in (unit.left, unit.right):
             packing = Packing(vectors.shape[1])
-            rows, cols = np.divmod(packing.upper, packing.d)
-            packed.append(vectors[:, rows] * vectors[:, cols] * packing.weights)
+            packed.append(vectors[:, packing.rows] * vectors[:, packing.cols] * packing.weights)
         return Superoperator(packed[0].T @ packed[1], self.matrix_shape, 2 / self.m, self.scale)
 
     def streamed_moment(self) -> SecondMoment:

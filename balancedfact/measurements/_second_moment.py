@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from balancedfact._packing import Packing
 from balancedfact._validate import as_array, as_shape
 
 _MOST_ENTRIES = 2**26  # half a gigabyte
@@ -120,35 +121,11 @@ class Superoperator(SecondMoment):
 
     def _left(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._packings
-        return left.unpack(right.pack(pairs) @ self._table.T)
+        return list(left.unpack(_packed(right, pairs) @ self._table.T))
 
     def _right(self, pairs: list[SymmetricFactors]) -> list[Any]:
         left, right = self._packings
-        return right.unpack(left.pack(pairs) @ self._table)
-
-
-class Packing:
-    """Symmetric ``d x d`` matrices as vectors of ``d (d + 1) / 2`` numbers with the same inner products."""
-
-    def __init__(self, d: int) -> None:
-        self.d, (rows, cols) = d, np.triu_indices(d)
-        self.upper, self.lower = rows * d + cols, cols * d + rows
-        self.weights = np.where(rows == cols, 1.0, np.sqrt(2.0))
-
-    def pack(self, pairs: list[SymmetricFactors]) -> np.ndarray:
-        """One row for each pair."""
-        return np.stack([self.pack_matrix(_symmetric(pair, self.d)) for pair in pairs])
-
-    def pack_matrix(self, P: np.ndarray) -> np.ndarray:
-        """The vector of a matrix, or the rows for a stack of matrices, of which the upper triangle counts."""
-        return P.reshape(*P.shape[:-2], -1)[..., self.upper] * self.weights
-
-    def unpack(self, rows: np.ndarray) -> list[np.ndarray]:
-        out = np.empty((len(rows), self.d * self.d))
-        values = rows / self.weights
-        out[:, self.upper] = values
-        out[:, self.lower] = values
-        return list(out.reshape(-1, self.d, self.d))
+        return list(right.unpack(_packed(left, pairs) @ self._table))
 
 
 class RankOneMoment(SecondMoment):
@@ -246,6 +223,10 @@ def worth_forming(d1: int, d2: int, cost: int) -> bool:
     entries = d1 * (d1 + 1) // 2 * (d2 * (d2 + 1) // 2)
     # A product with few vectors reads the table once, at about the speed of four multiplications for each number.
     return 4 * entries <= cost and entries <= _MOST_ENTRIES
+
+
+def _packed(packing: Packing, pairs: list[SymmetricFactors]) -> np.ndarray:
+    return np.stack([packing.pack(_symmetric(pair, packing.d)) for pair in pairs])
 
 
 def _symmetric(pair: SymmetricFactors, d: int) -> np.ndarray:

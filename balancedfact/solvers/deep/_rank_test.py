@@ -20,6 +20,7 @@ import numpy as np
 
 from balancedfact._linalg import frobenius
 from balancedfact.solvers.deep._zero_loss_newton import ZeroLossPoint
+from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 
 _ROUNDS = 300
 
@@ -91,21 +92,7 @@ def _split(Z: np.ndarray, roots: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def _solve_sum(lefts: np.ndarray, rights: np.ndarray, Z: np.ndarray) -> np.ndarray:
     """The `Y` with ``sum_j lefts_j Y rights_j = Z``, by conjugate gradients."""
-    Y = np.zeros_like(Z)
-    R = P = Z
-    square = start = float(np.vdot(R, R))
-    for _ in range(200):
-        if square <= 1e-26 * start or square == 0:
-            break
-        AP = (lefts @ P @ rights).sum(axis=0)
-        bend = float(np.vdot(P, AP))
-        if bend <= 0:
-            break
-        Y = Y + square / bend * P
-        R = R - square / bend * AP
-        last, square = square, float(np.vdot(R, R))
-        P = R + square / last * P
-    return Y
+    return conjugate_gradients(lambda Y: (lefts @ Y @ rights).sum(axis=0), Z, accuracy=1e-13, max_products=200).x
 
 
 def _root(P: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from balancedfact._linalg import product
 from balancedfact.curvature._scaled import ordinary
 from balancedfact.curvature._trace_derivatives import Sensitivities
 from balancedfact.measurements import MeasurementMap, SecondMoment
-from balancedfact.solvers.iteration._limits import check_time
+from balancedfact.solvers.iteration._conjugate_gradients import trust_region_step
 
 _DEPENDENT = 1e-9  # rows of the Jacobian that add less than this fraction of the largest count as dependent
 _MOST_ENTRIES = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
@@ -219,7 +219,13 @@ def newton(
         accepted = None
         while accepted is None:
             forcing = max(min(0.1, np.sqrt(point.stationarity)), 0.1 * tol / point.stationarity)
-            v, limited = _step(point, radius, forcing)
+            v, _, _, _, limited = trust_region_step(
+                point.hessian,
+                point.slope,
+                radius,
+                accuracy=forcing,
+                max_products=_MOST_PRODUCTS,
+            )
             predicted = -float(point.slope @ v + 0.5 * v @ point.hessian(v))
             trial = point.moved(v)
             length = float(np.linalg.norm(v))
@@ -236,26 +242,3 @@ def newton(
                 radius = 2.5 * max(radius, length)
         point = accepted
     return point
-
-
-def _step(point: ZeroLossPoint, radius: float, forcing: float) -> tuple[np.ndarray, bool]:
-    """A minimiser of the model in the trust region to the relative accuracy `forcing`, and whether the region limits it."""
-    v, r = np.zeros_like(point.x), -point.slope
-    p, square = r, float(r @ r)
-    target = forcing**2 * square
-    for _ in range(_MOST_PRODUCTS):
-        check_time()
-        Hp = point.hessian(p)
-        bend = float(p @ Hp)
-        if bend > 0:
-            new = v + square / bend * p
-            if np.linalg.norm(new) < radius:
-                r = point.projected(r - square / bend * Hp)
-                v, last, square = new, square, float(r @ r)
-                if square <= target:
-                    return v, False
-                p = r + square / last * p
-                continue
-        a, b, c = float(p @ p), float(v @ p), float(v @ v) - radius**2
-        return v + (np.sqrt(max(b * b - a * c, 0.0)) - b) / a * p, True
-    return v, False

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from balancedfact._packing import Packing
 from balancedfact.measurements import MeasurementMap
 
 # How often the coupling is applied per layer in a typical solve, which decides how it is stored.
@@ -66,13 +67,13 @@ class FramedMatrices:
     def backward(self, H: np.ndarray) -> np.ndarray:
         return (self.K.transpose(0, 1, 3, 2) @ H[:, None] @ self.K).sum(axis=1)
 
-    def operators(self, space: Symmetric) -> np.ndarray:
+    def operators(self, space: Packing) -> np.ndarray:
         """The matrices of `forward` in the coordinates of symmetric matrices."""
         n, q, r, _ = self.K.shape
         flat = self.K.reshape(n, q, r * r)
         product = (flat.transpose(0, 2, 1) @ flat).reshape(n, r, r, r, r)  # [a, b, c, d]: sum of K[a, b] K[c, d]
-        a, c, b, d = space.row[:, None], space.col[:, None], space.row, space.col
-        return (product[:, a, b, c, d] + product[:, a, d, c, b]) * (space.weight[:, None] / 2 * space.weight)
+        a, c, b, d = space.rows[:, None], space.cols[:, None], space.rows, space.cols
+        return (product[:, a, b, c, d] + product[:, a, d, c, b]) * (space.weights[:, None] / 2 * space.weights)
 
 
 class ManyMatrices:
@@ -94,17 +95,17 @@ class ManyMatrices:
 class OneOperator:
     """The coupling as one matrix that acts on the coordinates of symmetric matrices: its cost does not depend on `m`."""
 
-    def __init__(self, matrix: np.ndarray, space: Symmetric) -> None:
+    def __init__(self, matrix: np.ndarray, space: Packing) -> None:
         self.matrix, self.space = matrix, space
 
     def framed(self, G: np.ndarray, inverse: np.ndarray) -> FramedMoments:
         return FramedMoments(self, G, inverse)
 
     def forward(self, Q: np.ndarray) -> np.ndarray:
-        return self.space.matrices(self.space.coordinates(Q) @ self.matrix.T)
+        return self.space.unpack(self.space.pack(Q) @ self.matrix.T)
 
     def backward(self, P: np.ndarray) -> np.ndarray:
-        return self.space.matrices(self.space.coordinates(P) @ self.matrix)
+        return self.space.unpack(self.space.pack(P) @ self.matrix)
 
 
 class FramedMoments:
@@ -118,25 +119,6 @@ class FramedMoments:
 
     def backward(self, H: np.ndarray) -> np.ndarray:
         return _transposed(self.inverse) @ self.moments.backward(_transposed(self.G) @ H @ self.G) @ self.inverse
-
-
-class Symmetric:
-    """Orthonormal coordinates of the symmetric ``size x size`` matrices."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.row, self.col = np.triu_indices(size)
-        self.weight = np.where(self.row == self.col, 1.0, np.sqrt(2.0))
-        self.place = np.empty((size, size), dtype=np.intp)
-        self.place[self.row, self.col] = self.place[self.col, self.row] = np.arange(self.row.size)
-
-    def coordinates(self, X: np.ndarray) -> np.ndarray:
-        """The coordinates of a stack of symmetric matrices, shape ``(n, size * (size + 1) / 2)``."""
-        return X[..., self.row, self.col] * self.weight
-
-    def matrices(self, x: np.ndarray) -> np.ndarray:
-        """The inverse of `coordinates`."""
-        return (x / self.weight)[..., self.place]
 
 
 def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
@@ -162,14 +144,14 @@ def few_matrices(map: MeasurementMap) -> FewMatrices:
 def one_operator(map: MeasurementMap) -> OneOperator:
     """The sum of the congruences with the matrices ``K_i``."""
     size = map.matrix_shape[0]
-    space = Symmetric(size)
-    total = np.zeros((space.row.size,) * 2)
+    space = Packing(size)
+    total = np.zeros((space.size,) * 2)
     for stack in stacks(map):
         K = np.ascontiguousarray(stack.transpose(0, 2, 1))
         for a in range(size):  # product[b, c, d] = sum_i K_i[a, b] K_i[c, d], for the rows (a, c >= a)
             product = (K[:, a].T @ K[:, a:].reshape(len(K), -1)).reshape(size, size - a, size)
-            total[space.place[a, a:]] += (product[space.row, :, space.col] + product[space.col, :, space.row]).T
-    return OneOperator(total * (space.weight[:, None] / 2 * space.weight), space)
+            total[space.place[a, a:]] += (product[space.rows, :, space.cols] + product[space.cols, :, space.rows]).T
+    return OneOperator(total * (space.weights[:, None] / 2 * space.weights), space)
 
 
 def affordable(size: int, depth: int) -> bool:

@@ -18,7 +18,9 @@ from enum import Enum
 
 import numpy as np
 
-from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FramedMatrices, Symmetric
+from balancedfact._packing import Packing
+from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FramedMatrices
+from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.iteration._log import Log
 
 # Largest eigenvalue of a step that is tried: longer ones multiply the P_j by more than floating point resolves, or overflow.
@@ -96,14 +98,14 @@ def newton_step(point: ChainPoint) -> tuple[np.ndarray, int]:
 
 def eliminated(point: ChainPoint, near: FramedMatrices) -> np.ndarray:
     """Newton's direction by block elimination along the chain."""
-    space = Symmetric(point.chain.size)
+    space = Packing(point.chain.size)
     N = len(point.G)
     couple = near.operators(space)
-    diagonal = (point.curvature[:, space.row] + point.curvature[:, space.col]) / 2
+    diagonal = (point.curvature[:, space.rows] + point.curvature[:, space.cols]) / 2
     ridge = 1e-14 * diagonal.max()
-    slope = space.coordinates(point.gradient)
+    slope = space.pack(point.gradient)
     for _ in range(8):
-        pivots = np.empty((N, space.row.size, space.row.size))
+        pivots = np.empty((N, space.size, space.size))
         right = np.empty_like(slope)
         pivots[0], right[0] = np.diag(diagonal[0] + ridge), -slope[0]
         for j in range(1, N):
@@ -117,7 +119,7 @@ def eliminated(point: ChainPoint, near: FramedMatrices) -> np.ndarray:
         if np.vdot(slope, step) < 0:
             break
         ridge *= 100.0  # rounding errors made a pivot indefinite
-    return space.matrices(step)
+    return space.unpack(step)
 
 
 def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
@@ -137,27 +139,16 @@ def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
         out -= (slope[1:, None, None] * point.ahead - slope[:-1, None, None] * point.behind) / g
         return _traceless(out)
 
+    def precondition(residual: np.ndarray) -> np.ndarray:
+        return _traceless(residual / diagonal)
+
     target = -_traceless(point.gradient)
-    x, residual = np.zeros_like(target), target
-    z = _traceless(residual / diagonal)
-    p, rho = z, np.vdot(residual, z)
-    first = rho
     # Superlinear in the end, and no more work at the beginning than its model is worth.
-    reach = min(0.1, np.sqrt(point.stationarity)) ** 2
-    for count in range(1, 20 * depth + 200):
-        image = hessian(p)
-        bend = np.vdot(p, image)
-        if not bend > 1e-14 * rho:  # flat to rounding error
-            return (x if count > 1 else p), count
-        alpha = rho / bend
-        x = x + alpha * p
-        residual = residual - alpha * image
-        z = _traceless(residual / diagonal)
-        previous, rho = rho, np.vdot(residual, z)
-        if rho <= reach * first:
-            break
-        p = z + rho / previous * p
-    return x, count
+    accuracy = min(0.1, np.sqrt(point.stationarity))
+    most = 20 * depth + 200
+    x, count = conjugate_gradients(hessian, target, accuracy=accuracy, max_products=most, precondition=precondition, flat=1e-14)
+    # A gradient along which the model is flat to rounding error is the step itself.
+    return (x if x.any() else precondition(target)), count
 
 
 def _searched(point: ChainPoint, step: np.ndarray) -> tuple[ChainPoint, float] | None:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancedfact.solvers.fibre._chain import FramedMatrices, Symmetric
+from balancedfact._packing import Packing
+from balancedfact.solvers.fibre._chain import FramedMatrices
 
 # Weights below this share of the largest are left out of the derivatives.
 _SEEN = 1e-13
@@ -77,7 +78,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
     The weights are off by the root of `beta` times the decrement, which falls far below what the value resolves: near the
     minimum full steps are taken as long as they lower the decrement.
     """
-    space = Symmetric(point.G.shape[1])
+    space = Packing(point.G.shape[1])
     last = np.inf
     for _ in range(_STEPS):
         gradient, hessian = _expansion(ensemble, point, beta, space)
@@ -85,7 +86,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
         values, vectors = np.linalg.eigh(hessian)
         step = -vectors @ ((vectors.T @ gradient) / np.maximum(values, ridge))
         slope = float(gradient @ step)
-        H = space.matrices(step.reshape(len(point.G), -1))
+        H = space.unpack(step.reshape(len(point.G), -1))
         if -slope <= _NEAR / beta:
             if -slope <= _CLOSE / beta or -slope > 0.5 * last:
                 break
@@ -113,7 +114,7 @@ def _moved(ensemble: Ensemble, point: Smooth, H: np.ndarray, beta: float) -> Smo
     return at(ensemble, vectors * half @ turned @ point.G, point.inverse @ (vectors / half @ turned), beta)
 
 
-def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Symmetric) -> tuple[np.ndarray, np.ndarray]:
+def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Packing) -> tuple[np.ndarray, np.ndarray]:
     """Gradient and Hessian of the smooth maximum along the geodesics, in the coordinates of the `H_j`."""
     stacks = derivatives(ensemble, point.G, point.inverse)
     turned = [np.tensordot(point.vectors.T, stack, axes=1) for stack in stacks]
@@ -124,20 +125,20 @@ def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Symmetric)
         behind = np.einsum("asc,btc->abst", turned[j][active], turned[j], optimize=True)
         ahead = np.einsum("acs,bct->abst", turned[j + 1][active], turned[j + 1], optimize=True)
         change = ahead - behind
-        slopes.append(space.coordinates((change + change.swapaxes(2, 3)) / 2))
+        slopes.append(space.pack((change + change.swapaxes(2, 3)) / 2))
     D = np.concatenate(slopes, axis=2)  # [a, b, e]: the derivative of Q between eigenvectors a and b
     gradient = np.einsum("a,aae->e", weights[active], D[:, active])
     bends = _divided(point, active, beta)
     flat = (D * np.sqrt(bends)[:, :, None]).reshape(-1, D.shape[2])
     hessian = flat.T @ flat - beta * np.outer(gradient, gradient)
-    size = space.row.size
+    size = space.size
     root = np.sqrt(weights[active])[:, None, None]
     for j in range(places):
         here, there = root * turned[j][active], root * turned[j + 1][active]
         X = np.einsum("asc,atc->st", here, here) + np.einsum("acs,act->st", there, there)
-        basis = space.matrices(np.eye(size))
+        basis = space.unpack(np.eye(size))
         block = slice(j * size, (j + 1) * size)
-        hessian[block, block] += space.coordinates((basis @ X + X @ basis) / 2)
+        hessian[block, block] += space.pack((basis @ X + X @ basis) / 2)
         if j > 0:
             before = slice((j - 1) * size, j * size)
             cross = FramedMatrices(here[None]).operators(space)[0]

@@ -69,6 +69,20 @@ class Log:
             return False
         return self._outermost
 
+    def end(self, message: str) -> tuple[Status | None, str]:
+        """The status and the sentence of the end: `message` where the search was not stopped."""
+        return self.ended or (None, message)
+
+    @property
+    def timed(self) -> bool:
+        """True where this search, or one around it, has a limit on time."""
+        return _DEADLINE.get() < np.inf
+
+    @property
+    def late(self) -> bool:
+        """True once the time of this search, or of one around it, is spent."""
+        return time.perf_counter() >= _DEADLINE.get()
+
     def write(self, line: str, record: dict[str, float]) -> None:
         """Keep a record, numbered and timed, show `line`, call the callback, and raise `Stopped` if it is time to end."""
         record = {"iteration": float(len(self.records)), "seconds": time.perf_counter() - self.started, **record}

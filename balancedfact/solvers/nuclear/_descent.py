@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.iteration._limits import check_time
+from balancedfact.solvers.iteration._conjugate_gradients import trust_region_step
 from balancedfact.solvers.nuclear._problem import OffsetTerms, Pair, balanced
 
 # What is added to curvatures that vanish, relative to the largest.
@@ -60,17 +60,23 @@ def descend(
     x, s = objective.balanced(objective.joined(L, R, offsets))
     residual, value = objective.evaluate(x)
     slope = objective.slope(x, residual)
-    radius, budget = np.inf, max_products
+    radius, budget, d1 = np.inf, max_products, len(L)
     while True:
         watch(*objective.factors(x), residual)
         norm = _norm(slope)
         if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
             break
-        step, model, products, length = _steihaug(
-            objective.hessian(x, residual), objective.preconditioner(x, s), slope, radius, norm, budget
+        hessian, precondition = objective.hessian(x, residual), objective.preconditioner(x, s)
+        step, model, products, length, _ = trust_region_step(
+            lambda p, apply=hessian: np.vstack(apply(p[:d1], p[d1:])),  # type: ignore[misc]
+            np.vstack(slope),
+            radius,
+            accuracy=min(0.1, np.sqrt(norm)),
+            max_products=budget,
+            precondition=lambda p, apply=precondition: np.vstack(apply((p[:d1], p[d1:]))),  # type: ignore[misc]
         )
         budget -= products
-        trial, trial_s = objective.balanced((x[0] + step[0], x[1] + step[1]))
+        trial, trial_s = objective.balanced((x[0] + step[:d1], x[1] + step[d1:]))
         trial_residual, trial_value = objective.evaluate(trial)
         trial_slope = objective.slope(trial, trial_residual)
         gain = value - trial_value
@@ -194,39 +200,3 @@ def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float,
         return (g[0] - U @ B) * outside + U @ dB, (g[1] - V @ C) * outside + V @ dC
 
     return precondition
-
-
-def _steihaug(hessian, precondition, slope: Pair, radius: float, norm: float, budget: int):  # type: ignore[no-untyped-def]
-    """Minimise the quadratic model in the preconditioner's norm ball; also its decrease, the products and the length used."""
-    x = (np.zeros_like(slope[0]), np.zeros_like(slope[1]))
-    r = (-slope[0], -slope[1])
-    z = precondition(r)
-    p, rz = z, _inner(r, z)
-    target = min(0.1, np.sqrt(norm)) * np.sqrt(rz)
-    # Squared lengths in the preconditioner's metric follow from recurrences (Conn, Gould and Toint 2000, section 7.5.1).
-    xx, xp, pp = 0.0, 0.0, rz
-    model, products = 0.0, 0
-    while products < max(budget, 1):
-        check_time()
-        Hp = hessian(*p)
-        products += 1
-        curvature = _inner(p, Hp)
-        alpha = rz / curvature if curvature > 0 else np.inf
-        if not xx + 2 * alpha * xp + alpha**2 * pp < radius**2:
-            if np.isfinite(radius):
-                tau = (-xp + np.sqrt(xp**2 + pp * (radius**2 - xx))) / pp
-            else:  # negative curvature and no radius yet: go as far as the gradient is long
-                tau = 1.0
-            model += tau * rz - 0.5 * tau**2 * curvature
-            return (x[0] + tau * p[0], x[1] + tau * p[1]), model, products, float(np.sqrt(xx + 2 * tau * xp + tau**2 * pp))
-        x = (x[0] + alpha * p[0], x[1] + alpha * p[1])
-        xx += 2 * alpha * xp + alpha**2 * pp
-        model += 0.5 * alpha * rz
-        r = (r[0] - alpha * Hp[0], r[1] - alpha * Hp[1])
-        z = precondition(r)
-        new = _inner(r, z)
-        if np.sqrt(new) <= target:
-            break
-        p = (z[0] + new / rz * p[0], z[1] + new / rz * p[1])
-        xp, pp, rz = new / rz * (xp + alpha * pp), new + (new / rz) ** 2 * pp, new
-    return x, model, products, float(np.sqrt(xx))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
@@ -146,24 +147,11 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
 
     It is ``A(X V.T + U Y.T)`` for the solution ``(X, Y)`` of the normal equations, whose matrix is that of Gauss and Newton.
     """
-    normal = A.pair_hessian(U, V)
-    X, Y = np.zeros_like(U), np.zeros_like(V)
-    rL, rR = U.copy(), V.copy()
-    pL, pR = rL, rR
-    square = start = float(np.vdot(rL, rL) + np.vdot(rR, rR))
-    for _ in range(max_iterations):
-        qL, qR = normal(pL, pR)
-        curved = float(np.vdot(pL, qL) + np.vdot(pR, qR))
-        if not curved > 0:  # the measurements do not see this direction, or rounding hides it
-            break
-        alpha = square / curved
-        X, Y = X + alpha * pL, Y + alpha * pR
-        rL, rR = rL - alpha * qL, rR - alpha * qR
-        new = float(np.vdot(rL, rL) + np.vdot(rR, rR))
-        if new <= 1e-24 * start:
-            break
-        pL, pR = rL + new / square * pL, rR + new / square * pR
-        square = new
+    d1, normal = len(U), A.pair_hessian(U, V)
+    found = conjugate_gradients(
+        lambda P: np.vstack(normal(P[:d1], P[d1:])), np.vstack([U, V]), accuracy=1e-12, max_products=max_iterations
+    )
+    X, Y = found.x[:d1], found.x[d1:]
     return A.forward_factored(np.hstack([X, U]), np.hstack([V, Y]))
 
 

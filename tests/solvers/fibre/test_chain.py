@@ -4,6 +4,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancedfact._packing import Packing
 from balancedfact.measurements import Dense, RankOne
 from balancedfact.solvers.fibre import _chain
 from balancedfact.solvers.fibre._chain import (
@@ -11,7 +12,6 @@ from balancedfact.solvers.fibre._chain import (
     FewMatrices,
     ManyMatrices,
     OneOperator,
-    Symmetric,
     compress,
     few_matrices,
     one_operator,
@@ -46,9 +46,9 @@ def symmetric(rng, n, r):
 
 @pytest.mark.parametrize("r", [1, 2, 5])
 def test_coordinates_are_orthonormal(r, rng):
-    space, X, Y = Symmetric(r), symmetric(rng, 3, r), symmetric(rng, 3, r)
-    np.testing.assert_allclose(space.matrices(space.coordinates(X)), X, atol=1e-15)
-    np.testing.assert_allclose(np.sum(space.coordinates(X) * space.coordinates(Y)), np.sum(X * Y), rtol=1e-13)
+    space, X, Y = Packing(r), symmetric(rng, 3, r), symmetric(rng, 3, r)
+    np.testing.assert_allclose(space.unpack(space.pack(X)), X, atol=1e-15)
+    np.testing.assert_allclose(np.sum(space.pack(X) * space.pack(Y)), np.sum(X * Y), rtol=1e-13)
 
 
 @given(seed=st.integers(0, 2**32 - 1), r=st.integers(1, 5), m=st.integers(1, 30), rank_one=st.booleans())
@@ -67,9 +67,9 @@ def test_couplings_are_sums_over_the_matrices(seed, r, m, rank_one):
         np.testing.assert_allclose(framed.forward(H), forward, atol=1e-11 * np.abs(forward).max())
         np.testing.assert_allclose(framed.backward(H), backward, atol=1e-11 * np.abs(backward).max())
     assert len(few_matrices(map).stack) <= max(r**2, 1)
-    space = Symmetric(r)
-    applied = np.einsum("nst,nt->ns", few_matrices(map).framed(G, inverse).operators(space), space.coordinates(H))
-    np.testing.assert_allclose(space.matrices(applied), forward, atol=1e-11 * np.abs(forward).max())
+    space = Packing(r)
+    applied = np.einsum("nst,nt->ns", few_matrices(map).framed(G, inverse).operators(space), space.pack(H))
+    np.testing.assert_allclose(space.unpack(applied), forward, atol=1e-11 * np.abs(forward).max())
 
 
 def test_measurements_are_taken_in_chunks(monkeypatch, rng):

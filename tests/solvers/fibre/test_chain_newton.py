@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact._packing import Packing
 from balancedfact.measurements import Dense, gaussian
 from balancedfact.solvers.fibre import _chain
-from balancedfact.solvers.fibre._chain import Chain, ManyMatrices, Symmetric, few_matrices, one_operator
+from balancedfact.solvers.fibre._chain import Chain, ManyMatrices, few_matrices, one_operator
 from balancedfact.solvers.fibre._chain_newton import Ending, _searched, conjugated, eliminated, minimise
 from balancedfact.solvers.iteration._log import Log
 from tests.solvers.fibre.test_chain import random_chain, random_point
@@ -51,9 +52,9 @@ def test_conjugate_gradients_find_the_same_direction(kind, depth, rng):
     H = 1e-7 * rng.standard_normal(best.G.shape)
     point = best.moved(H + H.transpose(0, 2, 1))  # close to the minimum, where the equation is solved accurately
     step, count = conjugated(point)
-    space = Symmetric(3)
+    space = Packing(3)
     near = few_matrices(Dense(K.transpose(0, 2, 1))).framed(point.G[:-1], point.inverse[1:])
-    assert space.coordinates(step).shape == (depth - 1, 6)
+    assert space.pack(step).shape == (depth - 1, 6)
     exact = eliminated(point, near)
     traceless = exact - np.trace(exact, axis1=1, axis2=2)[:, None, None] / 3 * np.eye(3)
     np.testing.assert_allclose(step, traceless, atol=2e-3 * np.abs(traceless).max())

@@ -1,0 +1,177 @@
+r"""Entries of a matrix with free effects of rows and columns taken out.
+
+.. math:: \min_{\alpha,\beta}\tfrac12\|\mathcal A(X) + T(\alpha,\beta) - b\|^2 = \tfrac12\|P\mathcal A(X) - Pb\|^2,
+
+where `T` gives an entry the effects of its row and its column, and `P` projects onto what they cannot reach. The map of this
+module is :math:`P\mathcal A`: minimising over `X` alone solves the problem with effects exactly, and a dual vector `y` proves a
+lower bound with :math:`Py`, whose matrix has vanishing row and column sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.sparse import block_array, coo_array
+from scipy.sparse.csgraph import connected_components
+
+from balancedfact._validate import as_number
+from balancedfact.measurements._base import MeasurementMap
+from balancedfact.measurements._entries import Entries
+
+_DENSE = 100_000  # entries of a matrix
+
+
+class TwoWayEntries(MeasurementMap):
+    r"""The entries :math:`PX_{r_ic_i}`, from which effects of rows and columns are projected out.
+
+    Parameters
+    ----------
+    entries : Entries
+        Different entries of weight one.
+    factor : float
+        What all measurements are multiplied by.
+
+    Raises
+    ------
+    ValueError
+        If an entry is there twice, or has a weight other than one.
+
+    Notes
+    -----
+    The effects are fitted with a pseudo-inverse of order ``d1 + d2``, which is formed once.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> entries = bf.measurements.Entries([0, 0, 1, 1], [0, 1, 0, 1], (2, 2))
+    >>> A = bf.measurements.TwoWayEntries(entries)
+    >>> A(np.array([[1.0, 2.0], [3.0, 8.0]])).round(6)
+    array([ 1., -1., -1.,  1.])
+    """
+
+    def __init__(self, entries: Entries, factor: float = 1.0) -> None:
+        if not isinstance(entries, Entries):
+            raise ValueError(f"entries is {type(entries).__name__}; expected bf.measurements.Entries")
+        if entries.places[0].size < entries.m or np.any(entries.weights != 1):
+            raise ValueError("entries holds an entry twice or with a weight; expected different entries of weight 1")
+        self.entries, self.factor = entries, as_number(factor, "factor")
+        self.matrix_shape, self.m = entries.matrix_shape, entries.m
+
+    def effects(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r"""The effects :math:`\alpha, \beta` that fit `y` best, zero for rows and columns without entries.
+
+        What one may add to all rows of a connected part and take from its columns is settled by the least norm.
+        """
+        d1, d2 = self.matrix_shape
+        rows, cols = self.entries.rows, self.entries.cols
+        sums = np.concatenate([np.bincount(rows, y, d1), np.bincount(cols, y, d2)])
+        both = self._inverse @ sums
+        return both[:d1], both[d1:]
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """The pseudo-inverse of the normal equations of the effects, of order ``d1 + d2``."""
+        d1, d2 = self.matrix_shape
+        rows, cols = self.entries.rows, self.entries.cols
+        seen = np.zeros(self.matrix_shape)
+        seen[rows, cols] = 1.0
+        counts = seen.sum(axis=1), seen.sum(axis=0)
+        normal = np.block([[np.diag(counts[0]), seen], [seen.T, np.diag(counts[1])]])
+        return np.linalg.pinv(normal, rcond=1e-12, hermitian=True)
+
+    @cached_property
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the connected parts that rows and columns belong to; effects are known together within one part."""
+        d1, d2 = self.matrix_shape
+        links = coo_array((np.ones(self.m), (self.entries.rows, self.entries.cols)), shape=(d1, d2))
+        _, part = connected_components(block_array([[None, links], [links.T, None]]), directed=False)
+        return part[:d1], part[d1:]
+
+    @cached_property
+    def _is_zero(self) -> bool:
+        """Tell whether effects fit every data, so that what rounding leaves of a projection is nothing."""
+        return self.m == sum(self.matrix_shape) - np.unique(np.concatenate(self.parts)).size
+
+    def project(self, y: np.ndarray) -> np.ndarray:
+        """The part of `y` that effects cannot reach; a second pass removes what rounding left in."""
+        if self._is_zero:
+            return np.zeros(self.m)
+        for _ in range(2):
+            alpha, beta = self.effects(y)
+            y = y - (alpha[self.entries.rows] + beta[self.entries.cols])
+        return y
+
+    def _forward(self, X: np.ndarray) -> np.ndarray:
+        return self.factor * self.project(self.entries.forward(X))
+
+    def _adjoint(self, y: np.ndarray) -> np.ndarray:
+        return self.entries.adjoint_matrix(self.factor * self.project(y))
+
+    def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        return self.factor * self.project(self.entries.forward_factored(L, R))
+
+    def adjoint_operator(self, y: np.ndarray) -> Any:
+        d1, d2 = self.matrix_shape
+        if d1 * d2 <= _DENSE:  # products with an array of this size cost less than those with a map
+            return self._adjoint(y)
+        return self.entries.adjoint_operator(self.factor * self.project(y))
+
+    def _left_moment(self, P: np.ndarray) -> np.ndarray:
+        # The sum over i and j of G_ij A_i P A_j.T with the matrix G of the projection, and A_i a single entry.
+        rows, cols, _ = self._places
+        sums = self._projection * P[np.ix_(cols, cols)]
+        left = np.eye(self.matrix_shape[0])[rows]
+        return self.factor**2 * (left.T @ sums @ left)
+
+    def _right_moment(self, Q: np.ndarray) -> np.ndarray:
+        rows, cols, _ = self._places
+        sums = self._projection * Q[np.ix_(rows, rows)]
+        right = np.eye(self.matrix_shape[1])[cols]
+        return self.factor**2 * (right.T @ sums @ right)
+
+    @property
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, cols = self.entries.rows, self.entries.cols
+        return rows, cols, self.matrix_shape[0] + cols
+
+    @cached_property
+    def _projection(self) -> np.ndarray:
+        """The projection as a matrix, for maps of few measurements."""
+        rows, _, below = self._places
+        if self._is_zero:
+            return np.zeros((self.m, self.m))
+        K = self._inverse
+        mixed = K[np.ix_(rows, below)]
+        return np.eye(self.m) - (K[np.ix_(rows, rows)] + mixed + mixed.T + K[np.ix_(below, below)])
+
+    def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        single = self.entries.rotated(P, Q)
+        return self.factor * np.tensordot(self._projection, single, axes=1)
+
+    @cached_property
+    def row_norms(self) -> np.ndarray:
+        rows, _, below = self._places
+        if self._is_zero:
+            return np.zeros(self.m)
+        K = self._inverse
+        leverage = K[rows, rows] + 2 * K[rows, below] + K[below, below]
+        return abs(self.factor) * np.sqrt(np.maximum(1 - leverage, 0.0))
+
+    def gram_solver(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
+        if shift == 0:
+            raise np.linalg.LinAlgError("effects are projected out: the Gram matrix is singular")
+
+        def solve(rhs: np.ndarray) -> np.ndarray:
+            inside = self.project(rhs)
+            return inside / (self.factor**2 + shift) + (rhs - inside) / shift
+
+        return solve
+
+    def select(self, index: np.ndarray, weights: np.ndarray | None = None) -> MeasurementMap:
+        whole = index.size == self.m and np.array_equal(index, np.arange(self.m))
+        if whole and weights is not None and weights.size and np.all(weights == weights[0]):
+            return TwoWayEntries(self.entries, self.factor * float(weights[0]))
+        return super().select(index, weights)
