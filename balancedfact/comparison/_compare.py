@@ -60,8 +60,8 @@ def compare(
     rng : int or numpy.random.Generator, optional
         Seed or generator of starts, batches and noise.
     limits : Limits, optional
-        The time for all rows together: searches and flows are stopped, and rules of training not begun, once it is spent. What
-        has no row then is named in `Comparison.skipped`. The number of iterations is that of each solver.
+        The time for all rows together: searches stop once it is spent, and give their best point; what has not come to its
+        end, or not begun, has no row and is named in `Comparison.skipped`. The number of iterations is that of each solver.
 
     Returns
     -------

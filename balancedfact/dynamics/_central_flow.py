@@ -137,10 +137,8 @@ def central_flow(
             if taken in moments:
                 note(now, y)
                 log.write("", {})
-    if log.ended:  # perhaps within a record
-        count = len(tops)
-        recorder.keep(count)
-        del times[count:], variances[count:]
+    if log.ended:
+        recorder.drop_torn(times, variances, tops)
         if now > times[-1]:
             note(now, y)
     status, message = log.end(message)

@@ -161,12 +161,8 @@ def edge_flow(
                     note(float(t), solver.y if t == solver.t else between(t))
                     log.write("", {})
             now, state = float(solver.t), solver.y
-    if log.ended:  # perhaps within a record
-        count = len(extra["direction"])
-        recorder.keep(count)
-        del times[count:]
-        for arrays in extra.values():
-            del arrays[count:]
+    if log.ended:
+        recorder.drop_torn(times, *extra.values())
         if now > times[-1]:
             note(now, state)
     status, message = log.end(message)

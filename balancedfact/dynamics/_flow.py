@@ -199,10 +199,8 @@ def _one(
                 loss = value
                 note(t, y)
                 log.write("", {})
-    if log.ended:  # perhaps within a record
-        count = len(drifts)
-        recorder.keep(count)
-        del times[count:], taken[count:]
+    if log.ended:
+        recorder.drop_torn(times, taken, drifts)
         message = "Stopped"
     if times[-1] < t:
         note(t, y)

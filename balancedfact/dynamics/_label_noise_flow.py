@@ -141,7 +141,7 @@ def label_noise_flow(
             note(float(solver.t), following)
             y = following
             log.write("", {})
-    recorder.keep(len(times))  # a last one may be there in part
+    recorder.drop_torn(times)
     status, message = log.end(message)
     loss, series = recorder.results()
     return Trajectory(

@@ -81,7 +81,7 @@ def train(
             current, diverged = layers, lost
             reached.append(stop)
             log.write("", {})
-    recorder.keep(len(reached))
+    recorder.drop_torn(reached)
     return finished(current, recorder, steps, np.array(reached), diverged, start.lead, log.ended)
 
 

@@ -28,6 +28,22 @@ def careful_total(terms: np.ndarray) -> tuple[float, float]:
     return float(terms.sum()), gamma(depth + terms.size) * size
 
 
+def is_positive_definite(matrix: np.ndarray, error: float) -> bool:
+    """Tell whether a symmetric matrix, known up to an `error` in the norm, is proved to be positive definite.
+
+    A Cholesky factorization that runs to its end leaves no eigenvalue below its own rounding, which is at most
+    :math:`\\gamma_{n+1}` times the trace (Rump, Verification of positive definiteness, 2006).
+    """
+    n, diagonal = len(matrix), np.diagonal(matrix)
+    slack = 2 * gamma(n + 1) * float(np.abs(diagonal).sum()) + error + 4 * UNIT * float(np.abs(diagonal).max(initial=0.0))
+    shifted = matrix - slack * np.eye(n)
+    try:
+        np.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
 def careful_gram(N: np.ndarray, relative: float, T: np.ndarray) -> tuple[np.ndarray, float]:
     """``(N T).T (N T)`` and a bound on the Frobenius norm of its error, where `N` has relative errors of its own."""
     d = N.shape[1]
