@@ -24,8 +24,8 @@ from balancedfact.solvers.fibre._chain import FramedMatrices
 # Weights below this share of the largest are left out of the derivatives.
 _SEEN = 1e-13
 # Largest eigenvalue of a step.
-_LONGEST = 2.0
-_STEPS = 60
+_LONGEST_SOFT_STEP = 2.0
+_SOFT_STEPS = 60
 # Decrements, times beta, where Newton's method is in its quadratic range, and where nothing is left to gain.
 _NEAR, _CLOSE = 1e-2, 1e-18
 
@@ -80,7 +80,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
     """
     space = Packing(point.G.shape[1])
     last = np.inf
-    for _ in range(_STEPS):
+    for _ in range(_SOFT_STEPS):
         gradient, hessian = _expansion(ensemble, point, beta, space)
         ridge = 1e-14 * float(np.trace(hessian)) / len(hessian)
         values, vectors = np.linalg.eigh(hessian)
@@ -93,7 +93,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
             last, point = -slope, _moved(ensemble, point, H, beta)
             seen(point)
             continue
-        taken = min(1.0, _LONGEST / float(np.abs(np.linalg.eigvalsh(H)).max()))
+        taken = min(1.0, _LONGEST_SOFT_STEP / float(np.abs(np.linalg.eigvalsh(H)).max()))
         moved = None
         while taken > 1e-9:
             trial = _moved(ensemble, point, taken * H, beta)
