@@ -41,7 +41,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
     here is derived from them, and may be overridden where structure makes it cheaper.
-    `balancedfact.measurements.check_measurements` tells whether a subclass is right.
 
     Attributes
     ----------
@@ -51,6 +50,20 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
         The number of measurements.
     labels : tuple
         The names of rows and of columns, each a list of str or ``None``; solutions take them over.
+
+    See Also
+    --------
+    check_measurements : Tells whether a subclass is right.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> isinstance(bf.measurements.gaussian(7, (2, 3), rng=0), bf.measurements.MeasurementMap)
+    True
     """
 
     matrix_shape: tuple[int, int]

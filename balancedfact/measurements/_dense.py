@@ -26,10 +26,20 @@ class Dense(MeasurementMap):
     matrices : array_like, shape (m, d1, d2)
         The matrices :math:`A_i`.
 
+    See Also
+    --------
+    RankOne : Where all matrices are products of vectors.
+    Entries : Where they are single entries.
+    gaussian : Random instances.
+
     Notes
     -----
     The matrices are stored as ``(d1, m, d2)``: in that order both second moments are a plain product on either side of one
     congruence, ``O(m d1 d2 (d1 + d2))`` operations, and nothing is ever transposed in memory.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`, chapter :doc:`/theory/curvature`.
 
     Examples
     --------

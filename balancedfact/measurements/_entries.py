@@ -35,11 +35,21 @@ class Entries(SingleEntries):
     weights : array_like, shape (m,), optional
         The factors :math:`w_i`; all one by default.
 
+    See Also
+    --------
+    TwoWayEntries : With row and column effects projected out.
+    bernoulli_mask : Random instances.
+    balancedfact.complete : Completion of a table in one call.
+
     Notes
     -----
     No ``d1 x d2`` array is formed unless `adjoint` is called. `D1` and `D2` are diagonal, the roots of the row and column
     counts over ``m d2`` and ``m d1``: the flat completion is that of least weighted trace norm (Salakhutdinov and Srebro
     2010). On a factored matrix ``L @ R.T`` of ``k`` columns the forward map costs ``O(m k)`` operations.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------

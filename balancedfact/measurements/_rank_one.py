@@ -30,10 +30,20 @@ class RankOne(MeasurementMap):
     right : array_like, shape (m, d2)
         The vectors :math:`v_i`.
 
+    See Also
+    --------
+    Dense : Matrices of any rank.
+    bilinear : Random instances.
+    regression : The data of a regression.
+
     Notes
     -----
     A second moment costs two products, ``O(m d (d1 + d2))`` operations; so does the forward map, or ``O(m k (d1 + d2))`` on
     a factored matrix of ``k`` columns.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

@@ -46,9 +46,25 @@ class Factored(Algorithm):
     give_up : float, optional
         The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
 
+    See Also
+    --------
+    InteriorPoint : For few measurements.
+    Splitting : For solutions of high rank.
+    select_method : The choice between them.
+
     References
     ----------
     Burer and Monteiro 2003; Haeffele and Vidal 2015.
+
+    Guide :doc:`/guide/large`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.bernoulli_mask((30, 20), 0.6, rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((30, 20))), method=bf.solvers.Factored(), rng=0)
+    >>> solution.status.name, solution.rank
+    ('OPTIMAL', 1)
     """
 
     name, low_rank = "factored", True
