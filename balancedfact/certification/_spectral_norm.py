@@ -1,8 +1,9 @@
 r"""An upper bound on a largest singular value that can be trusted, for certificates.
 
-Small matrices: the dense singular values, with a margin for rounding. Sparse ones with one short side: an eigenvalue of its
-Gram matrix, where that is quicker. Other large ones: block elimination and a randomised Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
-``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
+Small matrices: the dense singular values, with a margin for rounding. Sparse ones with a short side: a Cholesky factorization
+of its Gram matrix, where that is quicker. Other large ones: block elimination and a randomised Lanczos bound. For any
+orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or ``span(V)`` are small and their
+norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
 sphere, in a stream of its own that no seed of a user can give. With `theta` the largest Ritz value of ``N.T N``, of order
 ``n``, after `k` steps, ``|N|^2 <= theta cosh(E / (2 k - 1))^2`` for all `k` at once, but with probability at most
 ``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector,
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+
+from balancedfact.certification._proved_norm import proved_sparse_norm
 
 FAILURE = 1e-12
 _TAG = (0x6E6F726D, 0x626F756E, 0x64)  # "norm", "boun", "d"
@@ -54,12 +57,14 @@ def norm_bound(
     `S` supports ``@`` and ``.T``; `U` and `V` are orthonormal bases of subspaces that should hold its leading singular vectors.
     Lanczos takes at most so many `steps`, and stops as soon as it is clear that the norm exceeds `level`.
     """
-    if hasattr(S, "to_sparse"):
-        sparse = S.to_sparse() if S.shape[0] <= S.shape[1] else S.T.to_sparse()
-        if _gram_cost(sparse) <= steps * (4 * sparse.nnz + sparse.shape[0] * steps):
-            return _gram_norm(sparse), "the norm of the dual matrix is from an eigenvalue of its Gram matrix, rounding included"
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
+    if not is_small(S.shape) and hasattr(S, "to_sparse"):
+        sparse = S.to_sparse() if S.shape[0] <= S.shape[1] else S.T.to_sparse()
+        if _gram_cost(sparse) <= steps * (4 * sparse.nnz + sparse.shape[0] * steps):
+            return proved_sparse_norm(sparse), (
+                "the norm of the dual matrix is proved by a completed Cholesky factorization with its Gram matrix"
+            )
     if is_small(S.shape) or wide:
         bound = float(np.linalg.svd(as_dense(S), compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
         return bound, "the norm of the dual matrix is its largest singular value, computed densely with a margin for rounding"
@@ -79,25 +84,6 @@ def _gram_cost(S: sp.csr_array) -> float:
     """The approximate number of multiplications for the Gram matrix of the rows and its largest eigenvalue."""
     counts = np.bincount(S.indices, minlength=S.shape[1]).astype(float)
     return float(4 * counts @ counts) + S.shape[0] ** 3 / 3
-
-
-def _gram_norm(S: sp.csr_array) -> float:
-    """A bound on the norm of a sparse matrix with few rows, by the largest eigenvalue of ``S @ S.T``.
-
-    A sum of `n` products is wrong by at most ``n eps`` times the sum of their magnitudes, so that the matrix of these bounds
-    the error entry by entry, and its largest row sum the norm of the error. The eigenvalue carries the usual margin.
-    """
-    largest = float(np.abs(S.data).max(initial=0.0))
-    if largest == 0:
-        return 0.0
-    scale = float(np.exp2(np.frexp(largest)[1] - 1))  # a power of two, so that nothing is rounded
-    eps, n = np.finfo(float).eps, S.shape[0]
-    S = S / scale
-    S.sum_duplicates()
-    size = abs(S)
-    error = (S.shape[1] + 2) * eps * float((size @ (size.T @ np.ones(n))).max())
-    top = scipy.linalg.eigvalsh((S @ S.T).toarray(), subset_by_index=[n - 1, n - 1])[0]
-    return scale * float(np.sqrt(max(top, 0.0) * (1 + 4 * sum(S.shape) * eps) + error)) * (1 + 4 * eps)
 
 
 def _top(X: np.ndarray) -> float:

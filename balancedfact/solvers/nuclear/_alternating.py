@@ -32,7 +32,7 @@ _UNEVEN = 0.15
 
 
 def is_uneven(problem: NuclearProblem) -> bool:
-    """Whether rows or columns are seen so unevenly that a step of their own for each pays."""
+    """Tell whether rows or columns are seen so unevenly that a step of their own for each pays."""
     A = problem.map
     if problem.q == 0 or A.half_steps(1.0) is None:
         return False

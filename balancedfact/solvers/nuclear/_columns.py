@@ -60,7 +60,7 @@ def curvatures(A: MeasurementMap, U: np.ndarray, V: np.ndarray) -> np.ndarray:
 
 
 def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-untyped-def]
-    """What `widened` gives, found by few passes from the singular vectors that were found `before`; and those found now.
+    """The pair as `widened` gives it, by few passes from the singular vectors found `before`; and those found now.
 
     They grow precise over many calls while `y` changes little.
     """
