@@ -1,11 +1,15 @@
-r"""Accelerated alternating least squares, for entries that are spread unevenly over rows and columns.
+r"""Alternating least squares, for entries that are spread unevenly over rows and columns.
 
 For given `R` the minimiser over `L` of ``|A(L R.T) - b|^2 / 2 + q (|L|^2 + |R|^2) / 2`` falls apart into one ridge regression a
-row, and the other way round, so that no row is slowed down by how the others are seen. One there and back is a map of the
-shorter factor to itself, whose fixed points are the stationary pairs; it is accelerated by Anderson's mixing (Walker and Ni
-2011): of the last few values of the map the affine combination is taken for which the steps cancel best. A mixture is kept only
-if the objective, least over the longer factor, falls. Steps commute with rotations of the columns, so that mixing makes sense
-as long as columns neither come nor go. Both happen in blocks between a few sweeps, where points are proposed.
+row, and the other way round, so that no row is slowed down by how the others are seen. What makes the method slow is a column
+that is small: it grows by a factor a sweep. So between sweeps the *core* `C` of ``U C V.T``, with the singular vectors of the
+pair and those of the dual matrix that are near its norm, moves by accelerated proximal steps of its own convex problem
+(Beck and Teboulle 2009, restarted as O'Donoghue and Candes 2015), in which columns come, go and mix at once; such an active
+subspace is that of Hsieh and Olsen (2014).
+
+Once that changes little, one there and back is a map of the shorter factor to itself, whose fixed points are the stationary
+pairs; it is accelerated by Anderson's mixing (Walker and Ni 2011): of the last few values of the map the affine combination is
+taken for which the steps cancel best. A mixture is kept only if the objective, least over the longer factor, falls.
 
 With offsets ``a g.T + f c.T`` the unknowns of a row are those of its factor and its offset, whose partner is given.
 """
@@ -17,13 +21,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from balancedfact.solvers.iteration._limits import check_time
-from balancedfact.solvers.nuclear._columns import leading, needed, probed, trimmed
+from balancedfact.solvers.nuclear._columns import directions, leading, many, needed, probed, trimmed
+from balancedfact.solvers.nuclear._core import core_steps
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
 _MEMORY = 5  # values of the map that are mixed
 _REGULAR = 1e-10  # of the least squares that find the mixture, relative to their trace
 _SHRINK, _ROUNDS = 0.25, 3  # from one penalty of the path to the next, and how often columns are added at each
 _SWEEPS = 3  # between two points, at least
+_BETWEEN = 2  # sweeps between two moves of the core
+_PROBES, _NEAR = 24, 0.9  # singular vectors that the core has in reserve, at least, and the values that make them of use
+_SETTLED = 1e-8  # the relative change of the objective from which on the core stays as it is
 _COARSEST, _FINEST = 1e-2, 1e-12  # how far above 1 a singular value of the dual matrix must be to open a column
 _BLOCKS = 6  # without halving the step, after which the mixing has stalled
 _MOST_BLOCKS, _CONVERGED = 100, 1e-15  # of the sweeps between points, and the relative change that is rounding
@@ -65,10 +73,8 @@ def alternating(
     while penalty > problem.q:
         sweeps = _Sweeps(problem, penalty)
         for _ in range(_ROUNDS):
-            L, R, offsets, residual = sweeps.run(L, R, offsets, 2)
-            L, R, _ = sweeps.fewer(L, R, residual)
             rank = L.shape[1]
-            L, R = sweeps.more(L, R, residual, limit, _COARSEST, rng)
+            L, R, offsets, _ = sweeps.step(L, R, offsets, limit, rng)
             if L.shape[1] == rank:
                 break
         penalty = max(_SHRINK * penalty, problem.q)
@@ -79,14 +85,24 @@ def _at_penalty(
     problem: NuclearProblem, L: np.ndarray, R: np.ndarray, offsets: Pair | None, limit: int, rng: np.random.Generator
 ) -> Iterator[Point]:
     sweeps = _Sweeps(problem, problem.q)
+    before = np.inf
+    for _ in range(_MOST_BLOCKS):
+        rank = L.shape[1]
+        L, R, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
+        L, R, s = trimmed(L, R)
+        yield Point(L, R, s, residual / problem.q, offsets)
+        change, before = (before - sweeps.value) / sweeps.value, sweeps.value
+        if rank == s.size and change <= _SETTLED:
+            break
+    sweeps.forget()
     before, smallest, idle = np.inf, np.inf, 0
     for _ in range(_MOST_BLOCKS):
         L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS)
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         narrow_L, narrow_R, s = sweeps.fewer(L, R, residual)
         yield Point(narrow_L, narrow_R, s, residual / problem.q, offsets)
-        idle = 0 if sweeps.step < 0.5 * smallest else idle + 1
-        smallest = min(smallest, sweeps.step)
+        idle = 0 if sweeps.moved < 0.5 * smallest else idle + 1
+        smallest = min(smallest, sweeps.moved)
         if idle >= _BLOCKS:
             return
         slack = float(np.clip(change, _FINEST, _COARSEST))
@@ -121,7 +137,7 @@ class _Sweeps:
         """Start the mixing anew."""
         self.points: list[np.ndarray] = []
         self.steps: list[np.ndarray] = []
-        self.value, self.step = np.inf, np.inf
+        self.value, self.moved = np.inf, np.inf
 
     def ordered(self, pair: Pair) -> Pair:
         """A pair with the shorter side first, or back again."""
@@ -147,11 +163,32 @@ class _Sweeps:
             self.value = value
             after = self._shorter(y)
             self.points, self.steps = [*self.points, after][-_MEMORY - 1 :], [*self.steps, after - x][-_MEMORY - 1 :]
-            self.step = float(np.linalg.norm(after - x) / (np.linalg.norm(after) or 1.0))
+            self.moved = float(np.linalg.norm(after - x) / (np.linalg.norm(after) or 1.0))
         residual = self._residual(after, y)
         if self.ones is None:
             return *self.ordered((after, y)), None, residual
         return *self.ordered((after[:, :-1], y[:, :-1])), self.ordered((after[:, -1], y[:, -1])), residual
+
+    def step(
+        self, L: np.ndarray, R: np.ndarray, offsets: Pair | None, limit: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, Pair | None, np.ndarray]:
+        """A few sweeps and the core; the pair, the offsets and the residual that they leave."""
+        A, residual = self.problem.map, self.problem.b
+        if L.shape[1] > 0 or offsets is not None:
+            self.forget()
+            L, R, offsets, residual = self.run(L, R, offsets, _BETWEEN)
+        L, R, s = trimmed(L, R)
+        U, V = directions(L, R)
+        target = residual + A.forward_factored(L, R)  # the data without the offsets
+        room = min(limit - s.size, max(_PROBES, s.size // 3))
+        if room > 0:
+            S = A.adjoint_for_many(residual / self.penalty)
+            left, sigma, self.probe = many(S, room, U, V, self.probe[:, :room], rng)
+            near = sigma > _NEAR
+            U, V = np.hstack([U, left[:, near]]), np.hstack([V, self.probe[:, near]])
+            s = np.concatenate([s, np.zeros(np.count_nonzero(near))])
+        L, R = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
+        return L, R, offsets, target - A.forward_factored(L, R)
 
     def fewer(self, L: np.ndarray, R: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The balanced pair without the columns that the penalty presses to zero."""

@@ -34,14 +34,14 @@ def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-
     """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
-    S, U, V = A.adjoint_for_many(y), *directions(L, R)
+    S, U, V = A.adjoint_formany(y), *directions(L, R)
     tol = min(0.1 * slack, 1e-2)
     if slack >= _COARSE:
-        left, sigma, right = _many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
+        left, sigma, right = many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
     else:
         left, sigma, right = leading(S, 1, U, V, rng, tol=tol)
     if room > sigma.size and sigma[-1] - 1 > slack:
-        left, sigma, right = _many(S, room, U, V, right, rng)
+        left, sigma, right = many(S, room, U, V, right, rng)
     return _opened(L, R, left, sigma, right, penalty / density, slack)
 
 
@@ -66,11 +66,11 @@ def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-un
     """
     if room == 0:
         return L, R, before
-    S, U, V = A.adjoint_for_many(y), *directions(L, R)
-    left, sigma, right = _many(S, min(room, _FEW), U, V, before[:, :room], rng)
+    S, U, V = A.adjoint_formany(y), *directions(L, R)
+    left, sigma, right = many(S, min(room, _FEW), U, V, before[:, :room], rng)
     found = right
     if room > sigma.size and sigma[-1] - 1 > slack:
-        left, sigma, right = _many(S, room, U, V, right, rng)
+        left, sigma, right = many(S, room, U, V, right, rng)
     chosen = sigma - 1 > slack
     left, sigma, right = left[:, chosen], sigma[chosen], right[:, chosen]
     return *_opened(L, R, left, sigma, right, penalty / curvatures(A, left, right), slack), found
@@ -105,7 +105,7 @@ def leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Gen
     return left[:, ::-1], sigma[::-1], right[::-1].T
 
 
-def _many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
     """Approximate leading `count` singular triplets by randomized subspace iteration.
 
     Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
