@@ -183,7 +183,7 @@ class _Sweeps:
         room = min(limit - s.size, max(_PROBES, s.size // 3))
         if room > 0:
             S = A.adjoint_for_many(residual / self.penalty)
-            left, sigma, self.probe = many(S, room, U, V, self.probe[:, :room], rng)
+            left, sigma, self.probe = many(S, room, U, V, self.probe, rng)
             near = sigma > _NEAR
             U, V = np.hstack([U, left[:, near]]), np.hstack([V, self.probe[:, near]])
             s = np.concatenate([s, np.zeros(np.count_nonzero(near))])

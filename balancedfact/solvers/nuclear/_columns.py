@@ -34,7 +34,7 @@ def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-
     """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
-    S, U, V = A.adjoint_formany(y), *directions(L, R)
+    S, U, V = A.adjoint_for_many(y), *directions(L, R)
     tol = min(0.1 * slack, 1e-2)
     if slack >= _COARSE:
         left, sigma, right = many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
@@ -66,8 +66,8 @@ def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-un
     """
     if room == 0:
         return L, R, before
-    S, U, V = A.adjoint_formany(y), *directions(L, R)
-    left, sigma, right = many(S, min(room, _FEW), U, V, before[:, :room], rng)
+    S, U, V = A.adjoint_for_many(y), *directions(L, R)
+    left, sigma, right = many(S, min(room, _FEW), U, V, before, rng)
     found = right
     if room > sigma.size and sigma[-1] - 1 > slack:
         left, sigma, right = many(S, room, U, V, right, rng)
@@ -108,13 +108,14 @@ def leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Gen
 def many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
     """Approximate leading `count` singular triplets by randomized subspace iteration.
 
-    Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
-    values are those of `S` on the subspaces found, and never too large.
+    Subspace iteration from random columns beside those of `first`, three times there and back (Halko, Martinsson and Tropp
+    2011). The values are those of `S` on the subspaces found, and never too large.
     """
     times, transposed_times = _outside(S, U, V)
     if 4 * count >= min(S.shape):
         left, sigma, right = _whole(S.shape, times, transposed_times)
         return left[:, :count], sigma[:count], right[:, :count]
+    first = first[:, :count]
     Q = np.hstack([first, rng.standard_normal((S.shape[1], count + 8 - first.shape[1]))])
     for _ in range(3):
         P = np.linalg.qr(times(Q))[0]
