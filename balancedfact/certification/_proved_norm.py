@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from balancedfact.measurements._careful import UNIT, gamma
+from balancedfact.measurements._careful import UNIT, gamma, is_positive_definite
 
 
 def proved_norm(W: np.ndarray, guess: float | None = None) -> float:
@@ -20,18 +20,18 @@ def proved_norm(W: np.ndarray, guess: float | None = None) -> float:
         return 0.0
     if W.shape[0] < W.shape[1]:
         W = W.T
-    size = float(np.abs(W).max())
+    size = np.ldexp(1.0, np.frexp(np.abs(W).max())[1] - 1)  # a power of two, by which one divides without rounding
     W = W / size
     gram = W.T @ W
     rounding = gamma(W.shape[0]) * float(np.vdot(W, W))
     if guess is not None:
         beta = _above(guess / size, len(gram), rounding)
         if _exceeds(beta, gram, rounding):
-            return beta * size * (1 + 4 * UNIT)
+            return float(np.nextafter(beta * size, np.inf))
     beta = _above(float(np.linalg.norm(W, 2)), len(gram), rounding)
     while not _exceeds(beta, gram, rounding):
         beta *= 1 + 4 * len(gram) ** 2 * UNIT
-    return beta * size * (1 + 4 * UNIT)
+    return float(np.nextafter(beta * size, np.inf))
 
 
 def _above(top: float, n: int, rounding: float) -> float:
@@ -40,18 +40,8 @@ def _above(top: float, n: int, rounding: float) -> float:
 
 
 def _exceeds(beta: float, gram: np.ndarray, rounding: float) -> bool:
-    """Tell whether ``beta**2 * I - gram`` is proved to be positive definite, for a `gram` with errors up to `rounding`."""
-    n = len(gram)
-    slack = 2 * gamma(n + 1) * n * beta**2 + rounding + 4 * UNIT * beta**2
-    if not slack < 0.5 * beta**2:
-        return False
-    shifted = -gram
-    shifted[np.diag_indices(n)] += beta**2 - slack
-    try:
-        np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    """Tell whether `beta` is proved to exceed the root of the largest eigenvalue of a `gram` with errors up to `rounding`."""
+    return is_positive_definite(beta**2 * np.eye(len(gram)) - gram, rounding + 4 * UNIT * beta**2)
 
 
 def proved_sparse_norm(S: sp.csr_array) -> float:
@@ -78,4 +68,4 @@ def proved_sparse_norm(S: sp.csr_array) -> float:
     beta = _above(float(np.sqrt(max(top, rounding))), n, rounding)
     while not _exceeds(beta, gram, rounding):
         beta *= 1 + 4 * n**2 * UNIT
-    return float(np.ldexp(beta * (1 + 4 * UNIT), power))
+    return float(np.nextafter(np.ldexp(beta, power), np.inf))

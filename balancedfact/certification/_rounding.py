@@ -25,7 +25,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import UNIT, gamma
 
 # Matrix entries up to which the sum of the measurements is formed.
-_MOST_FORMED = 2**24
+MOST_FORMED = 2**24
 
 
 class Whitening(NamedTuple):
@@ -70,7 +70,7 @@ def dual_norm(
     """
     d1, d2 = A.matrix_shape
     diagonal = sp.issparse(T[0]) and sp.issparse(T[1])
-    if d1 * d2 > _MOST_FORMED or (A.of_entries and diagonal and not is_small(A.matrix_shape)):
+    if d1 * d2 > MOST_FORMED or (A.of_entries and diagonal and not is_small(A.matrix_shape)):
         if known is None:
             inner = A.congruence(*T)
             bases = np.zeros((inner.matrix_shape[0], 0)), np.zeros((inner.matrix_shape[1], 0))

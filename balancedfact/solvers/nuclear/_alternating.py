@@ -25,16 +25,17 @@ from balancedfact.solvers.nuclear._columns import directions, leading, many, nee
 from balancedfact.solvers.nuclear._core import core_steps
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
-_MEMORY = 5  # values of the map that are mixed
-_REGULAR = 1e-10  # of the least squares that find the mixture, relative to their trace
-_SHRINK, _ROUNDS = 0.25, 3  # from one penalty of the path to the next, and how often columns are added at each
-_SWEEPS = 3  # between two points, at least
-_BETWEEN = 2  # sweeps between two moves of the core
-_PROBES, _NEAR = 24, 0.9  # singular vectors that the core has in reserve, at least, and the values that make them of use
-_SETTLED = 1e-8  # the relative change of the objective from which on the core stays as it is
-_COARSEST, _FINEST = 1e-2, 1e-12  # how far above 1 a singular value of the dual matrix must be to open a column
-_BLOCKS = 6  # without halving the step, after which the mixing has stalled
-_MOST_BLOCKS, _CONVERGED = 100, 1e-15  # of the sweeps between points, and the relative change that is rounding
+_VALUES_MIXED = 5  # values of the map that are mixed
+_MIXTURE_REGULAR = 1e-10  # of the least squares that find the mixture, relative to their trace
+SHRINK, _ROUNDS_ABOVE = 0.25, 3  # from one penalty of the path to the next, and how often columns are added at each
+_SWEEPS_MIXED = 3  # between two points, at least
+_SWEEPS_BEFORE_CORE = 2  # sweeps between two moves of the core
+_RESERVE, _NEAR_NORM = 24, 0.9  # singular vectors that the core has in reserve, at least, and the values that make them of use
+_CORE_SETTLED = 1e-8  # the relative change of the objective from which on the core stays as it is
+# How far above 1 a singular value of the dual matrix must be to open a column.
+_COARSEST_SLACK, _FINEST_SLACK = 1e-2, 1e-12
+_IDLE_BLOCKS = 6  # without halving the step, after which the mixing has stalled
+_MOST_BLOCKS, _ROUNDING_CHANGE = 100, 1e-15  # of the sweeps between points, and the relative change that is rounding
 # How unevenly rows and columns are seen, in standard deviations of their energy over its mean, before this is worth while.
 _UNEVEN = 0.15
 
@@ -68,16 +69,16 @@ def alternating(
         L, R, _ = (part[..., :limit] for part in trimmed(*initial))
     else:
         sweeps = _Sweeps(problem, penalty)
-        residual = problem.b if offsets is None else sweeps.run(L, R, offsets, _SWEEPS)[3]
+        residual = problem.b if offsets is None else sweeps.run(L, R, offsets, _SWEEPS_MIXED)[3]
         penalty = max(0.5 * leading(A.adjoint_for_many(residual), 1, L, R, rng, tol=1e-2)[1][0], penalty)
     while penalty > problem.q:
         sweeps = _Sweeps(problem, penalty)
-        for _ in range(_ROUNDS):
+        for _ in range(_ROUNDS_ABOVE):
             rank = L.shape[1]
             L, R, offsets, _ = sweeps.step(L, R, offsets, limit, rng)
             if L.shape[1] == rank:
                 break
-        penalty = max(_SHRINK * penalty, problem.q)
+        penalty = max(SHRINK * penalty, problem.q)
     yield from _at_penalty(problem, L, R, offsets, limit, rng)
 
 
@@ -92,26 +93,26 @@ def _at_penalty(
         L, R, s = trimmed(L, R)
         yield Point(L, R, s, residual / problem.q, offsets)
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
-        if rank == s.size and change <= _SETTLED:
+        if rank == s.size and change <= _CORE_SETTLED:
             break
     sweeps.forget()
     before, smallest, idle = np.inf, np.inf, 0
     for _ in range(_MOST_BLOCKS):
-        L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS)
+        L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS_MIXED)
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         narrow_L, narrow_R, s = sweeps.fewer(L, R, residual)
         yield Point(narrow_L, narrow_R, s, residual / problem.q, offsets)
         idle = 0 if sweeps.moved < 0.5 * smallest else idle + 1
         smallest = min(smallest, sweeps.moved)
-        if idle >= _BLOCKS:
+        if idle >= _IDLE_BLOCKS:
             return
-        slack = float(np.clip(change, _FINEST, _COARSEST))
+        slack = float(np.clip(change, _FINEST_SLACK, _COARSEST_SLACK))
         wider = sweeps.more(narrow_L, narrow_R, residual, limit, slack, rng)
         if wider[0].shape[1] > s.size:
             L, R = wider
             sweeps.forget()
             smallest = np.inf
-        elif abs(change) <= _CONVERGED:
+        elif abs(change) <= _ROUNDING_CHANGE:
             return
 
 
@@ -162,7 +163,10 @@ class _Sweeps:
                 value = self._value(x, y, self._residual(x, y))
             self.value = value
             after = self._shorter(y)
-            self.points, self.steps = [*self.points, after][-_MEMORY - 1 :], [*self.steps, after - x][-_MEMORY - 1 :]
+            self.points, self.steps = (
+                [*self.points, after][-_VALUES_MIXED - 1 :],
+                [*self.steps, after - x][-_VALUES_MIXED - 1 :],
+            )
             self.moved = float(np.linalg.norm(after - x) / (np.linalg.norm(after) or 1.0))
         residual = self._residual(after, y)
         if self.ones is None:
@@ -176,15 +180,15 @@ class _Sweeps:
         A, residual = self.problem.map, self.problem.b
         if L.shape[1] > 0 or offsets is not None:
             self.forget()
-            L, R, offsets, residual = self.run(L, R, offsets, _BETWEEN)
+            L, R, offsets, residual = self.run(L, R, offsets, _SWEEPS_BEFORE_CORE)
         L, R, s = trimmed(L, R)
         U, V = directions(L, R)
         target = residual + A.forward_factored(L, R)  # the data without the offsets
-        room = min(limit - s.size, max(_PROBES, s.size // 3))
+        room = min(limit - s.size, max(_RESERVE, s.size // 3))
         if room > 0:
             S = A.adjoint_for_many(residual / self.penalty)
             left, sigma, self.probe = many(S, room, U, V, self.probe, rng)
-            near = sigma > _NEAR
+            near = sigma > _NEAR_NORM
             U, V = np.hstack([U, left[:, near]]), np.hstack([V, self.probe[:, near]])
             s = np.concatenate([s, np.zeros(np.count_nonzero(near))])
         L, R = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
@@ -210,7 +214,7 @@ class _Sweeps:
             return newest
         ahead = np.array([(step - each).ravel() for each in self.steps[:-1]])
         gram = ahead @ ahead.T
-        gram[np.diag_indices(len(gram))] += _REGULAR * np.trace(gram) + np.finfo(float).tiny
+        gram[np.diag_indices(len(gram))] += _MIXTURE_REGULAR * np.trace(gram) + np.finfo(float).tiny
         weights = np.linalg.solve(gram, ahead @ step.ravel())
         return newest - sum(w * (newest - each) for w, each in zip(weights, self.points[:-1], strict=True))
 

@@ -11,8 +11,9 @@ from scipy.sparse.linalg import LinearOperator, svds
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._problem import balanced
 
-_COARSE, _FEW = 1e-2, 8  # above this dual slack, randomized subspace iteration with so many columns is accurate enough
-_RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
+# Above this dual slack, randomized subspace iteration with so many columns is accurate enough.
+_COARSE_SLACK, _FEW_COLUMNS = 1e-2, 8
+RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
 def pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
@@ -36,8 +37,8 @@ def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-
         return L, R
     S, U, V = A.adjoint_for_many(y), *directions(L, R)
     tol = min(0.1 * slack, 1e-2)
-    if slack >= _COARSE:
-        left, sigma, right = many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
+    if slack >= _COARSE_SLACK:
+        left, sigma, right = many(S, min(room, _FEW_COLUMNS), U, V, np.zeros((len(R), 0)), rng)
     else:
         left, sigma, right = leading(S, 1, U, V, rng, tol=tol)
     if room > sigma.size and sigma[-1] - 1 > slack:
@@ -67,7 +68,7 @@ def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-un
     if room == 0:
         return L, R, before
     S, U, V = A.adjoint_for_many(y), *directions(L, R)
-    left, sigma, right = many(S, min(room, _FEW), U, V, before, rng)
+    left, sigma, right = many(S, min(room, _FEW_COLUMNS), U, V, before, rng)
     found = right
     if room > sigma.size and sigma[-1] - 1 > slack:
         left, sigma, right = many(S, room, U, V, right, rng)
@@ -147,5 +148,5 @@ def _whole(shape, times, transposed_times):  # type: ignore[no-untyped-def]
 def trimmed(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The balanced pair without the columns that have vanished."""
     L, R, s = balanced(L, R)
-    keep = s > _RELATIVE_RANK * max(float(s.max(initial=0.0)), np.finfo(float).tiny)
+    keep = s > RELATIVE_RANK * max(float(s.max(initial=0.0)), np.finfo(float).tiny)
     return L[:, keep], R[:, keep], s[keep]

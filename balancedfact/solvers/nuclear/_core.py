@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solvers.nuclear._columns import RELATIVE_RANK
 
-_STEPS = 10
-_POWERS, _MARGIN = 6, 1.1  # of the power iteration for the largest curvature, which it underestimates
-_RELATIVE_RANK = 1e-10
+_CORE_STEPS = 10
+_POWER_STEPS, _CURVATURE_MARGIN = 6, 1.1  # of the power iteration for the largest curvature, which it underestimates
 
 
 def core_steps(
@@ -17,7 +17,7 @@ def core_steps(
     q: float,
     start: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
-    steps: int = _STEPS,
+    steps: int = _CORE_STEPS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The balanced pair after accelerated proximal steps for ``|A(U C V.T) - b|^2 / 2 + q nuclear(C)`` from ``(U, C, V)``.
 
@@ -31,12 +31,12 @@ def core_steps(
         return np.asarray(U.T @ (A.adjoint_operator(image) @ V))
 
     direction, curvature = rng.standard_normal(C.shape), 0.0
-    for _ in range(_POWERS):
+    for _ in range(_POWER_STEPS):
         direction = back(A.forward_factored(U @ (direction / np.linalg.norm(direction)), V))
         curvature = float(np.linalg.norm(direction))
         if curvature == 0:
             return U[:, :0], V[:, :0]
-    step, ahead, pace = 1 / (_MARGIN * curvature), C, 1.0
+    step, ahead, pace = 1 / (_CURVATURE_MARGIN * curvature), C, 1.0
     P, s, Qt = np.linalg.svd(C)
     for _ in range(steps):
         slope = back(A.forward_factored(U @ ahead, V) - b)
@@ -50,6 +50,6 @@ def core_steps(
             ahead = after + (pace - 1) / faster * (after - C)
             pace = faster
         C = after
-    keep = s > _RELATIVE_RANK * s[0]
+    keep = s > RELATIVE_RANK * s[0]
     root = np.sqrt(s[keep])
     return U @ (P[:, keep] * root), V @ (Qt[keep].T * root)

@@ -20,12 +20,11 @@ import numpy as np
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.nuclear._algorithm import Algorithm
-from balancedfact.solvers.nuclear._alternating import alternating, is_uneven
+from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
-_SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
@@ -119,7 +118,7 @@ def factored(
             yield from _interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
-        penalty = max(_SHRINK * penalty, problem.q)
+        penalty = max(SHRINK * penalty, problem.q)
         accuracy = _accuracy(penalty, problem.q, largest)
 
 
