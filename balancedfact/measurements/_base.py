@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -18,6 +18,9 @@ from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 from balancedfact.measurements._unfolded import Unfolded
+
+if TYPE_CHECKING:
+    from balancedfact.measurements._ridge import HalfStep
 
 ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
 _COLUMNS_AT_ONCE = 256  # columns of the identity that are multiplied at once
@@ -169,6 +172,15 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
             return G, H
 
         return hessian
+
+    def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep] | None:
+        r"""The steps of alternating least squares for :math:`\|\mathcal A(LR^\top) - b\|^2 + s(\|L\|^2 + \|R\|^2)`.
+
+        The first is a function of ``b`` and `R` with the best `L` as its value, the second of ``b`` and `L`, with the best `R`;
+        ``None`` where the problem does not fall apart into one for every row. The squares of the last column may weigh
+        differently, ``s / scales^2`` for an array `scales` as third argument.
+        """
+        return None
 
     @property
     def best_order(self) -> np.ndarray | slice:

@@ -20,6 +20,7 @@ from balancedfact.measurements._second_moment import DiagonalMoment, SecondMomen
 from balancedfact.measurements._selection import single_entries
 
 if TYPE_CHECKING:
+    from balancedfact.measurements._ridge import HalfStep
     from balancedfact.measurements._sampled import Layout
 
 
@@ -248,6 +249,14 @@ class Entries(SingleEntries):
 
         return hessian
 
+    def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep]:
+        from balancedfact.measurements._ridge import HalfStep  # numba is imported only where it is used
+
+        rows, columns = self._layout, self._transposed_layout
+        order = columns.order if isinstance(rows.order, slice) else rows.order[columns.order]
+        weights = self._sorted(self.weights)
+        return HalfStep(rows, weights, rows.order, shift), HalfStep(columns, weights[columns.order], order, shift)
+
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         # Distinct measurements of one row share no other matrix entry, so the sum is diagonal.
         return np.diag(np.bincount(self.rows, self.weights**2 * P[self.cols, self.cols], self.matrix_shape[0]))
@@ -376,6 +385,11 @@ class SparseOperator(LinearOperator):
     @cached_property
     def _other(self) -> SparseOperator:
         return SparseOperator(self._entries, self._data, transposed=not self._is_transposed)
+
+    def to_sparse(self) -> sp.csr_array:
+        """The matrix itself, with what is measured several times stored several times."""
+        layout, data = self._own
+        return sp.csr_array((data, layout.indices, layout.pointers), shape=self.shape)
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         layout, data = self._own
