@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, safe_scale
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import careful_combination, gamma
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment, Superoperator, worth_forming
 

@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import frobenius, magnitude, safe_scale
 from balancedfact._validate import as_array, as_gappy, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
+from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._frame import column_of, identified
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, safe_scale
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
