@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 
 class RowMajorOperator(ABC):
-    """Everything that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``; how maps print and travel."""
+    """All that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``; how maps print and pickle."""
 
     matrix_shape: tuple[int, int]
     m: int
