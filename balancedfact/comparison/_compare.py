@@ -74,6 +74,16 @@ def compare(
     ValueError
         If an argument is malformed, no row has a name in `methods`, or the data are zero or contradict one another.
 
+    See Also
+    --------
+    flat_minimum : The certified way alone.
+    balancedfact.dynamics.gradient_descent : Training alone.
+    balancedfact.plots.comparison : A picture of the table.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
