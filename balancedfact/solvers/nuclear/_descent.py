@@ -23,6 +23,9 @@ from balancedfact.solvers.nuclear._problem import OffsetTerms, Pair, balanced
 
 # What is added to curvatures that vanish, relative to the largest.
 _REGULAR = 1e-8
+# Unknowns up to which the Hessian itself is the preconditioner once conjugate gradients take half as many products, and the
+# relative size of the eigenvalues that are left out then: rotations.
+_MOST_UNKNOWNS, _VANISHING = 800, 1e-13
 
 
 class Descent(NamedTuple):
@@ -48,25 +51,28 @@ def descend(
     max_products: int = 2000,
     terms: OffsetTerms | None = None,
     offsets: Pair | None = None,
+    horizontal: bool = False,
     watch: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda L, R, residual: None,
 ) -> Descent:
     """Descend from ``(L, R)`` until the gradient or the residual is below its tolerance, or rounding errors stop it.
 
     `density` is the mean squared weight with which a matrix entry is measured; it scales the preconditioner. `watch` is called
     with ``(L, R, residual)`` at every accepted point. The pair is balanced at every step, which leaves its product as it is.
-    With `terms`, offsets move along with the factors, from `offsets`.
+    With `terms`, offsets move along with the factors, from `offsets`. `horizontal` steps neither rotate nor unbalance the pair:
+    the descent is then one on the balanced pairs modulo rotations, with balancing as its retraction.
     """
-    objective = _Objective(A, b, q, density, terms)
+    objective = _Objective(A, b, q, density, terms, horizontal)
     x, s = objective.balanced(objective.joined(L, R, offsets))
     residual, value = objective.evaluate(x)
     slope = objective.slope(x, residual)
-    radius, budget, d1 = np.inf, max_products, len(L)
+    radius, budget, d1, stiff = np.inf, max_products, len(L), False
     while True:
         watch(*objective.factors(x), residual)
         norm = _norm(slope)
         if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
             break
-        hessian, precondition = objective.hessian(x, residual), objective.preconditioner(x, s)
+        hessian = objective.hessian(x, residual)
+        precondition = _dense_preconditioner(hessian, x) if stiff else objective.preconditioner(x, s)
         step, model, products, length, _ = trust_region_step(
             lambda p, apply=hessian: np.vstack(apply(p[:d1], p[d1:])),  # type: ignore[misc]
             np.vstack(slope),
@@ -76,6 +82,9 @@ def descend(
             precondition=lambda p, apply=precondition: np.vstack(apply((p[:d1], p[d1:]))),  # type: ignore[misc]
         )
         budget -= products
+        unknowns = x[0].size + x[1].size
+        if not stiff and 2 * products > unknowns and unknowns <= _MOST_UNKNOWNS:
+            stiff, radius = True, np.inf  # another metric
         trial, trial_s = objective.balanced((x[0] + step[:d1], x[1] + step[d1:]))
         trial_residual, trial_value = objective.evaluate(trial)
         trial_slope = objective.slope(trial, trial_residual)
@@ -102,8 +111,10 @@ def descend(
 class _Objective:
     """The objective and its derivatives at ``x = (L, R)``, or ``([L, a], [R, c])`` with offsets in the last columns."""
 
-    def __init__(self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None) -> None:
-        self.A, self.b, self.q, self.density, self.terms = A, b, q, density, terms
+    def __init__(
+        self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None, horizontal: bool
+    ) -> None:
+        self.A, self.b, self.q, self.density, self.terms, self.horizontal = A, b, q, density, terms, horizontal
 
     def joined(self, L: np.ndarray, R: np.ndarray, offsets: Pair | None) -> Pair:
         if self.terms is None:
@@ -157,12 +168,31 @@ class _Objective:
         return product
 
     def preconditioner(self, x: Pair, s: np.ndarray) -> Callable[[Pair], Pair]:
-        inner = _preconditioner(*self.factors(x), s, self.density, self.q)
+        inner = _preconditioner(*self.factors(x), s, self.density, self.q, self.horizontal)
         if self.terms is None:
             return inner
         f, g, left, right = self.terms
         a, c = 1 / (self.density * float(g @ g) + left), 1 / (self.density * float(f @ f) + right)
         return lambda v: self.joined(*inner(self.factors(v)), (a * v[0][:, -1], c * v[1][:, -1]))
+
+
+def _dense_preconditioner(hessian: Callable[[np.ndarray, np.ndarray], Pair], x: Pair) -> Callable[[Pair], Pair]:
+    """The inverse of the Hessian with the absolute values of its eigenvalues."""
+    shapes, first = (x[0].shape, x[1].shape), x[0].size
+    columns = []
+    for e in np.eye(first + x[1].size):
+        image = hessian(e[:first].reshape(shapes[0]), e[first:].reshape(shapes[1]))
+        columns.append(np.concatenate([each.ravel() for each in image]))
+    H = np.array(columns)
+    values, vectors = np.linalg.eigh((H + H.T) / 2)
+    sizes = np.abs(values)
+    inverse = np.where(sizes > _VANISHING * sizes.max(), 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
+
+    def precondition(g: Pair) -> Pair:
+        moved = vectors @ (inverse * (vectors.T @ np.concatenate([each.ravel() for each in g])))
+        return moved[:first].reshape(shapes[0]), moved[first:].reshape(shapes[1])
+
+    return precondition
 
 
 def _norm(x: Pair) -> float:
@@ -173,8 +203,13 @@ def _inner(a: Pair, c: Pair) -> float:
     return float(np.vdot(a[0], c[0]) + np.vdot(a[1], c[1]))
 
 
-def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float, q: float) -> Callable[[Pair], Pair]:
-    """The inverse Hessian at a balanced pair for a map with ``A*A = density``, where ``A*(residual)`` is `q` on the pair."""
+def _preconditioner(
+    L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float, q: float, horizontal: bool = False
+) -> Callable[[Pair], Pair]:
+    """The inverse Hessian at a balanced pair for a map with ``A*A = density``, where ``A*(residual)`` is `q` on the pair.
+
+    `horizontal`: zero along the directions that rotate or unbalance the pair.
+    """
     if s.size == 0:
         return lambda g: g
     curvature = density * s
@@ -194,8 +229,9 @@ def _preconditioner(L: np.ndarray, R: np.ndarray, s: np.ndarray, density: float,
     def precondition(g: Pair) -> Pair:
         B, C = U.T @ g[0], V.T @ g[1]
         # Rotations of the pair, which change nothing, are the null directions of the sum, unbalancing those of the difference.
-        soft = 2 * q + least
-        both, difference = solve(B + C, 1.0, total, total), solve(B - C, -1.0, total + soft, soft)
+        unbalancing = 2 * q + least
+        rotating, soft = (np.inf, np.inf) if horizontal else (total, unbalancing)
+        both, difference = solve(B + C, 1.0, total, rotating), solve(B - C, -1.0, total + unbalancing, soft)
         dB, dC = (both + difference) / 2, (both - difference) / 2
         return (g[0] - U @ B) * outside + U @ dB, (g[1] - V @ C) * outside + V @ dC
 

@@ -131,7 +131,7 @@ def factored(
             accuracy = max(_FINER * accuracy, _FINEST)
             continue
         if problem.q == 0 and rank > 0:
-            yield from _interpolating(problem, L, R, y)
+            yield from interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
         penalty = max(SHRINK * penalty, problem.q)
@@ -143,7 +143,7 @@ def _accuracy(penalty: float, target: float, largest: float) -> float:
     return 0.01 if penalty == target else 0.02 * penalty / largest
 
 
-def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Iterator[Point]:
+def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Iterator[Point]:
     """The pair moved onto the data at its rank, with the dual vector of least norm where there is one, else with `y`."""
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape

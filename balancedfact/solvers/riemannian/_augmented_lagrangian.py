@@ -1,66 +1,62 @@
 r"""Flat pairs under measurements by Riemannian search: an augmented Lagrangian on rescaled-balanced pairs.
 
 In the normalised problem `D1` and `D2` are identities, and the isometry of `RescaledBalancedPairs` with `BalancedPairs` has
-been applied: over balanced pairs, where :math:`\tfrac12(\|L\|^2 + \|R\|^2)` is the nuclear norm of the product,
+been applied: over balanced pairs, where :math:`\tfrac12(\|L\|^2 + \|R\|^2)` is the nuclear norm of the product, trust regions
+solve
 
-.. math:: \min_{L^\top L = R^\top R} \tfrac12(\|L\|^2 + \|R\|^2) + y^\top(b - \mathcal A(LR^\top))
-          + \tfrac\rho2\|b - \mathcal A(LR^\top)\|^2
+.. math:: \min_{L^\top L = R^\top R} \tfrac12(\|L\|^2 + \|R\|^2) + \tfrac1{2(q+t)}\|b + ty - \mathcal A(LR^\top)\|^2
 
-is solved by trust regions, ``y`` moves by ``rho`` times the residual, and `rho` grows where the residual does not fall fast
-enough. The multiplier is the dual vector of the certificate. A penalty ``q`` is ``y = 0`` and ``rho = 1 / q``, to which `rho`
-grows.
+for a multiplier `y`, which then becomes ``(b + t y - A(L R.T)) / (q + t)``; `t` falls where that does not bring
+``b - A(L R.T)`` closer to ``q y`` fast enough. For ``q = 0`` this is the augmented Lagrangian of the data with the parameter
+``1 / t``, and in general the proximal-point method on the dual problem (Rockafellar 1976). The multiplier is the dual vector of
+the certificate.
 
-Too narrow a pair is seen in the same way as any saddle: padded with zero columns it has negative curvature exactly when
-:math:`\|\mathcal A^*(y)\| > 1` (the edge of the manifold, docs/theory/balanced_geometry.md), and the search leaves it there.
+The geometry is that of the balanced pairs modulo rotations. A tangent vector of the pair ``(U s^(1/2), V s^(1/2))`` is
+horizontal if it does not rotate the pair; balancing the moved pair, which keeps its product, is the retraction, and agrees with
+the step up to third order in the objective. Conjugate gradients see the closed-form inverse of the Hessian for an isometry
+(`balancedfact.solvers.nuclear._descent`), restricted to horizontal vectors.
+
+The rank goes up and down: padded with zero columns, a pair that is too narrow has negative curvature exactly when
+:math:`\|\mathcal A^*(y)\| > 1` (the edge of the manifold, docs/theory/balanced_geometry.md), and the search leaves it there; a
+column whose best length is zero goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from balancedfact._linalg import FITTED
-from balancedfact._pymanopt_draws import pymanopt_draws
-from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
+from balancedfact.solvers.nuclear._columns import leading, needed, trimmed, widened
+from balancedfact.solvers.nuclear._descent import descend
+from balancedfact.solvers.nuclear._factored import interpolating
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
-from balancedfact.solvers.riemannian._search import Search
 
-_PENALTY_GROWTH = 5.0  # of rho, where the residual fell by less than this
-_STALLS = 3  # searches after which the residual has hardly fallen: the data are out of reach for the width
-_FIRST, _LAST = 1e-3, 1e-11  # relative gradients of the searches
-_MOST_STRICT = 1e-3  # by how much relative gradients follow rho at most
-_POINTS = 500  # at most, per search
+_START_WIDTH = 8  # of a random pair; wider ones only take longer to become narrow
+_FIRST_SHARE = 0.2  # of the penalty at which the zero matrix is optimal: the first q + t
+_SLOW, _FALL = (
+    0.5,
+    10.0,
+)  # what a step of the multiplier should leave of the residual, and by how much t falls where it does not
+_MOST_FALLS = 4  # below, rounding of the residual would show in the multiplier
+_MOST_STALLS = 2  # steps of the multiplier in a row, after these, that leave the residual as it was
+_COARSE_START, _FINE_END = 1e-2, 1e-11  # relative gradients of the searches
+_LOOSER = 10.0  # by which the norm of the dual matrix may exceed 1, in units of the relative gradient
+_RANK_ROUNDS = 30  # most changes of the rank in one search
 
 
 @dataclass(frozen=True)
 class RiemannianSearch(Algorithm):
     """An augmented Lagrangian on rescaled-balanced pairs, by trust regions from a random pair.
 
-    It is here to be compared and to be built upon: it knows nothing of convexity and arrives at the same value.
-
-    See Also
-    --------
-    Factored : Second-order descent on factors.
-    balancedfact.manifolds.RescaledBalancedPairs : The manifold it searches.
-    select_method : The choice between them.
+    It knows nothing of convexity and arrives at the same value. It is the algorithm to build upon where the manifold is what
+    one is after.
 
     References
     ----------
-    Liu, Shen, Zhou (CS282 report); Absil, Baker, Gallivan 2007 for trust regions.
-
-    Guide :doc:`/guide/riemannian`.
-
-    Examples
-    --------
-    >>> import numpy as np, balancedfact as bf
-    >>> A = bf.measurements.gaussian(20, (4, 3), rng=0)
-    >>> solution = bf.flat_minimum(A, A(np.ones((4, 3))), method=bf.solvers.RiemannianSearch(), rng=0)
-    >>> solution.status.name, bool(np.allclose(solution.matrix, 1.0))
-    ('OPTIMAL', True)
+    Liu, Shen, Zhou (CS282 report); Absil, Baker, Gallivan 2007 for trust regions; Rockafellar 1976 for the multipliers.
     """
 
     name, low_rank = "riemannian", True
@@ -72,126 +68,72 @@ class RiemannianSearch(Algorithm):
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
     ) -> Iterator[Point]:
-        """Yield a point after every search."""
+        """Yield a point after every step of the multiplier."""
         return augmented_lagrangian(problem, rng, max_rank=max_rank, initial=initial)
 
 
 def augmented_lagrangian(
-    problem: NuclearProblem,
-    rng: np.random.Generator,
-    *,
-    max_rank: int | None = None,
-    initial: tuple[np.ndarray, np.ndarray] | None = None,
+    problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
 ) -> Iterator[Point]:
-    """Yield a point after every search, at widths that double up to `max_rank` as long as they are asked for."""
-    d1, d2 = problem.map.matrix_shape
-    limit = min(d1, d2) if max_rank is None else min(max_rank, d1, d2)
-    # Half as many again as it takes to fit data in general position; a pair that is too narrow converges slowly.
-    width = next((k for k in range(1, limit) if k * (d1 + d2 - k) >= problem.map.m), limit)
-    width = min(width + (width + 1) // 2, limit)
-    norm = float(np.linalg.norm(problem.b))
-    if initial is None:
-        L, R = rng.standard_normal((d1, width)), rng.standard_normal((d2, width))
-        root = np.sqrt(norm / np.linalg.norm(problem.map.forward_factored(L, R)))
-        L, R = root * L, root * R
-    else:
-        L, R, _ = (part[..., :limit] for part in balanced(*initial))
-        width = L.shape[1]
-    lagrangian = _Lagrangian(problem)
+    """Yield a point after every step of the multiplier, and for exact data the same moved onto them."""
+    A, b, q = problem.map, problem.b, problem.q
+    limit = min(A.matrix_shape) if max_rank is None else min(max_rank, *A.matrix_shape)
+    norm = float(np.linalg.norm(b))
+    L, R = _random_pair(problem, limit, rng) if initial is None else [part[:, :limit] for part in balanced(*initial)[:2]]
+    empty = np.zeros((len(L), 0)), np.zeros((len(R), 0))
+    largest = float(leading(A.adjoint_for_many(b), 1, *empty, rng, tol=1e-3)[1][0])
+    t, y = max(_FIRST_SHARE * largest - q, 0.0), np.zeros(A.m)
+    accuracy, before, falls, stalls = _COARSE_START, 1.0, 0, 0
     while True:
-        for L, R, y in _at_one_width(lagrangian, L, R, rng):  # noqa: B020, the last pair is where the next width begins
-            L_, R_, s = balanced(L, R)
-            keep = s > np.finfo(float).eps * s[0]
-            yield Point(L_[:, keep], R_[:, keep], s[keep], y)
-        if width == limit:
+        L, R, s, y = _stationary(replace(problem, b=b + t * y, q=q + t), L, R, limit, accuracy, rng)
+        off = float(np.linalg.norm(b - A.forward_factored(L, R) - q * y)) / norm
+        if s.size > 0:
+            yield Point(L, R, s, y)
+            if q == 0:
+                yield from interpolating(problem, L, R, y)
+        if accuracy <= _FINE_END and off <= _FINE_END:
             return
-        more = min(2 * width, limit) - width
-        width += more
-        L, R = np.pad(L, ((0, 0), (0, more))), np.pad(R, ((0, 0), (0, more)))
+        if t == 0:
+            accuracy = max(0.1 * accuracy, _FINE_END)
+            continue
+        if off > _SLOW * before and falls < _MOST_FALLS:
+            t, falls = t / _FALL, falls + 1
+        elif falls == _MOST_FALLS:
+            stalls = stalls + 1 if off > 0.9 * before else 0
+            if stalls == _MOST_STALLS:
+                return
+        accuracy, before = max(min(accuracy, 0.1 * off), _FINE_END), off
 
 
-def _at_one_width(
-    lagrangian: _Lagrangian, L: np.ndarray, R: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    norm, tol, before = float(np.linalg.norm(lagrangian.b)), _FIRST, np.inf
-    problem, penalised = lagrangian.problem(L.shape[1]), lagrangian.q > 0
-    first = lagrangian.restart()
-    stalls = 0
-    while stalls < _STALLS:
-        last = tol == _LAST
-        # The scale of the gradient grows with rho.
-        search = Search(problem, tol * max(first / lagrangian.rho, _MOST_STRICT), _POINTS, Log(progress=False))
-        search.second_order = last or before == np.inf
-        with pymanopt_draws(rng):
-            search.run(search.manifold.nearest(L, R))
-        L, R = search.point
-        residual = lagrangian.b - lagrangian.map.forward_factored(L, R)
-        y, size = lagrangian.y + lagrangian.rho * residual, float(np.linalg.norm(residual))
-        if not penalised or last:
-            yield L, R, y
-        if last and (penalised or size <= FITTED * norm):
-            return
-        if penalised:
-            last = _PENALTY_GROWTH * lagrangian.rho >= 1 / lagrangian.q
-            lagrangian.rho = 1 / lagrangian.q if last else _PENALTY_GROWTH * lagrangian.rho
-            tol = _LAST if last else _FIRST
-        else:
-            lagrangian.y = y
-            stalls += size > 0.7 * before
-            if size > before / _PENALTY_GROWTH:
-                lagrangian.rho *= _PENALTY_GROWTH
-            tol = max(_LAST, min(0.1 * tol, 0.1 * size / norm))
-        before = size
+def _random_pair(problem: NuclearProblem, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A balanced Gaussian pair whose measurements are as large as the data."""
+    d1, d2 = problem.map.matrix_shape
+    width = min(_START_WIDTH, limit)
+    L, R, _ = balanced(rng.standard_normal((d1, width)), rng.standard_normal((d2, width)))
+    size = float(np.linalg.norm(problem.map.forward_factored(L, R)))
+    root = np.sqrt(np.linalg.norm(problem.b) / size) if size > 0 else 1.0
+    return root * L, root * R
 
 
-class _Lagrangian:
-    """The function of a pair, with what its Hessian needs at the newest point."""
-
-    def __init__(self, problem: NuclearProblem) -> None:
-        self.map, self.b, self.q = problem.map, problem.b, problem.q
-        self.y, self.rho = np.zeros(problem.map.m), 1.0
-        self._at: tuple[Any, ...] = ()
-
-    def restart(self) -> float:
-        """Set `rho` to ten times the least at which with ``y = 0`` some pair is not zero, or thereabouts; return it."""
-        S = self.map.adjoint_operator(self.b)
-        v = np.ones(self.map.matrix_shape[1])
-        for _ in range(5):
-            v = S.T @ (S @ v)
-            v /= np.linalg.norm(v)
-        self.rho = 10 / float(np.linalg.norm(S @ v))
-        if self.q > 0:
-            self.rho = min(self.rho, 1 / self.q)
-        return self.rho
-
-    def _parts(self, L: np.ndarray, R: np.ndarray) -> tuple[Any, ...]:
-        if not self._at or self._at[0] is not L or self._at[1] is not R or self._at[2] != self.rho or self._at[3] is not self.y:
-            residual = self.b - self.map.forward_factored(L, R)
-            self._at = L, R, self.rho, self.y, residual, self.map.adjoint_operator(self.y + self.rho * residual)
-        return self._at[4:]
-
-    def value(self, L: np.ndarray, R: np.ndarray) -> float:
-        residual, _ = self._parts(L, R)
-        size = 0.5 * (np.vdot(L, L) + np.vdot(R, R))
-        return float(size + self.y @ residual + 0.5 * self.rho * (residual @ residual))
-
-    def gradient(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, S = self._parts(L, R)
-        return L - S @ R, R - S.T @ L
-
-    def hessian(self, L: np.ndarray, R: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, S = self._parts(L, R)
-        moved = self.map.adjoint_operator(self.rho * self.map.forward_factored(np.hstack([U, L]), np.hstack([R, V])))
-        return U - S @ V + moved @ R, V - S.T @ U + moved.T @ L
-
-    def problem(self, width: int) -> Any:
-        """The problem on balanced pairs of this width, for pymanopt."""
-        from pymanopt import Problem
-        from pymanopt.function import numpy as function
-
-        from balancedfact.manifolds import BalancedPairs
-
-        d1, d2 = self.map.matrix_shape
-        manifold = BalancedPairs(d1, d2, width)
-        cost, gradient, hessian = (function(manifold)(one) for one in (self.value, self.gradient, self.hessian))
-        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian)
+def _stationary(
+    problem: NuclearProblem, L: np.ndarray, R: np.ndarray, limit: int, accuracy: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A stationary pair with its singular values, of the rank that its dual vector asks for as far as `limit` allows."""
+    A, b, q, density = problem.map, problem.b, problem.q, problem.density
+    s, y = np.zeros(0), b / q
+    for change in range(_RANK_ROUNDS):
+        while L.shape[1] > 0:
+            tol = accuracy * q * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
+            end = descend(A, b, q, L, R, density=density, gradient_tol=tol, horizontal=True)
+            L, R, s = trimmed(end.L, end.R)
+            y, found = end.residual / q, s.size
+            L, R, s = needed(A, L, R, s, y, q)
+            if s.size == found:
+                break
+        if L.shape[1] == 0:
+            y = b / q
+        wider = widened(A, L, R, y, q, density, min(limit - s.size, max(8, s.size)), _LOOSER * accuracy, rng)
+        if wider[0].shape[1] == s.size or change == _RANK_ROUNDS - 1:
+            break
+        L, R = wider
+    return L, R, s, y

@@ -8,7 +8,7 @@ import pytest
 import balancedfact as bf
 from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solvers.nuclear import _descent
-from balancedfact.solvers.nuclear._descent import _preconditioner, descend
+from balancedfact.solvers.nuclear._descent import _dense_preconditioner, _preconditioner, descend
 from balancedfact.solvers.nuclear._problem import balanced
 from tests.maps import Minimal
 from tests.oracles import unpacked
@@ -115,6 +115,38 @@ def test_the_preconditioner_inverts_the_hessian_of_an_isometry(q, shape, rng):
         rotations = [flat_vector((truth @ K, R @ K)) for K in skew(3)]
         left = gone - np.transpose(rotations) @ np.linalg.lstsq(np.transpose(rotations), gone, rcond=None)[0]
         np.testing.assert_allclose(left, 0, atol=1e-5 * np.abs(flat_vector(step)).max())
+
+
+@pytest.mark.parametrize("q", [0.7, 0.02])
+def test_horizontal_steps_neither_rotate_nor_unbalance(q, rng):
+    L, R, s = balanced(rng.standard_normal((6, 3)), rng.standard_normal((5, 3)))
+    inverse = _preconditioner(L, R, s, 1.3, q, horizontal=True)
+    columns = []
+    for unit in np.eye(33):
+        step = inverse((unit[:18].reshape(6, 3), unit[18:].reshape(5, 3)))
+        columns.append(flat_vector(step))
+        change = L.T @ step[0] + step[0].T @ L - R.T @ step[1] - step[1].T @ R  # of L'L - R'R
+        np.testing.assert_allclose(change, 0, atol=1e-6 * np.linalg.norm(columns[-1]))
+        rotations = np.array([flat_vector((L @ K, R @ K)) for K in skew(3)])
+        np.testing.assert_allclose(rotations @ columns[-1], 0, atol=1e-6 * np.linalg.norm(columns[-1]))
+    np.testing.assert_allclose(columns, np.transpose(columns), atol=1e-12 * np.abs(columns).max())
+    values = np.linalg.eigvalsh(columns)
+    assert np.count_nonzero(values > 1e-6 * values[-1]) == 33 - 9  # 3 rotations and 6 ways to unbalance
+    assert values[0] > -1e-9 * values[-1]
+
+
+def test_the_dense_preconditioner_is_the_inverse_of_the_hessian(rng):
+    A = MAPS["dense"]
+    L, R = rng.standard_normal((5, 2)), rng.standard_normal((4, 2))
+    curved = A.pair_hessian(L, R, None)
+    precondition = _dense_preconditioner(
+        lambda U, V: tuple(G + 0.3 * P for G, P in zip(curved(U, V), (U, V), strict=True)), (L, R)
+    )
+    for _ in range(3):
+        step = rng.standard_normal(L.shape), rng.standard_normal(R.shape)
+        G, H = curved(*step)
+        again = precondition((G + 0.3 * step[0], H + 0.3 * step[1]))
+        np.testing.assert_allclose(flat_vector(again), flat_vector(step), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -4,7 +4,7 @@ import pytest
 import balancedfact as bf
 from balancedfact.solution import Status
 from balancedfact.solvers.nuclear._frame import Frame
-from balancedfact.solvers.riemannian._augmented_lagrangian import _Lagrangian, augmented_lagrangian
+from balancedfact.solvers.riemannian._augmented_lagrangian import augmented_lagrangian
 
 SHAPE = (9, 8)
 MAPS = {
@@ -68,23 +68,29 @@ def test_a_rank_limit_is_kept():
     assert all(point.s.size <= 2 for point in points)
 
 
-def test_derivatives(rng):
-    problem = Frame(MAPS["entries"], data_of(MAPS["entries"]), 0.0, flat=True).problem
-    function = _Lagrangian(problem)
-    function.y, function.rho = rng.standard_normal(problem.map.m), 3.0
-    d1, d2 = problem.map.matrix_shape
-    pair = [rng.standard_normal((d1, 2)), rng.standard_normal((d2, 2))]
-    step = [rng.standard_normal((d1, 2)), rng.standard_normal((d2, 2))]
-    residual = problem.b - problem.map(pair[0] @ pair[1].T)
-    value = 0.5 * sum(np.sum(part**2) for part in pair) + function.y @ residual + 1.5 * residual @ residual
-    assert function.value(*pair) == pytest.approx(value, rel=1e-12)
-    h = 1e-5
-    ends = [[p + sign * h * s for p, s in zip(pair, step, strict=True)] for sign in (1, -1)]
-    slope = (function.value(*ends[0]) - function.value(*ends[1])) / (2 * h)
-    assert sum(np.vdot(g, s) for g, s in zip(function.gradient(*pair), step, strict=True)) == pytest.approx(slope, rel=1e-6)
-    up, down = (function.gradient(*end) for end in ends)
-    for found, one, other in zip(function.hessian(*pair, *step), up, down, strict=True):
-        np.testing.assert_allclose(found, (one - other) / (2 * h), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("penalty", [0.0, 0.05, 0.3])
+def test_every_start_arrives(kind, penalty):
+    A = MAPS[kind]
+    b = data_of(A) + (0.1 * np.random.default_rng(3).standard_normal(A.m) if penalty else 0)
+    expected = bf.flat_minimum(A, b, penalty=penalty)
+    for seed in range(2):
+        found = bf.flat_minimum(A, b, penalty=penalty, method="riemannian", rng=seed)
+        assert found.status is Status.OPTIMAL
+        assert found.value == pytest.approx(expected.value, rel=2e-8)
+
+
+@pytest.mark.parametrize("seed", [43, 160])
+def test_few_entries_where_the_minimiser_is_nearly_not_unique(seed):
+    """Columns of small singular values come and go there, and the Hessian is nearly singular."""
+    rng = np.random.default_rng(77 + seed)
+    shape = tuple(rng.integers(12, 24, 2))
+    places = rng.choice(shape[0] * shape[1], 3 * sum(shape) // 2, replace=False)
+    A = bf.measurements.Entries(*np.unravel_index(places, shape), shape)
+    b = data_of(A, 1, seed) + 0.3 * rng.standard_normal(A.m)
+    found = bf.flat_minimum(A, b, penalty=0.03, method="riemannian", rng=0, tol=1e-6)
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(bf.flat_minimum(A, b, penalty=0.03).value, rel=1e-6)
 
 
 def test_seed_callback_and_interrupt():
