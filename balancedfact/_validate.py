@@ -76,13 +76,24 @@ def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     return array.astype(np.intp, copy=False)
 
 
-def as_count(value: int, name: str, *, least: int = 1) -> int:
-    """Return `value` as an ``int`` that is at least `least`."""
+_MOST = 2**63 - 1  # what NumPy takes for a size
+_DEEPEST = 1_000_000  # layers; a list of the layers of a much deeper network fits into no memory
+
+
+def as_count(value: int, name: str, *, least: int = 1, most: int = _MOST) -> int:
+    """Return `value` as an ``int`` that is at least `least` and at most `most`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; expected an integer")
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")
+    if value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most}")
     return int(value)
+
+
+def as_depth(value: int, *, least: int = 2) -> int:
+    """Return the number of layers `value`, at least `least`."""
+    return as_count(value, "depth", least=least, most=_DEEPEST)
 
 
 def as_number(value: float, name: str, *, least: float = -np.inf, above: float = -np.inf, most: float = np.inf) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude
-from balancedfact._validate import as_array, as_count, as_rng, as_widths
+from balancedfact._validate import as_array, as_count, as_depth, as_rng, as_widths
 
 
 def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
@@ -82,7 +82,7 @@ def residual_layers(width: int, depth: int, scale: ArrayLike, rng: int | np.rand
     [[1. 0.]
      [0. 1.]]
     """
-    d, L, size = as_count(width, "width"), as_count(depth, "depth"), _as_scale(scale)
+    d, L, size = as_count(width, "width"), as_depth(depth, least=1), _as_scale(scale)
     generator = as_rng(rng)
     spread = size / np.sqrt(L * d)
     return [np.eye(d) + spread * generator.standard_normal((*size.shape[:-2], d, d)) for _ in range(L)]

@@ -8,6 +8,7 @@ import numpy as np
 
 from balancedfact._linalg import magnitude
 from balancedfact._validate import as_count, as_rng
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._isometry_bounds import EPS, Relaxation, rounding
@@ -135,6 +136,7 @@ def isometry_constant(
     >>> high - low < 1e-3 and high < 0.6
     True
     """
+    as_map(A)
     rank, starts = as_count(rank, "rank"), as_count(starts, "starts")
     if iterations is not None:
         iterations = as_count(iterations, "iterations", least=0)

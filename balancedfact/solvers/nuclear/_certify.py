@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._objective import Objective
-from balancedfact._validate import as_array, as_count, as_layers, as_number, as_pair
+from balancedfact._validate import as_array, as_depth, as_layers, as_number, as_pair
 from balancedfact.certification._statement import certified, checked_data
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Offsets
@@ -80,7 +80,7 @@ def certify(
     for name, value in (("flat", flat), ("rigorous", rigorous)):
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{name} is {value!r}; expected True or False")
-    if as_count(depth, "depth", least=2) != 2:
+    if as_depth(depth) != 2:
         raise ValueError(f"depth is {depth}; expected 2, the depth for which certificates of others can be checked")
     penalty = as_number(penalty, "penalty", least=0.0)
     if offset_penalty is not None:

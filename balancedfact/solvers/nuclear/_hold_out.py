@@ -26,6 +26,7 @@ from rich.progress import Progress
 
 from balancedfact._validate import as_array, as_count, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
@@ -178,7 +179,7 @@ def select_penalty(
     >>> bool(path.penalty == path.penalties[path.errors.argmin()])
     True
     """
-    data = as_array(b, "b", shape=(A.m,))
+    data = as_array(b, "b", shape=(as_map(A).m,))
     as_number(fraction, "fraction", above=0.0, most=0.9)
     as_count(count, "count", least=2)
     as_number(tol, "tol", above=0.0)
