@@ -9,7 +9,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_count, check_room
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 
@@ -183,6 +183,7 @@ def _padded(L: np.ndarray, R: np.ndarray, rank: int | None) -> tuple[np.ndarray,
     """`L` and `R` with zero columns up to `rank`."""
     found = L.shape[1]
     width = max(found, 1) if rank is None else as_count(rank, "rank")
+    check_room("rank", len(L) + len(R), width)
     if width < found:
         raise ValueError(f"rank is {rank}; expected at least {found}, the numerical rank of X")
     pad = ((0, 0), (0, width - found))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_depth, as_rng
+from balancedfact._validate import as_array, as_depth, as_rng, as_words
 from balancedfact.comparison._distance import aligned_distance
 from balancedfact.comparison._table import Comparison, row_of
 from balancedfact.comparison._ways import Ways
@@ -114,7 +114,7 @@ def compare(
 
 def _chosen(methods: Sequence[str], names: list[str]) -> list[str]:
     """The names that were asked for, and the one that the others are compared with."""
-    asked = [methods] if isinstance(methods, str) else methods
+    asked = as_words(methods, "methods")
     for name in asked:
         if name not in names:
             raise ValueError(f"methods holds {name!r}; expected names of rows: {'; '.join(names)}")

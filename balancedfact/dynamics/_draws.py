@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_number, check_room
 
 _EIGENVALUES = 1e-12  # how negative an eigenvalue of a covariance may be, relative to the largest
 
@@ -26,11 +26,16 @@ class Noise:
         return bool(self.deviation.any()) or self.factor is not None
 
 
+_MOST = 1e150  # of label noise, whose square is a number of float64
+
+
 def as_noise(value: ArrayLike, m: int) -> Noise:
     """Checked label noise: a standard deviation, ``(m,)`` of them, or a covariance ``(m, m)``."""
-    if np.ndim(value) == 0:
-        return Noise(np.array(as_number(value, "label_noise", least=0)))  # type: ignore[arg-type]
     array = as_array(value, "label_noise")
+    if array.ndim == 0:
+        return Noise(np.array(as_number(float(array), "label_noise", least=0, most=_MOST)))
+    if np.abs(array).max() > _MOST:
+        raise ValueError(f"label_noise has the entry {np.abs(array).max()}; expected at most {_MOST}")
     if array.shape == (m,):
         if array.min() < 0:
             raise ValueError(f"label_noise has the entry {array.min()}; expected standard deviations of at least 0")
@@ -94,4 +99,6 @@ def as_batch(batch: int | str) -> int | None:
     """A checked size of the batch; ``"all"``, here ``None``, means all measurements, each once."""
     if isinstance(batch, str) and batch == "all":
         return None
-    return as_count(batch, "batch")  # type: ignore[arg-type]
+    size = as_count(batch, "batch")  # type: ignore[arg-type]
+    check_room("batch", 3, size)
+    return size

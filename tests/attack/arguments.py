@@ -14,8 +14,8 @@ from tests.experiments.toy import toy
 # Records that functions return, and bases that are subclassed: nobody calls them with data.
 RECORDS = {
     *("Certificate", "Comparison", "ComparisonRow", "Cost", "Finding", "IsometryEnclosure", "ManifoldReport"),
-    *("MeasurementReport", "NuclearProblem", "Outcome", "PenaltyPath", "Point", "Problem", "ProductPoint", "Solution"),
-    *("Status", "TangentVector", "Trajectory", "Claim", "Experiment", "Table"),
+    *("MeasurementReport", "NuclearProblem", "Outcome", "PanelEffect", "PenaltyPath", "Point", "Problem", "ProductPoint"),
+    *("Solution", "Status", "TangentVector", "Trajectory", "Claim", "Experiment", "Table"),
     *("Algorithm", "LayerManifold", "MeasurementMap", "SecondMoment", "IsotropicMoment", "Sharded"),
 }
 # Callables that take code of the caller's own (`**details`, decorators), or start processes.
@@ -36,7 +36,14 @@ def public():
                 found[f"{path}.{name}"] = each
 
     walk(bf, "bf")
-    return found
+    imputer = found.pop("bf.estimators.FlatImputer")  # what scikit-learn wants to be checked by `fit` only
+
+    def fit(X, *, penalty="auto", offset_penalty=None, max_rank=None, tol=1e-8, random_state=None):
+        return imputer(
+            penalty=penalty, offset_penalty=offset_penalty, max_rank=max_rank, tol=tol, random_state=random_state
+        ).fit(X)
+
+    return found | {"bf.estimators.FlatImputer.fit": fit}
 
 
 def _sphere():
@@ -120,6 +127,9 @@ def special(folder):
     table = bf.compare(entries, [1.0, 2.0, 3.0], rng=0)
     plain = {"ax": axes[0, 0], "solution": solution, "table": table}
     row = np.array([[1.0, 2.0]])
+    panel = np.add.outer([1.0, 2.0, 4.0], np.arange(5.0))
+    treated = np.zeros(panel.shape)
+    treated[2, 4] = 1.0
     return {
         "bf.closed_forms.kronecker_layers": {"X": np.diag([1.0, 2.0, 3.0]), "Y": np.eye(2)},
         "bf.closed_forms.kronecker_minimum": {"X": np.diag([1.0, 2.0, 3.0]), "Y": np.eye(2)},
@@ -140,10 +150,13 @@ def special(folder):
             "out": folder / "figures",
             "executor": ThreadPoolExecutor(1),
         },
+        "bf.panel_effect": {"Y": panel, "treated": treated},
+        "bf.panel_path": {"Y": panel, "treated": treated, "penalties": [1.0, 0.1]},
+        "bf.measurements.TwoWayEntries": {"entries": entries},
         "bf.io.write_problem": {"path": folder / "written.npz"},
         "bf.manifolds.factors_of": dict(zip("LR", pair, strict=True)),
-        "bf.manifolds.pair_of": {"B": np.eye(3, 2), "C": np.eye(2), "D": np.diag([2.0, 1.0])},
-        "bf.plots.comparison": {"axes": list(axes.flat), "table": table},
+        "bf.manifolds.pair_of": {"B": np.eye(3, 2), "C": np.diag([2.0, 1.0]), "D": np.eye(2)},
+        "bf.plots.comparison": {"axes": list(plt.subplots(1, 6)[1]), "table": table},
         "bf.plots.observed": {"A": entries, "b": [1.0, 2.0, 3.0], "ax": axes[0, 1]},
         "bf.plots.recovered_matrix": {"ax": axes[0, 2]},
         "bf.plots.comparison_map": plain,
@@ -208,6 +221,9 @@ def spoilt(value):
     """The value with what is no number in one place, for arrays and lists of arrays; nothing for other values."""
     if isinstance(value, list) and value and all(isinstance(each, np.ndarray) for each in value):
         return {f"{word} in the last": [*value[:-1], bad] for word, bad in spoilt(value[-1]).items()}
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, (int, float)) for each in value):
+        bad = {"none": None, "word": "word", "nan": np.nan, "minus one": -1, "half": 0.5, "many": 2**31, "long": 2**70}
+        return {f"{word} in the last": type(value)([*value[:-1], each]) for word, each in bad.items()}
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return {}
     found = {}

@@ -143,7 +143,7 @@ def flat_network(
     depth = as_depth(depth, least=3)
     start = None
     if initial is not None:
-        start = as_layers(initial, A.matrix_shape)
+        start = as_layers(initial, A.matrix_shape, name="initial")
         if len(start) != depth:
             raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     search = None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
+from balancedfact._validate import as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.nuclear._algorithm import Algorithm
@@ -53,6 +54,10 @@ class Factored(Algorithm):
 
     name, low_rank = "factored", True
     give_up: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.give_up is not None:
+            as_number(self.give_up, "give_up", above=0.0)
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
