@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._memory import available_memory
 
-_T = TypeVar("_T")
+_Kind = TypeVar("_Kind")
 
 
 def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -86,11 +86,11 @@ def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     return array.astype(np.intp, copy=False)
 
 
-_MOST = 2**63 - 1  # what NumPy takes for a size
+_LARGEST_COUNT = 2**63 - 1  # what NumPy takes for a size
 _DEEPEST = 1_000_000  # layers; a list of the layers of a much deeper network fits into no memory
 
 
-def as_count(value: int, name: str, *, least: int = 1, most: int = _MOST) -> int:
+def as_count(value: int, name: str, *, least: int = 1, most: int = _LARGEST_COUNT) -> int:
     """Return `value` as an ``int`` that is at least `least` and at most `most`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; expected an integer")
@@ -160,7 +160,7 @@ def as_words(value: str | Iterable[str], name: str) -> list[str]:
     return [word for word in words if isinstance(word, str)]
 
 
-def as_kind(value: object, name: str, kind: type[_T], expected: str) -> _T:
+def as_kind(value: object, name: str, kind: type[_Kind], expected: str) -> _Kind:
     """Return `value` if it is an instance of `kind`, which the words `expected` describe."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} is {type(value).__name__}; expected {expected}")

@@ -12,7 +12,7 @@ from balancedfact.closed_forms._pairs import compact_svd, weighted_pair
 
 # What a part of the matrix that costs nothing on one side is multiplied by on the other. Its cost there is 1e-8 of what it
 # would be, about as much as the large entries on the free side cost in rounding errors when curvature is a quadratic form.
-_VANISHING = 2.0**-13
+_VANISHING_ROOT = 2.0**-13
 
 
 def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
@@ -42,9 +42,16 @@ def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
     ValueError
         If `M` is not a finite real matrix or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    min_isotropic_layers : Layers that attain it.
+    balancedfact.curvature.isotropic_trace : The trace of given layers.
+
     References
     ----------
     Gatmiry et al. 2023, Lemma 4.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -88,6 +95,11 @@ def min_isotropic_layers(M: ArrayLike, widths: list[int]) -> list[np.ndarray]:
         If `M` is not a finite real matrix, the widths do not fit its shape, or one of them is below its numerical rank: the
         number of singular values above ``1e-6`` of the largest.
 
+    See Also
+    --------
+    min_isotropic_trace : The value that they attain.
+    kronecker_layers : Measurements with a separated moment.
+
     Notes
     -----
     All singular values above rounding error are kept where the widths leave room for them. In a narrower factorization, as
@@ -99,6 +111,8 @@ def min_isotropic_layers(M: ArrayLike, widths: list[int]) -> list[np.ndarray]:
     References
     ----------
     Gatmiry et al. 2023, Lemma 4, with the constants corrected.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -152,9 +166,16 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     ValueError
         If an array is not a finite real matrix, the shapes do not fit or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    kronecker_layers : Layers that attain it.
+    balancedfact.induced_regularizer : Measurements of any kind.
+
     References
     ----------
     Wind 2022, which assumes `X` and `Y` square and invertible.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -210,6 +231,11 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
         If an array is not a finite real matrix, the shapes do not fit, or a width is below the numerical rank of `M`, as for
         `min_isotropic_layers`.
 
+    See Also
+    --------
+    kronecker_minimum : The value that they attain.
+    min_isotropic_layers : The isotropic case.
+
     Notes
     -----
     **Orientation.** The source writes :math:`\tilde W = W_1W_2\cdots W_L` and measures :math:`x_i^\top\tilde Wy_i`. Here the
@@ -226,6 +252,8 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
     ----------
     Wind 2022.
 
+    Chapter :doc:`/theory/deep_closed_forms`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -237,7 +265,7 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
     matrix, left, right, _, _ = _kronecker_input(M, X, Y)
     widths = as_widths(widths, matrix.shape)
     U, s, V, size = _narrowed_svd(matrix, widths)
-    L, R, nuclear = weighted_pair(U, s, V, left.__matmul__, right.__matmul__, _VANISHING)
+    L, R, nuclear = weighted_pair(U, s, V, left.__matmul__, right.__matmul__, _VANISHING_ROOT)
     return _chain(L, R, nuclear, frobenius(left), frobenius(right), size, widths)
 
 

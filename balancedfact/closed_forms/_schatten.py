@@ -15,11 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import magnitude, scaled_product
+from balancedfact._linalg import EPS, magnitude, scaled_product
 from balancedfact._validate import as_array, as_depth, as_number, as_widths
 from balancedfact.closed_forms._minimal_sharpness import padded
-
-_EPS = np.finfo(float).eps
 
 
 class SingularValues(NamedTuple):
@@ -35,7 +33,7 @@ def singular_values(M: np.ndarray) -> SingularValues:
     """Singular values up to ``max(shape) * eps`` times the largest count as zero."""
     size = magnitude(M)
     U, sigma, Vt = np.linalg.svd(M / size, full_matrices=False)
-    keep = sigma > max(M.shape) * _EPS * sigma[0]
+    keep = sigma > max(M.shape) * EPS * sigma[0]
     return SingularValues(U[:, keep], sigma[keep], Vt[keep], size)
 
 
@@ -67,6 +65,8 @@ def schatten_value(M: ArrayLike, depth: int) -> float:
     References
     ----------
     Shang, Liu, Cheng, "Scalable algorithms for tractable Schatten quasi-norm minimization", 2016, for the identity.
+
+    Chapter :doc:`/theory/weight_decay`.
 
     Examples
     --------
@@ -102,6 +102,15 @@ def schatten_layers(M: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     ------
     ValueError
         If `M` is not a finite real matrix, or `widths` do not fit it.
+
+    See Also
+    --------
+    schatten_value : The value that they attain.
+    balanced_pair : Two layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/weight_decay`.
 
     Examples
     --------
@@ -159,6 +168,8 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
     ----------
     The collapse of deep linear networks under weight decay: arXiv 2603.27072, arXiv 2506.20344.
 
+    Chapter :doc:`/theory/weight_decay`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -209,6 +220,14 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     ValueError
         If `penalty` is negative or `depth` is below 2.
 
+    See Also
+    --------
+    schatten_shrinkage : The shrinkage that jumps there.
+
+    References
+    ----------
+    Chapter :doc:`/theory/weight_decay`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -232,7 +251,7 @@ def _shrunk(y: np.ndarray, weight: float, L: int) -> np.ndarray:
         slope = 1 - weight * (1 - 2 / L) * x ** (2 / L - 2)
         step = (x + weight * x ** (2 / L - 1) - target) / slope
         x -= step
-        if np.all(np.abs(step) <= 4 * _EPS * x):
+        if np.all(np.abs(step) <= 4 * EPS * x):
             break
     shrunk = np.zeros_like(y)
     shrunk[kept] = x

@@ -19,7 +19,7 @@ from balancedfact.curvature._loss import Linearisation
 from balancedfact.curvature._scaled import Scaled, ordinary
 from balancedfact.measurements import MeasurementMap
 
-_DENSE = 2048  # weights up to which the Hessian is formed
+_FORMED_WEIGHTS = 2048  # weights up to which the Hessian is formed
 _STARTS = 8
 
 
@@ -45,6 +45,15 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     ValueError
         If shapes do not fit, or there are more weights than that: `top_eigenpairs` has no limit.
 
+    See Also
+    --------
+    top_eigenpairs : The largest only.
+    hessian_norm : The norm without the eigenvalues.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -53,8 +62,8 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     array([ 0., 50.])
     """
     at = _Hessian(layers, A, b)
-    if at.size > _DENSE:
-        raise ValueError(f"layers have {at.size} entries; expected at most {_DENSE}; use top_eigenpairs")
+    if at.size > _FORMED_WEIGHTS:
+        raise ValueError(f"layers have {at.size} entries; expected at most {_FORMED_WEIGHTS}; use top_eigenpairs")
     return at.rescaled(np.linalg.eigvalsh(at.matrix()))
 
 
@@ -86,10 +95,19 @@ def top_eigenpairs(
     ValueError
         If shapes do not fit, or `k` is not from 1 to the number of weights.
 
+    See Also
+    --------
+    spectrum : All eigenvalues.
+    sharpness : The largest.
+
     Notes
     -----
     By Lanczos iterations on Hessian-vector products, from a fixed pseudorandom start; up to 2048 weights, or for more than half
     of the eigenvalues, from the Hessian itself.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -103,7 +121,7 @@ def top_eigenpairs(
     count = as_count(k, "k")
     if count > at.size:
         raise ValueError(f"k is {count}; expected at most {at.size}, the number of weights")
-    if at.size <= _DENSE or 2 * count >= at.size:
+    if at.size <= _FORMED_WEIGHTS or 2 * count >= at.size:
         values, vectors = np.linalg.eigh(at.matrix())
     else:
         operator = LinearOperator((at.size, at.size), matvec=at.times, dtype=float)
@@ -135,6 +153,12 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The sum of the eigenvalues.
+    sharpness : The largest.
+    spectrum : All of them.
+
     Notes
     -----
     It costs one Hessian-vector product for each weight or, where there are fewer, for each measurement: with the derivatives
@@ -145,6 +169,10 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
 
     where the block of `N` between the layers `j < k` is a Kronecker product of :math:`C_k^\top GB_{j-1}^\top` and
     :math:`W_{k-1}\cdots W_{j+1}`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -208,6 +236,11 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     ValueError
         If shapes do not fit, or `radius` is not positive.
 
+    See Also
+    --------
+    sharpness : The largest eigenvalue.
+    balancedfact.dynamics.sharpness_aware : Training that lowers it.
+
     Notes
     -----
     The upper bound: the residual moves by the linear term :math:`JV` and by the terms of higher order in `V`, whose norm is at
@@ -220,6 +253,8 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     References
     ----------
     Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving generalization", 2021.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -320,7 +355,7 @@ class _Hessian:
         coefficients = np.polynomial.polynomial.polyfromroots([-w for w in norms])
         beyond = top * float(sum(c * rho**power for power, c in enumerate(coefficients) if power >= 2))
         linear = top * float(sum(np.prod(norms[:k] + norms[k + 1 :]) ** 2 for k in range(len(norms)))) ** 0.5
-        if self.size <= _DENSE:
+        if self.size <= _FORMED_WEIGHTS:
             J = np.stack([self.joined(self.at.pulled_back(ordinary(unit)), keep=False) for unit in np.eye(m)])
             linear = min(linear, float(np.linalg.norm(J, 2)))
         return rho * slope + ((rho * linear + beyond) ** 2 + 2 * residual * beyond) / m

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-_LEAST, _MOST = 1e-40, 1e40  # squared norms of arrays that are left as they are
+_LEAST_SQUARE, _MOST_SQUARE = 1e-40, 1e40  # squared norms of arrays that are left as they are
 _EXPONENT_OF_ZERO = -1_000_000  # below all others, so that what a zero is added to keeps its own
 
 
@@ -63,7 +63,7 @@ def ordinary(array: np.ndarray, exponent: int = 0) -> Scaled:
     flat = array.ravel()
     with np.errstate(over="ignore"):
         square = flat @ flat
-    if _LEAST < square < _MOST:
+    if _LEAST_SQUARE < square < _MOST_SQUARE:
         return Scaled(array, exponent)
     size = float(np.max(np.abs(array)))
     if size == 0:

@@ -20,9 +20,9 @@ from balancedfact.solution import Offsets, Solution
 from balancedfact.solvers import Splitting, norm_minimum
 
 # The penalties tried: so many, down to this fraction of the largest useful one.
-_COUNT, _END = 13, 1e-3
+_COUNT, _LAST_PENALTY = 13, 1e-3
 # Smaller penalties are not tried once so many in a row are worse than the best by this factor.
-_PATIENCE, _CLEARLY = 4, 1.02
+_PANEL_PATIENCE, _PANEL_CLEARLY = 4, 1.02
 _FOLD_TOL = 1e-4  # the gap of fits that are only compared on entries held out
 
 
@@ -46,6 +46,25 @@ class PanelEffect:
         The fit with its certificate; its offsets are a mean, :math:`\alpha` and :math:`\beta`.
     penalties, errors : numpy.ndarray
         With ``penalty="auto"`` what was tried and the root mean squared errors on entries held out; else empty.
+
+    See Also
+    --------
+    panel_effect : Computes it.
+    panel_path : The same along a path of penalties.
+
+    References
+    ----------
+    Guide :doc:`/guide/panels`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> panel = np.add.outer([1.0, 2.0, 4.0], [0.0, 1.0, 3.0, 2.0])  # units and periods alone
+    >>> treated = np.zeros(panel.shape, bool)
+    >>> treated[2, 2:] = True
+    >>> found = bf.panel_effect(panel + 5.0 * treated, treated, penalty=1.0)
+    >>> round(found.effect, 6), np.round(found.counterfactual[2], 6).tolist()
+    (5.0, [4.0, 5.0, 7.0, 6.0])
     """
 
     effect: float
@@ -118,6 +137,12 @@ def panel_effect(
         If an argument is malformed, nothing is treated and observed, or no chain of untreated entries connects the unit and the
         period of a treated one, so that nothing is known of their effects together.
 
+    See Also
+    --------
+    panel_path : The effect along a path of penalties.
+    PanelEffect : What is returned.
+    complete : Completion without a treatment.
+
     Notes
     -----
     The free effects are eliminated: with `P` the projection onto what they cannot reach, the problem in `X` alone has the fit
@@ -127,6 +152,8 @@ def panel_effect(
     References
     ----------
     Athey, Bayati, Doudchenko, Imbens, Khosravi, "Matrix completion methods for causal panel data models", 2021.
+
+    Guide :doc:`/guide/panels`.
 
     Examples
     --------
@@ -180,6 +207,15 @@ def panel_path(
     -------
     list of PanelEffect
         In the order of `penalties`, each with its certificate.
+
+    See Also
+    --------
+    panel_effect : The effect at one penalty.
+    PanelEffect : What is returned for each.
+
+    References
+    ----------
+    Guide :doc:`/guide/panels`.
 
     Examples
     --------
@@ -236,7 +272,7 @@ class _Panel:
         largest = float(np.linalg.norm(A.adjoint(b), 2))
         if largest <= 1e-12 * frobenius(self.Y[tuple(self.all.T)]):  # effects alone: any penalty gives zero
             return np.array([magnitude(self.Y[tuple(self.all.T)])])
-        return largest * np.geomspace(1.0, _END, _COUNT)
+        return largest * np.geomspace(1.0, _LAST_PENALTY, _COUNT)
 
     def _map(self, places: np.ndarray) -> TwoWayEntries:
         d1, d2 = self.Y.shape
@@ -271,7 +307,7 @@ class _Panel:
                 rows, cols = self.all[part].T
                 left.append(np.asarray(solution.predict(rows, cols)) - self.Y[rows, cols])
             errors.append(frobenius(np.concatenate(left)) / np.sqrt(len(self.all)))
-            if len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors):
+            if len(errors) > _PANEL_PATIENCE and min(errors[-_PANEL_PATIENCE:]) > _PANEL_CLEARLY * min(errors):
                 break
         return penalties[: len(errors)], np.array(errors)
 

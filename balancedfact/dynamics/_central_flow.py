@@ -17,8 +17,8 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
-_LEAST, _MOST_STEPS = 1e-300, 1e15  # of a step size, whose inverse is then a number; steps that can be counted exactly
-_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
+_LEAST, _COUNTABLE_STEPS = 1e-300, 1e15  # of a step size, whose inverse is then a number; steps that can be counted exactly
+_COMPLEMENTARITY_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
 
 
 def central_flow(
@@ -84,6 +84,11 @@ def central_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    edge_flow : The flow that stays at the edge.
+    gradient_descent : What it averages.
+
     Notes
     -----
     The derivatives are exact: products with the Hessian and third derivatives come from power series along lines.
@@ -92,6 +97,8 @@ def central_flow(
     ----------
     Cohen, Damian, Talwalkar, Kolter, Lee, "Understanding optimization in deep learning with central flows", 2024
     (arXiv 2410.24206): the model, from memory; the relaxation by :math:`\tau` is ours.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -122,8 +129,10 @@ def central_flow(
     note(0.0, y)
     with np.errstate(over="ignore"):
         wanted = np.float64(end) / eta * parts
-    if not wanted <= _MOST_STEPS:
-        raise ValueError(f"t_final is {end} with step {eta} and substeps {parts}; expected at most {_MOST_STEPS:.0e} steps")
+    if not wanted <= _COUNTABLE_STEPS:
+        raise ValueError(
+            f"t_final is {end} with step {eta} and substeps {parts}; expected at most {_COUNTABLE_STEPS:.0e} steps"
+        )
     steps = max(1, int(np.ceil(wanted - 1e-9)))
     h, count = end / steps, min(count, steps)
     moments = set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
@@ -143,10 +152,8 @@ def central_flow(
             if taken in moments:
                 note(now, y)
                 log.write("", {})
-    if log.ended:  # perhaps within a record
-        count = len(tops)
-        recorder.keep(count)
-        del times[count:], variances[count:]
+    if log.ended:
+        recorder.drop_torn(times, variances, tops)
         if now > times[-1]:
             note(now, y)
     status, message = log.end(message)
@@ -196,7 +203,7 @@ def _complementary(Q: np.ndarray, q: np.ndarray, pairs: list[tuple[int, int]], k
         return np.zeros(len(pairs))
     x = z = np.zeros(len(pairs))
     momentum = 1.0
-    for _ in range(_ROUNDS):
+    for _ in range(_COMPLEMENTARITY_ROUNDS):
         new = _positive(z - (Q @ z - q) / largest, pairs, k)
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         if (z - new) @ (new - x) > 0:  # the acceleration overshot

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_number, check_room
 
+DRAWS_HELD = 1_000_000  # random numbers held at a time
 _EIGENVALUES = 1e-12  # how negative an eigenvalue of a covariance may be, relative to the largest
 
 
@@ -26,16 +27,16 @@ class Noise:
         return bool(self.deviation.any()) or self.factor is not None
 
 
-_MOST = 1e150  # of label noise, whose square is a number of float64
+_LARGEST_NOISE = 1e150  # of label noise, whose square is a number of float64
 
 
 def as_noise(value: ArrayLike, m: int) -> Noise:
     """Checked label noise: a standard deviation, ``(m,)`` of them, or a covariance ``(m, m)``."""
     array = as_array(value, "label_noise")
     if array.ndim == 0:
-        return Noise(np.array(as_number(float(array), "label_noise", least=0, most=_MOST)))
-    if np.abs(array).max() > _MOST:
-        raise ValueError(f"label_noise has the entry {np.abs(array).max()}; expected at most {_MOST}")
+        return Noise(np.array(as_number(float(array), "label_noise", least=0, most=_LARGEST_NOISE)))
+    if np.abs(array).max() > _LARGEST_NOISE:
+        raise ValueError(f"label_noise has the entry {np.abs(array).max()}; expected at most {_LARGEST_NOISE}")
     if array.shape == (m,):
         if array.min() < 0:
             raise ValueError(f"label_noise has the entry {array.min()}; expected standard deviations of at least 0")

@@ -21,7 +21,7 @@ from balancedfact.solvers.iteration._log import Log
 _NOTHING = -1e3  # the logarithm of a size that is zero
 FASTEST = 1e100  # of what is integrated, whose squares are then numbers
 TIGHTEST = 3e-14  # the relative accuracy below which the integrator only repeats rounding errors
-_DENSE = 200  # weights up to which eigenvectors come from the whole Hessian
+_DECOMPOSED_WEIGHTS = 200  # weights up to which eigenvectors come from the whole Hessian
 
 
 def edge_flow(
@@ -86,10 +86,17 @@ def edge_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    central_flow : A finer model.
+    stability_threshold : Where descent becomes unstable.
+
     References
     ----------
     Marion, "Edge Flow: a tractable and predictive continuous-time model for gradient descent at the edge of stability", 2026
     (arXiv 2606.18080): the model. The equations are derived here from the two-step map of descent.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -173,12 +180,8 @@ def edge_flow(
                     note(float(t), solver.y if t == solver.t else between(t))
                     log.write("", {})
             now, state = float(solver.t), solver.y
-    if log.ended:  # perhaps within a record
-        count = len(extra["direction"])
-        recorder.keep(count)
-        del times[count:]
-        for arrays in extra.values():
-            del arrays[count:]
+    if log.ended:
+        recorder.drop_torn(times, *extra.values())
         if now > times[-1]:
             note(now, state)
     status, message = log.end(message)
@@ -192,7 +195,7 @@ def top_of_hessian(jets: Jets, y: np.ndarray, count: int, start: np.ndarray | No
     """The largest eigenvalues of the Hessian, in falling order, and their eigenvectors."""
     n = y.size
     count = min(count, n)
-    if n <= _DENSE:
+    if n <= _DECOMPOSED_WEIGHTS:
         values, vectors = np.linalg.eigh(jets.hessian(y))
     else:
         operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=lambda v: jets.product(y, v.ravel()), dtype=float)

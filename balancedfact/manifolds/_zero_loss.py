@@ -9,13 +9,12 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, product
+from balancedfact._linalg import FITTED, frobenius, product
 from balancedfact._validate import as_array, as_widths
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 from balancedfact.measurements import MeasurementMap
 
-_EXACT = 1e-12  # the relative residual that a point may have
 _DRAWS = 50
 
 
@@ -74,6 +73,11 @@ class ZeroLoss(LayerManifold):
         If `A` is no measurement map, `b` or `widths` does not fit it, the data contradict one another, no measurement is
         other than zero, or `rng` is no seed or generator. Also from `random_point`, if no layers are found that fit.
 
+    See Also
+    --------
+    Factorizations : The networks of one matrix.
+    balancedfact.flat_network : A search for the flattest of its points.
+
     Notes
     -----
     **Where it is a manifold.** At the points where `J` has its largest rank :math:`\min(m, p(d_0 + d_L - p))`. At weights
@@ -93,6 +97,8 @@ class ZeroLoss(LayerManifold):
     ----------
     Absil, Malick 2012, Projection-like retractions on matrix manifolds; Gatmiry et al. 2023 (label noise minimises the trace
     of the Hessian on this set).
+
+    Chapter :doc:`/theory/deep_manifolds`.
 
     Examples
     --------
@@ -255,7 +261,7 @@ class ZeroLoss(LayerManifold):
                 else:  # no progress: rounding error has been reached, or a point from which there is none
                     break
                 best, misfit = trial, left
-        return ProductPoint(best) if frobenius(misfit) <= _EXACT * self._size else None
+        return ProductPoint(best) if frobenius(misfit) <= FITTED * self._size else None
 
 
 def _independent(A: MeasurementMap, b: np.ndarray) -> tuple[MeasurementMap, np.ndarray, np.ndarray]:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact._linalg import magnitude
+from balancedfact._linalg import EPS, magnitude
 from balancedfact._validate import as_count, as_rng, check_room
 from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
-from balancedfact.measurements._isometry_bounds import EPS, Relaxation, rounding
+from balancedfact.measurements._isometry_bounds import Relaxation, rounding
 from balancedfact.measurements._isometry_search import Alternating
 
 # By default the relaxation takes as many steps as cost about this many operations, none where that would be fewer than ten.
-_WORK, _FEWEST, _MOST = 4e10, 10, 300
-_DENSE = 4096  # largest order d1 * d2 for which the form is made a matrix
+_WORK, _FEWEST_STEPS, _MOST_RELAXED_STEPS = 4e10, 10, 300
+_FORMED_ORDER = 4096  # largest order d1 * d2 for which the form is made a matrix
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +33,22 @@ class IsometryEnclosure:
         ``(bound, attained)``: the smallest value lies between them; `least_stretched` attains the second.
     most_stretched, least_stretched : numpy.ndarray, shape (d1, d2)
         Matrices of unit Frobenius norm and rank at most `rank`.
+
+    See Also
+    --------
+    isometry_constant : Computes it.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> found = bf.measurements.isometry_constant(bf.measurements.gaussian(40, (3, 3), rng=0), 1, rng=0)
+    >>> attained, bound = found.largest
+    >>> 1 < attained <= bound
+    True
     """
 
     rank: int
@@ -114,6 +130,11 @@ def isometry_constant(
     ValueError
         If `rank`, `starts` or `iterations` is not a count.
 
+    See Also
+    --------
+    IsometryEnclosure : What is returned.
+    gaussian, bernoulli : Ensembles with small constants.
+
     Notes
     -----
     The bounds are rigorous as far as LAPACK is backward stable: each is an eigenvalue in floating point, moved outwards
@@ -126,6 +147,8 @@ def isometry_constant(
     ----------
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023: Theorems 1 (rank one) and 2 (rank two). The theory page "Isometry constants" has the proofs.
+
+    Chapter :doc:`/theory/isometry`.
 
     Examples
     --------
@@ -148,7 +171,7 @@ def isometry_constant(
     order, bounded = min(form.shape), min(rank, *form.shape)
     if iterations is None:
         steps = _WORK / (order * max(form.shape)) ** 3 / (1 if bounded == 1 else 3)
-        iterations = min(int(steps), _MOST) if steps >= _FEWEST else 0
+        iterations = min(int(steps), _MOST_RELAXED_STEPS) if steps >= _FEWEST_STEPS else 0
     low, high = form.spectrum
     search = form.alternating()
     ends, matrices = [], []
@@ -179,7 +202,7 @@ class _Form:
         energy = float(np.vdot(self.rows, self.rows))
         # Sums of m (or d1 d2) products, of numbers that were rounded up to four times.
         self.error = 2 * EPS * (max(A.m, d1 * d2) + 8) * energy
-        self.matrix = self.rows.T @ self.rows if d1 * d2 <= _DENSE else None
+        self.matrix = self.rows.T @ self.rows if d1 * d2 <= _FORMED_ORDER else None
         self.spectrum = self._spectrum()
 
     def alternating(self) -> Alternating:

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, safe_scale
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
-MOST_ENTRIES, _BLOCK = 2**24, 2**17
+MOST_ENTRIES, _CACHED = 2**24, 2**17
 
 
 class RankOne(MeasurementMap):
@@ -30,10 +30,20 @@ class RankOne(MeasurementMap):
     right : array_like, shape (m, d2)
         The vectors :math:`v_i`.
 
+    See Also
+    --------
+    Dense : Matrices of any rank.
+    bilinear : Random instances.
+    regression : The data of a regression.
+
     Notes
     -----
     A second moment costs two products, ``O(m d (d1 + d2))`` operations; so does the forward map, or ``O(m k (d1 + d2))`` on
     a factored matrix of ``k`` columns.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -107,7 +117,7 @@ class RankOne(MeasurementMap):
         u, v = self.left, self.right
         uL, vR = u @ L, v @ R
         count = 0 if y is None else L.shape[1] if coupled is None else coupled
-        rows = max(1, _BLOCK // sum(self.matrix_shape))
+        rows = max(1, _CACHED // sum(self.matrix_shape))
 
         def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             G, H = np.zeros_like(dL), np.zeros_like(dR)

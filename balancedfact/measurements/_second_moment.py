@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array, as_shape
 
-_MOST_ENTRIES = 2**26  # half a gigabyte
+_MOST_MOMENT_ENTRIES = 2**26  # half a gigabyte
 
 # A symmetric matrix given by two factors: (F, G) stands for (F.T @ G + G.T @ F) / 2, and None for the identity.
 SymmetricFactors = tuple[np.ndarray | None, np.ndarray | None]
@@ -32,6 +32,15 @@ class SecondMoment(ABC):
         What multiplies the sum over layers in the trace: ``2 / m`` for the second moments of a map.
     scale : float
         The magnitude by which the :math:`A_i` are divided in this form, so that their squares neither overflow nor vanish.
+
+    See Also
+    --------
+    MeasurementMap.second_moment : Forms it.
+    IsotropicMoment : That of isotropic measurements.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -171,6 +180,15 @@ class IsotropicMoment(SecondMoment):
     shape : tuple of int
         ``(d1, d2)``, the shape of the end-to-end matrix.
 
+    See Also
+    --------
+    SecondMoment : The moment of other measurements.
+    balancedfact.curvature.isotropic_trace : The trace that it gives.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -222,7 +240,7 @@ def worth_forming(d1: int, d2: int, cost: int) -> bool:
     """Tell whether the superoperator applies faster than a form of `cost` multiplications, and fits in memory."""
     entries = d1 * (d1 + 1) // 2 * (d2 * (d2 + 1) // 2)
     # A product with few vectors reads the table once, at about the speed of four multiplications for each number.
-    return 4 * entries <= cost and entries <= _MOST_ENTRIES
+    return 4 * entries <= cost and entries <= _MOST_MOMENT_ENTRIES
 
 
 def _packed(packing: Packing, pairs: list[SymmetricFactors]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from balancedfact.plots._given import as_axes, as_comparison
-from balancedfact.plots._style import PALETTE
+from balancedfact.plots._style import FLOOR, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ _PANELS = {
     "fit": "residual",
     "distance": "distance from the certified layers",
 }
-_FLOOR = 1e-16  # where what is zero up to rounding is drawn
 
 
 def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
@@ -41,6 +40,15 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     -------
     sequence of matplotlib.axes.Axes
         The axes it was given.
+
+    See Also
+    --------
+    balancedfact.compare : Makes the table.
+    comparison_map : The same as a map.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
 
     Examples
     --------
@@ -86,6 +94,15 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     matplotlib.axes.Axes
         The axes it was given. Filled dots fit the data to a relative residual of 1e-6, open ones do not.
 
+    See Also
+    --------
+    balancedfact.compare : Makes the table.
+    comparison : The same as bars.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -97,7 +114,7 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     """
     as_axes(ax)
     for row in as_comparison(table).rows:
-        x, y = max(row.distance, _FLOOR), max(abs(row.excess), _FLOOR)
+        x, y = max(row.distance, FLOOR), max(abs(row.excess), FLOOR)
         face = PALETTE["blue"] if row.fit <= 1e-6 else "none"
         ax.scatter(x, y, facecolor=face, edgecolor=PALETTE["blue"], zorder=3)
         ax.annotate(row.method, (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")

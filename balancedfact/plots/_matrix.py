@@ -44,6 +44,15 @@ def recovered_matrix(
     matplotlib.axes.Axes
         `ax`.
 
+    See Also
+    --------
+    observed : What was seen of it.
+    singular_values : Its spectrum.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import numpy as np
@@ -86,6 +95,14 @@ def observed(
     -------
     matplotlib.axes.Axes
         `ax`.
+
+    See Also
+    --------
+    recovered_matrix : The whole matrix.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------

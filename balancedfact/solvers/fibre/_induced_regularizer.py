@@ -15,7 +15,7 @@ from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 
-_PROOF = (
+_PROOF_OF_TRACE = (
     "The problem is geodesically convex, so its stationary points are global minima; away from them the bound is the value "
     "less L/2 times the nuclear norms of the geodesic gradient. Rigorous up to rounding errors."
 )
@@ -106,6 +106,8 @@ def induced_regularizer(
     single measurement (Theorems 1, 5, 7). The general solution and its certificate are explained in the documentation, under
     "Induced regularizer".
 
+    Chapter :doc:`/theory/induced_regularizer`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -130,7 +132,7 @@ def induced_regularizer(
         gap=1 - lower / value if value > 0 else 0.0,
         stationarity=minimum.stationarity,
         direction=fibre.direction(minimum),
-        proof=_PROOF,
+        proof=_PROOF_OF_TRACE,
     )
     status, message = _verdict(fibre, minimum, certificate, log)
     return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")
@@ -168,6 +170,10 @@ def induced_regularizer_gradient(
     ValueError
         As `induced_regularizer` does.
 
+    See Also
+    --------
+    induced_regularizer : The value with layers that attain it.
+
     Notes
     -----
     At a rank-deficient `M` the function has a kink across the matrices of its rank, like the nuclear norm, which it is for two
@@ -178,6 +184,10 @@ def induced_regularizer_gradient(
     either side. The gradient is then along curves on which the rank of that matrix stays.
 
     The gradient costs ``2 L`` second moments of `A`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/induced_regularizer`.
 
     Examples
     --------

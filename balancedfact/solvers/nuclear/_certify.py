@@ -67,6 +67,15 @@ def certify(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    Solution.verify : The same for a solution.
+    flat_minimum : A solver whose answers it judges.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`, chapter :doc:`/theory/two_factors`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -108,9 +117,8 @@ def certify(
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-    if (isinstance(candidate, np.ndarray) and candidate.ndim == 2) or _is_matrix(candidate):
-        X = as_array(candidate, "candidate", shape=A.matrix_shape)
-        return _best_pair(X, A, flat)
+    if _is_matrix(candidate):
+        return _best_pair(as_array(candidate, "candidate", shape=A.matrix_shape), A, flat)
     if isinstance(candidate, tuple) and len(candidate) == 2:
         return as_pair(*candidate, A.matrix_shape, names=("candidate[0]", "candidate[1]"))
     layers = as_layers(candidate, A.matrix_shape, name="candidate")
