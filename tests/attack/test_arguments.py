@@ -41,6 +41,12 @@ def examples(tmp_path_factory):
     plt.close("all")
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A folder for what malformed names of files and folders leave."""
+    monkeypatch.chdir(tmp_path)
+
+
 def attempt(function, arguments):
     """The outcome of a call: its result and ``None``, or ``None`` and the exception, a warning included."""
 
