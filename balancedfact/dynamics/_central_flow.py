@@ -118,13 +118,13 @@ def central_flow(
         variances.append(variance)
         tops.append(top)
 
-    note(0.0, y)
     steps = max(1, int(np.ceil(end / eta * parts - 1e-9)))
     h, moments = end / steps, set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
     message = "Reached t_final"
     now = 0.0
     log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, y)
         log.write("", {})
         for taken in range(1, steps + 1 if end > 0 else 1):
             check_time()
@@ -139,8 +139,9 @@ def central_flow(
                 log.write("", {})
     if log.ended:
         recorder.drop_torn(times, variances, tops)
-        if now > times[-1]:
-            note(now, y)
+        if not times or now > times[-1]:
+            log.insist(note, now, y)
+            recorder.drop_torn(times, variances, tops)
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {"variance": np.array(variances), "top": np.array(tops)}
