@@ -41,6 +41,27 @@ class Problem:
         The names of rows and columns, where the file gives names and not only positions.
     reading : str
         How the file was read, in words.
+
+    See Also
+    --------
+    read_problem : Reads one.
+    write_problem : Writes one.
+
+    References
+    ----------
+    Guide :doc:`/guide/command_line`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from balancedfact.io import read_problem
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ratings.csv")
+    ...     _ = path.write_text("user,film,stars\\nAnn,Solaris,5\\nBob,Solaris,4\\nAnn,Stalker,3\\n")
+    ...     problem = read_problem(path)
+    >>> problem.kind, problem.A.matrix_shape, problem.row_labels, problem.b.tolist()
+    ('entries', (2, 2), ['Ann', 'Bob'], [5.0, 4.0, 3.0])
     """
 
     A: MeasurementMap
@@ -103,6 +124,12 @@ def read_problem(
         If the file cannot be read as a problem, or in two ways; the message names the file, what was found, and what was
         expected or the argument that decides.
 
+    See Also
+    --------
+    write_problem : The other way.
+    Problem : What is returned.
+    balancedfact.measurements.Entries.from_frame : From a table in memory.
+
     Notes
     -----
     In text files a missing cell is empty, ``nan``, ``NA``, ``N/A``, ``null`` or ``none``, in either case; lines that start with
@@ -118,6 +145,10 @@ def read_problem(
     numbered ``0, 1, 2, ...`` without a gap. An entry may occur more than once.
 
     *Matrix.* The first column holds the names of rows if it is text or if the header says so.
+
+    References
+    ----------
+    Guides :doc:`/guide/command_line` and :doc:`/guide/tables`.
 
     Examples
     --------
@@ -176,6 +207,15 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     ------
     ValueError
         If an argument is not of the form above.
+
+    See Also
+    --------
+    read_problem : The other way.
+    Problem : What is written.
+
+    References
+    ----------
+    Guide :doc:`/guide/command_line`.
 
     Examples
     --------

@@ -76,6 +76,8 @@ def minimal_sharpness(
     Marion, Chizat, "Deep linear networks for regression are implicitly regularized towards flat minima", 2024, Theorem 2.
     Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020.
 
+    Chapters :doc:`/theory/sharpness_and_dynamics` and :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -119,6 +121,15 @@ def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> 
     ------
     ValueError
         As `minimal_sharpness` does.
+
+    See Also
+    --------
+    minimal_sharpness : The value that it proves.
+    flattest_regression_layers : Layers that attain it.
+
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
 
     Examples
     --------
@@ -165,6 +176,15 @@ def flattest_regression_layers(
     ValueError
         If the covariance is not a symmetric positive semidefinite matrix, or `M` or `widths` do not fit it; if a hidden width
         is below the rank of ``M @ covariance``, where no network solves the regression.
+
+    See Also
+    --------
+    minimal_sharpness : The sharpness that they attain.
+    rank_one_limit : Layers that training from a small start finds.
+
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
 
     Examples
     --------
@@ -239,6 +259,10 @@ def balanced_sharpness(
     most the condition number of the covariance, over its positive eigenvalues, if the covariance is definite or `M` is the
     minimiser of least norm; for one output, at most ``(condition + L - 1) / L``.
 
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -288,9 +312,15 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     ValueError
         If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
 
+    See Also
+    --------
+    minimal_sharpness : The exact value between them.
+
     References
     ----------
     Marion, Chizat 2024, Theorem 2.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

@@ -46,9 +46,17 @@ def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np
     ValueError
         If `X` is not a finite real matrix or `rank` is below its numerical rank.
 
+    See Also
+    --------
+    flat_pair : Flat in place of balanced.
+    schatten_layers : More than two layers.
+    balancedfact.balanced_approximation : The best balanced pair of a given rank.
+
     References
     ----------
     Ding et al. 2022; Liu, Shen, Zhou (CS282 report), equation (6).
+
+    Chapters :doc:`/theory/two_factors` and :doc:`/theory/balanced_geometry`.
 
     Examples
     --------
@@ -95,6 +103,12 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     ValueError
         If `X` is not a finite real matrix of the shape that `A` measures, or `rank` is below its numerical rank.
 
+    See Also
+    --------
+    balanced_pair : Balanced in place of flat.
+    two_layer_minimum : Its trace.
+    balancedfact.flat_minimum : The flattest over all matrices that fit.
+
     Notes
     -----
     **Singular rescalings.** A row or column that `A` never sees makes `D1` or `D2` singular. The infimum is still
@@ -109,6 +123,8 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     References
     ----------
     Ding et al. 2022, the proof of the equivalence of flat solutions and weighted nuclear norm minimisation.
+
+    Chapter :doc:`/theory/two_factors`.
 
     Examples
     --------

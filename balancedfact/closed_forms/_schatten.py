@@ -66,6 +66,8 @@ def schatten_value(M: ArrayLike, depth: int) -> float:
     ----------
     Shang, Liu, Cheng, "Scalable algorithms for tractable Schatten quasi-norm minimization", 2016, for the identity.
 
+    Chapter :doc:`/theory/weight_decay`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -100,6 +102,15 @@ def schatten_layers(M: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     ------
     ValueError
         If `M` is not a finite real matrix, or `widths` do not fit it.
+
+    See Also
+    --------
+    schatten_value : The value that they attain.
+    balanced_pair : Two layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/weight_decay`.
 
     Examples
     --------
@@ -157,6 +168,8 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
     ----------
     The collapse of deep linear networks under weight decay: arXiv 2603.27072, arXiv 2506.20344.
 
+    Chapter :doc:`/theory/weight_decay`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -206,6 +219,14 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     ------
     ValueError
         If `penalty` is negative or `depth` is below 2.
+
+    See Also
+    --------
+    schatten_shrinkage : The shrinkage that jumps there.
+
+    References
+    ----------
+    Chapter :doc:`/theory/weight_decay`.
 
     Examples
     --------

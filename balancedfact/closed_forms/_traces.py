@@ -40,6 +40,11 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     ValueError
         If `M` or `A1` is not a finite real matrix, their shapes differ or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    two_layer_minimum : Any measurements, two layers.
+    balancedfact.induced_regularizer : Any measurements, any depth.
+
     Notes
     -----
     **Attainment.** It is a minimum if the power has the rank of `M`, which is the generic case. Otherwise it may be an
@@ -57,6 +62,8 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     References
     ----------
     Gatmiry et al. 2023, Theorem 7.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -109,6 +116,11 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     ValueError
         If `M` is not a finite real matrix of the shape that `A` measures.
 
+    See Also
+    --------
+    flat_pair : The pair that attains it.
+    balancedfact.induced_regularizer : Any depth.
+
     Notes
     -----
     In terms of the rescalings of Ding et al., ``D = sqrt(d2) D1`` and ``D' = sqrt(d1) D2``. The pair ``(L, R)`` of `flat_pair`
@@ -120,6 +132,8 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     References
     ----------
     Gatmiry et al. 2023, Theorem 5.
+
+    Chapters :doc:`/theory/deep_closed_forms` and :doc:`/theory/two_factors`.
 
     Examples
     --------

@@ -37,6 +37,8 @@ def compare(
     - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
       of zero loss beyond;
     - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
+    - **least sharpness**: the layers of least sharpness with that product (`minimal_sharpness`), up to its numerical rank and a
+      relative 1e-4; left out where the rank makes the search long;
     - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;
@@ -71,6 +73,16 @@ def compare(
     ------
     ValueError
         If an argument is malformed, no row has a name in `methods`, or the data are zero or contradict one another.
+
+    See Also
+    --------
+    flat_minimum : The certified way alone.
+    balancedfact.dynamics.gradient_descent : Training alone.
+    balancedfact.plots.comparison : A picture of the table.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
 
     Examples
     --------

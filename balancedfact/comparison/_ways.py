@@ -12,9 +12,10 @@ import numpy as np
 import pymanopt
 
 from balancedfact import closed_forms, curvature, dynamics, manifolds
+from balancedfact._spectrum import numerical_rank
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
-from balancedfact.solvers import flat_minimum, norm_minimum, riemannian_minimum
+from balancedfact.solvers import flat_minimum, minimal_sharpness, norm_minimum, riemannian_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits
 
 # Sizes of the products of Gaussian starts, relative to the matrix of least nuclear norm; scale of residual starts.
@@ -24,8 +25,10 @@ _SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
 _STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
 # Relative residual up to which an unfinished search is a start for others.
 _FITS = 1e-6
+# Operations of a step of the search for the least sharpness, beyond which its row is left out.
+_MOST_FLOPS = 5e9
 # Steps of the other rules; the large step relative to that limit; length of a normalised step and radius of the ball, relative
-# to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows.
+# to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows and of the least sharpness.
 _DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e-3, 1e-4
 
 
@@ -65,6 +68,7 @@ class Ways:
         yield "certified", self.certified
         yield "Riemannian", self.riemannian
         yield "balanced", lambda: Found(dynamics.balanced_layers(self.least.matrix, self.widths), "closed form")
+        yield "least sharpness", self.least_sharpness
         yield "flow, small start", lambda: self.flow(self.start(_SMALL_START, self.seeds[2]))
         if self.A.matrix_shape[0] == self.A.matrix_shape[1]:
             yield "flow, residual start", self.residual_flow
@@ -104,6 +108,19 @@ class Ways:
             solution = flat_minimum(self.A, self.b, method="riemannian", rng=self.seeds[1], limits=self.limits())
         else:
             solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1], self.limits())
+        return Found(solution.layers, solution.status.value)
+
+    def least_sharpness(self) -> Found | None:
+        """The layers of least sharpness for the certified matrix up to its numerical rank, unless that takes too long."""
+        U, s, Vt = np.linalg.svd(self.least.matrix, full_matrices=False)
+        rank = numerical_rank(s)
+        seen, unknowns = min(self.A.m, rank * (sum(self.A.matrix_shape) - rank)), (self.depth - 1) * rank * (rank + 1) // 2
+        if 10 * seen**3 + (seen * unknowns) ** 2 > _MOST_FLOPS:
+            return None
+        M = (U[:, :rank] * s[:rank]) @ Vt[:rank]
+        solution = minimal_sharpness(M, self.A, self.depth, tol=_ACCURACY, limits=self.limits())
+        if solution.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
         return Found(solution.layers, solution.status.value)
 
     def residual_flow(self) -> Found | None:

@@ -41,10 +41,19 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    layer_traces : Its sums over the layers.
+    trace : Its sum.
+
     Notes
     -----
     For `Dense` it costs the products :math:`C_j^\top A_iB_{j-1}^\top`, a limited number of them at a time; for `RankOne` and
     `Entries` one product of squared factors for each layer, and no matrix of the size of the data.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

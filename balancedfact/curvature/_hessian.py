@@ -45,6 +45,15 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     ValueError
         If shapes do not fit, or there are more weights than that: `top_eigenpairs` has no limit.
 
+    See Also
+    --------
+    top_eigenpairs : The largest only.
+    hessian_norm : The norm without the eigenvalues.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -86,10 +95,19 @@ def top_eigenpairs(
     ValueError
         If shapes do not fit, or `k` is not from 1 to the number of weights.
 
+    See Also
+    --------
+    spectrum : All eigenvalues.
+    sharpness : The largest.
+
     Notes
     -----
     By Lanczos iterations on Hessian-vector products, from a fixed pseudorandom start; up to 2048 weights, or for more than half
     of the eigenvalues, from the Hessian itself.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -135,6 +153,12 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The sum of the eigenvalues.
+    sharpness : The largest.
+    spectrum : All of them.
+
     Notes
     -----
     It costs one Hessian-vector product for each weight or, where there are fewer, for each measurement: with the derivatives
@@ -145,6 +169,10 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
 
     where the block of `N` between the layers `j < k` is a Kronecker product of :math:`C_k^\top GB_{j-1}^\top` and
     :math:`W_{k-1}\cdots W_{j+1}`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -208,6 +236,11 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     ValueError
         If shapes do not fit, or `radius` is not positive.
 
+    See Also
+    --------
+    sharpness : The largest eigenvalue.
+    balancedfact.dynamics.sharpness_aware : Training that lowers it.
+
     Notes
     -----
     The upper bound: the residual moves by the linear term :math:`JV` and by the terms of higher order in `V`, whose norm is at
@@ -220,6 +253,8 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     References
     ----------
     Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving generalization", 2021.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

@@ -38,6 +38,15 @@ def loss_gradient(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) 
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    hessian_vector_product : The second derivative.
+    balancedfact.dynamics.gradient_descent : Training.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -84,10 +93,20 @@ def hessian_vector_product(
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    spectrum : All eigenvalues.
+    sharpest_direction : The leading eigenvector.
+    loss_gradient : The derivative before.
+
     Notes
     -----
     It costs two evaluations of `A`, two of its adjoint and ``O(L)`` products of layers. Where `A` has structure, as `Entries`
     has, no ``d_L x d_0`` matrix is formed for two layers or more.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

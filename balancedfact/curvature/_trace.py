@@ -44,9 +44,16 @@ def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
     ValueError
         If shapes do not fit, or a factor has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The trace of the mean squared error, any depth.
+    balancedfact.closed_forms.flat_pair : The factors of least scaled trace.
+
     References
     ----------
     Ding, Drusvyatskiy, Fazel, Harchaoui, "Flat minima generalize for low-rank matrix recovery", 2022.
+
+    Chapters :doc:`/theory/two_factors` and :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -86,6 +93,13 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    scaled_trace : The scaled trace of a pair.
+    layer_traces : Its parts.
+    trace_gradient : Its gradient.
+    balancedfact.induced_regularizer : Its least value over the factorizations of a matrix.
+
     Notes
     -----
     Each of the ``L`` terms costs one second moment of `A`, and nothing loops over measurements. With the second moments of
@@ -96,6 +110,8 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     ----------
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023, Lemma 2.
+
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -131,6 +147,15 @@ def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) 
     ------
     ValueError
         As `trace` does.
+
+    See Also
+    --------
+    trace : Their sum.
+    diagonal : Every entry.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -175,9 +200,16 @@ def isotropic_trace(layers: Sequence[ArrayLike]) -> float:
     ValueError
         If the layers cannot be multiplied, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The trace for measurements of any kind.
+    balancedfact.closed_forms.min_isotropic_trace : Its least value.
+
     References
     ----------
     Gatmiry et al. 2023, equation (10).
+
+    Chapters :doc:`/theory/curvature` and :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------

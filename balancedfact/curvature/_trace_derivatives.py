@@ -39,9 +39,18 @@ def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The value.
+    trace_hessian_vector_product : The second derivative.
+
     Notes
     -----
     It costs ``2 (L - 1)`` second moments and ``O(L)`` products of layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -79,9 +88,18 @@ def trace_hessian_vector_product(
         If the layers do not multiply to the shape that `A` measures, a direction has not the shape of its layer, or something
         has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The value.
+    trace_gradient : The first derivative.
+
     Notes
     -----
     It costs ``4 L - 6`` second moments for ``L >= 2`` layers and ``O(L)`` products of layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

@@ -59,6 +59,16 @@ def complete(
     ValueError
         If `M` is none of these, or no entry was seen.
 
+    See Also
+    --------
+    flat_minimum : The solver behind it.
+    balancedfact.solvers.select_penalty : How ``penalty="auto"`` chooses.
+    balancedfact.estimators.FlatImputer : The same for scikit-learn.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

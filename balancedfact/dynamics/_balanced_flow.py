@@ -73,6 +73,8 @@ def balanced_flow(
     ----------
     Arora, Cohen, Hazan, "On the optimization of deep networks: implicit acceleration by overparameterization", 2018, Theorem 1.
 
+    Chapters :doc:`/theory/deep_manifolds` and :doc:`/theory/sharpness_and_dynamics`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

@@ -83,6 +83,11 @@ def central_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    edge_flow : The flow that stays at the edge.
+    gradient_descent : What it averages.
+
     Notes
     -----
     The derivatives are exact: products with the Hessian and third derivatives come from power series along lines.
@@ -91,6 +96,8 @@ def central_flow(
     ----------
     Cohen, Damian, Talwalkar, Kolter, Lee, "Understanding optimization in deep learning with central flows", 2024
     (arXiv 2410.24206): the model, from memory; the relaxation by :math:`\tau` is ours.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

@@ -84,10 +84,17 @@ def edge_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    central_flow : A finer model.
+    stability_threshold : Where descent becomes unstable.
+
     References
     ----------
     Marion, "Edge Flow: a tractable and predictive continuous-time model for gradient descent at the edge of stability", 2026
     (arXiv 2606.18080): the model. The equations are derived here from the two-step map of descent.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

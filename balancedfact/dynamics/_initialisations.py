@@ -34,6 +34,15 @@ def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.rando
     ValueError
         If `widths` are not at least two positive integers, or `scale` is negative or not finite.
 
+    See Also
+    --------
+    residual_layers : Near the identity.
+    balanced_layers : Balanced from the start.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -71,9 +80,16 @@ def residual_layers(width: int, depth: int, scale: ArrayLike, rng: int | np.rand
     ValueError
         If `width` or `depth` is not a positive integer, or `scale` is negative or not finite.
 
+    See Also
+    --------
+    gaussian_layers : A Gaussian start.
+    regression_descent : Training from it.
+
     References
     ----------
     Marion, Chizat 2024, equation (2).
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -112,6 +128,16 @@ def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Ge
     ------
     ValueError
         If `M` is not a finite real matrix, or `widths` do not fit its shape and rank.
+
+    See Also
+    --------
+    gaussian_layers : A start that is not balanced.
+    balanced_flow : The flow from such a start.
+    balancedfact.manifolds.BalancedLayers : The set of all.
+
+    References
+    ----------
+    Chapter :doc:`/theory/deep_manifolds`.
 
     Examples
     --------

@@ -85,6 +85,11 @@ def label_noise_flow(
     ValueError
         If shapes do not fit, an argument is not finite or out of range, or no weights near the start fit the data.
 
+    See Also
+    --------
+    sgd : The noisy training that it describes.
+    balancedfact.induced_regularizer : Where it ends.
+
     Notes
     -----
     Every step of the integration is followed by Gauss-Newton steps back to zero loss. Where `K` is singular the drift is that
@@ -95,6 +100,8 @@ def label_noise_flow(
     Blanc, Gupta, Valiant, Valiant, "Implicit regularization for deep neural networks driven by an Ornstein-Uhlenbeck like
     process", 2020; Li, Wang, Arora, "What happens after SGD reaches zero loss?", 2021, for equal noise. The formula for a
     covariance is derived here from the same stationary fluctuations.
+
+    Chapters :doc:`/theory/induced_regularizer` and :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

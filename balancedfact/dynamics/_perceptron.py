@@ -37,6 +37,15 @@ def perceptron(layers: Sequence[ArrayLike], inputs: ArrayLike) -> np.ndarray:
     ValueError
         If shapes do not fit or an argument is not finite.
 
+    See Also
+    --------
+    perceptron_descent : Its training.
+    perceptron_sharpness : Its sharpness.
+
+    References
+    ----------
+    Guide :doc:`/guide/reproduce`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -68,10 +77,19 @@ def perceptron_sharpness(layers: Sequence[ArrayLike], inputs: ArrayLike, targets
     ValueError
         If shapes do not fit or an argument is not finite.
 
+    See Also
+    --------
+    perceptron : The network.
+    balancedfact.curvature.sharpness : Linear networks.
+
     Notes
     -----
     The Hessian is built by differentiating backpropagation along all coordinates at once, so its cost grows with the
     square of the number of weights: it is meant for small networks.
+
+    References
+    ----------
+    Guide :doc:`/guide/reproduce`.
 
     Examples
     --------
@@ -123,9 +141,16 @@ def perceptron_descent(
     ValueError
         If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
 
+    See Also
+    --------
+    perceptron : The network.
+    regression_descent : Linear networks.
+
     References
     ----------
     Marion, Chizat 2024, Figure 7; Hendrycks, Gimpel, "Gaussian error linear units", 2016.
+
+    Guide :doc:`/guide/reproduce`.
 
     Examples
     --------

@@ -46,11 +46,20 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     feature_names_in_ : numpy.ndarray of str
         Their names, where the data have names.
 
+    See Also
+    --------
+    balancedfact.complete : The same without scikit-learn.
+    balancedfact.Solution.transform : New rows.
+
     Notes
     -----
     `transform` fits each row to the columns' factors held fixed, in closed form (`Solution.transform`), and leaves what was
     seen as it is. `fit_transform` does the same with the rows of the fit. A column of which nothing was seen is filled with the
     mean and the offset of the row, or with zero in a model without offsets; no column is dropped.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------

@@ -62,6 +62,34 @@ def reproduce(
     ------
     ValueError
         If `experiment` is no `Experiment` or has no such scale, or another run of it writes to the folder.
+
+    See Also
+    --------
+    Experiment : What is run.
+    process_pool, dask_cluster : Where it may run.
+
+    References
+    ----------
+    Guides :doc:`/guide/reproduce` and :doc:`/guide/own_figure`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from balancedfact.experiments import Experiment, reproduce
+    >>> from matplotlib.figure import Figure
+    >>> squares = Experiment(
+    ...     name="squares",
+    ...     source="no paper",
+    ...     caption="Squares.",
+    ...     scales={"quick": {"seed": 0, "numbers": [1, 2]}},
+    ...     units=lambda settings: [{"number": number} for number in settings["numbers"]],
+    ...     run=lambda settings, unit, rng: [unit | {"square": unit["number"] ** 2}],
+    ...     draw=lambda settings, table: Figure(),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = reproduce(squares, "quick", folder)
+    >>> table["square"].tolist()
+    [1, 4]
     """
     if not isinstance(experiment, Experiment):
         raise ValueError(f"experiment is {experiment!r}; expected an Experiment")

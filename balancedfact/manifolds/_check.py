@@ -50,6 +50,12 @@ def check_manifold(
     ManifoldReport
         Printable; ``report.ok`` is the verdict and ``report.entries`` has one named entry per property.
 
+    See Also
+    --------
+    ManifoldReport : What is returned.
+    Cost : A cost of your own for it.
+    LayerManifold : A base class.
+
     Notes
     -----
     Orders are slopes: the remainder of ``retraction(x, t v) = x + t v + ...`` must fall like ``t**2`` or faster. Optional
@@ -59,6 +65,10 @@ def check_manifold(
     the cost gets a linear term that makes its Riemannian gradient vanish (its normal part stays, which is what curvature
     acts on). For a retraction that claims second order, or a manifold with its own exponential map, the Hessian is
     compared with second differences away from critical points too.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
 
     Examples
     --------

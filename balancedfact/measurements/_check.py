@@ -23,6 +23,21 @@ class MeasurementReport:
         What went wrong, for properties whose method raised.
     tolerance : float
         The deviation up to which a property holds.
+
+    See Also
+    --------
+    check_measurements : Makes it.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> report = bf.measurements.check_measurements(bf.measurements.gaussian(5, (2, 3), rng=0), rng=0)
+    >>> report.ok, report.errors["adjoint"] < report.tolerance
+    (True, True)
     """
 
     errors: dict[str, float]
@@ -65,6 +80,15 @@ def check_measurements(
     -------
     MeasurementReport
         Printable; ``report.ok`` is the verdict, ``report.errors`` has one named entry per property.
+
+    See Also
+    --------
+    MeasurementMap : The base of maps of your own.
+    MeasurementReport : What is returned.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
 
     Examples
     --------

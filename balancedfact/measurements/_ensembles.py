@@ -13,6 +13,16 @@ from balancedfact.measurements._rank_one import RankOne
 def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
     """Matrix sensing: `m` matrices of `shape` with independent standard normal entries (Ding et al. 2022).
 
+    See Also
+    --------
+    bernoulli : Signs in place of Gaussians.
+    bilinear : Products of Gaussian vectors.
+    isometry_constant : How near it is to an isometry.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -26,6 +36,15 @@ def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | No
 def bernoulli(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
     """Matrix sensing: `m` matrices of `shape` with independent symmetric signs as entries (Ding et al. 2022).
 
+    See Also
+    --------
+    gaussian : Gaussian in place of signs.
+    isometry_constant : How near it is to an isometry.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -38,6 +57,15 @@ def bernoulli(m: int, shape: tuple[int, int], rng: int | np.random.Generator | N
 
 def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> RankOne:
     """Bilinear sensing: `m` matrices ``u_i v_i.T`` with independent standard normal vectors (Ding et al. 2022).
+
+    See Also
+    --------
+    RankOne : The map that it returns.
+    gaussian : Matrices of full rank.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
 
     Examples
     --------
@@ -57,6 +85,14 @@ def bernoulli_mask(shape: tuple[int, int], p: float, rng: int | np.random.Genera
     ------
     ValueError
         Also when the draw observes no entry at all: there is no map of zero measurements.
+
+    See Also
+    --------
+    Entries : The map that it returns.
+
+    References
+    ----------
+    Chapter :doc:`/theory/two_factors`.
 
     Examples
     --------

@@ -32,6 +32,22 @@ class IsometryEnclosure:
         ``(bound, attained)``: the smallest value lies between them; `least_stretched` attains the second.
     most_stretched, least_stretched : numpy.ndarray, shape (d1, d2)
         Matrices of unit Frobenius norm and rank at most `rank`.
+
+    See Also
+    --------
+    isometry_constant : Computes it.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> found = bf.measurements.isometry_constant(bf.measurements.gaussian(40, (3, 3), rng=0), 1, rng=0)
+    >>> attained, bound = found.largest
+    >>> 1 < attained <= bound
+    True
     """
 
     rank: int
@@ -113,6 +129,11 @@ def isometry_constant(
     ValueError
         If `rank`, `starts` or `iterations` is not a count.
 
+    See Also
+    --------
+    IsometryEnclosure : What is returned.
+    gaussian, bernoulli : Ensembles with small constants.
+
     Notes
     -----
     The bounds are rigorous as far as LAPACK is backward stable: each is an eigenvalue in floating point, moved outwards
@@ -125,6 +146,8 @@ def isometry_constant(
     ----------
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023: Theorems 1 (rank one) and 2 (rank two). The theory page "Isometry constants" has the proofs.
+
+    Chapter :doc:`/theory/isometry`.
 
     Examples
     --------

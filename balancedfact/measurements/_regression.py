@@ -35,6 +35,15 @@ def regression(inputs: ArrayLike, readout: ArrayLike | None = None, *, outputs: 
     ValueError
         If an argument is not a finite real array of the right shape.
 
+    See Also
+    --------
+    RankOne : The map that it returns for several outputs.
+    balancedfact.closed_forms.minimal_sharpness : The least sharpness of a regression.
+
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

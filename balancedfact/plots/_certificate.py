@@ -33,6 +33,14 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
     matplotlib.axes.Axes
         `ax`.
 
+    See Also
+    --------
+    recovered_matrix : The matrix itself.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -73,6 +81,15 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
     matplotlib.axes.Axes
         `ax`.
 
+    See Also
+    --------
+    value_history : The values in place of their gap.
+    balancedfact.Certificate : The gap at the end.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -110,6 +127,14 @@ def value_history(ax: Axes, solution: Solution) -> Axes:
     -------
     matplotlib.axes.Axes
         `ax`.
+
+    See Also
+    --------
+    gap_history : The distance between value and bound.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
 
     Examples
     --------

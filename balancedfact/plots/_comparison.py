@@ -40,6 +40,15 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     sequence of matplotlib.axes.Axes
         The axes it was given.
 
+    See Also
+    --------
+    balancedfact.compare : Makes the table.
+    comparison_map : The same as a map.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -80,6 +89,15 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes it was given. Filled dots fit the data to a relative residual of 1e-6, open ones do not.
+
+    See Also
+    --------
+    balancedfact.compare : Makes the table.
+    comparison : The same as bars.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
 
     Examples
     --------

@@ -43,6 +43,15 @@ def recovered_matrix(
     matplotlib.axes.Axes
         `ax`.
 
+    See Also
+    --------
+    observed : What was seen of it.
+    singular_values : Its spectrum.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import numpy as np
@@ -85,6 +94,14 @@ def observed(
     -------
     matplotlib.axes.Axes
         `ax`.
+
+    See Also
+    --------
+    recovered_matrix : The whole matrix.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------

@@ -105,6 +105,14 @@ def flat_minimum(
         If an argument is malformed. Data that contradict one another are not an error but ``Status.INFEASIBLE``, and a rank
         limit that no solution meets is ``Status.RANK_EXCLUDED``.
 
+    See Also
+    --------
+    norm_minimum : Least norm in place of least trace.
+    flat_network : Three layers and more.
+    certify : A certificate for a factorization from elsewhere.
+    balancedfact.solvers.select_penalty : A penalty from the data.
+    balancedfact.closed_forms.flat_pair : The flat factors of a given matrix.
+
     Notes
     -----
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
@@ -130,6 +138,8 @@ def flat_minimum(
     Ding, Drusvyatskiy, Fazel, Harchaoui, "Flat minima generalize for low-rank matrix recovery", 2022; for more layers
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023.
+
+    Chapter :doc:`/theory/two_factors`, guide :doc:`/guide/certificate`.
 
     Examples
     --------

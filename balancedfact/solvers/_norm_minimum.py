@@ -97,6 +97,12 @@ def norm_minimum(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    flat_minimum : Least trace in place of least norm.
+    balancedfact.closed_forms.balanced_pair : The norm-minimal factors of a given matrix.
+    balancedfact.closed_forms.schatten_layers : The same for more layers.
+
     Notes
     -----
     Beyond two layers a fit of rank `r` that is the only one of its rank nearby is a strict local minimum whatever its norm:
@@ -107,6 +113,8 @@ def norm_minimum(
     Ding et al. 2022, section on norm-minimal solutions; Recht, Fazel, Parrilo 2010 for the nuclear norm.
     Kuemmerle, Sigl, "Harmonic mean iteratively reweighted least squares for low-rank matrix recovery", 2018.
     Wang, Jacot, "Implicit bias of SGD in L2-regularized linear DNNs: one-way jumps from high to low rank", 2024.
+
+    Chapters :doc:`/theory/two_factors` and :doc:`/theory/weight_decay`.
 
     Examples
     --------

@@ -120,6 +120,8 @@ def flat_network(
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023.
 
+    Chapters :doc:`/theory/deep_flat_minimum` and :doc:`/theory/global_certificate`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

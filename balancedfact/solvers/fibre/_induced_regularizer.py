@@ -108,6 +108,8 @@ def induced_regularizer(
     single measurement (Theorems 1, 5, 7). The general solution and its certificate are explained in the documentation, under
     "Induced regularizer".
 
+    Chapter :doc:`/theory/induced_regularizer`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -182,6 +184,10 @@ def induced_regularizer_gradient(
     ValueError
         As `induced_regularizer` does.
 
+    See Also
+    --------
+    induced_regularizer : The value with layers that attain it.
+
     Notes
     -----
     At a rank-deficient `M` the function has a kink across the matrices of its rank, like the nuclear norm, which it is for two
@@ -192,6 +198,10 @@ def induced_regularizer_gradient(
     either side. The gradient is then along curves on which the rank of that matrix stays.
 
     The gradient costs ``2 L`` second moments of `A`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/induced_regularizer`.
 
     Examples
     --------

@@ -89,6 +89,8 @@ def minimal_sharpness(
     Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020, for white data.
     Kamber, Parhi, "Sharpness of minima in deep matrix factorization: exact expressions", 2025.
 
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

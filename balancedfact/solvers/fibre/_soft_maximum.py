@@ -26,6 +26,8 @@ _SEEN = 1e-13
 # Largest eigenvalue of a step.
 _LONGEST_SOFT_STEP = 2.0
 _SOFT_STEPS = 60
+# Numbers of derivatives between eigenvectors that are held at a time.
+_DERIVATIVES_HELD = 2**22
 # Decrements, times beta, where Newton's method is in its quadratic range, and where nothing is left to gain.
 _NEAR, _CLOSE = 1e-2, 1e-18
 
@@ -120,17 +122,22 @@ def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Packing) -
     turned = [np.tensordot(point.vectors.T, stack, axes=1) for stack in stacks]
     weights, places = point.weights, len(point.G)
     active = np.flatnonzero(weights > _SEEN * weights[-1])
-    slopes = []
-    for j in range(places):
-        behind = np.einsum("asc,btc->abst", turned[j][active], turned[j], optimize=True)
-        ahead = np.einsum("acs,bct->abst", turned[j + 1][active], turned[j + 1], optimize=True)
-        change = ahead - behind
-        slopes.append(space.pack((change + change.swapaxes(2, 3)) / 2))
-    D = np.concatenate(slopes, axis=2)  # [a, b, e]: the derivative of Q between eigenvectors a and b
-    gradient = np.einsum("a,aae->e", weights[active], D[:, active])
-    bends = _divided(point, active, beta)
-    flat = (D * np.sqrt(bends)[:, :, None]).reshape(-1, D.shape[2])
-    hessian = flat.T @ flat - beta * np.outer(gradient, gradient)
+    total = places * space.size
+    gradient, hessian = np.zeros(total), np.zeros((total, total))
+    bends, most = _divided(point, active, beta), max(1, _DERIVATIVES_HELD // (len(weights) * total))
+    for start in range(0, active.size, most):
+        some = active[start : start + most]
+        slopes = []  # [a, b, e]: the derivative of Q between eigenvectors a and b
+        for j in range(places):
+            behind = np.einsum("asc,btc->abst", turned[j][some], turned[j], optimize=True)
+            ahead = np.einsum("acs,bct->abst", turned[j + 1][some], turned[j + 1], optimize=True)
+            change = ahead - behind
+            slopes.append(space.pack((change + change.swapaxes(2, 3)) / 2))
+        D = np.concatenate(slopes, axis=2)
+        gradient += weights[some] @ D[np.arange(some.size), some]
+        flat = (D * np.sqrt(bends[start : start + most])[:, :, None]).reshape(-1, total)
+        hessian += flat.T @ flat
+    hessian -= beta * np.outer(gradient, gradient)
     size = space.size
     root = np.sqrt(weights[active])[:, None, None]
     for j in range(places):

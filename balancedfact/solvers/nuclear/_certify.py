@@ -67,6 +67,15 @@ def certify(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    Solution.verify : The same for a solution.
+    flat_minimum : A solver whose answers it judges.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`, chapter :doc:`/theory/two_factors`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf

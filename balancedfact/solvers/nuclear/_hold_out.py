@@ -65,6 +65,24 @@ class PenaltyPath:
         The ranks of the solutions, the largest over the folds.
     message : str
         A sentence on the choice, also on whether the best is at an end of what was tried.
+
+    See Also
+    --------
+    select_penalty : Computes it.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> rng = np.random.default_rng(0)
+    >>> A = bf.measurements.bernoulli_mask((20, 15), 0.7, rng)
+    >>> b = A(np.ones((20, 15))) + 0.1 * rng.standard_normal(A.m)
+    >>> path = bf.solvers.select_penalty(A, b, rng=0)
+    >>> path.penalty in path.penalties, bool(path.errors.min() < 0.2)
+    (True, True)
     """
 
     penalty: float
@@ -154,6 +172,12 @@ def select_penalty(
     KeyboardInterrupt
         If the user stops it: a path that was not walked to its end chooses nothing.
 
+    See Also
+    --------
+    PenaltyPath : What is returned.
+    balancedfact.complete : Chooses and solves in one call.
+    balancedfact.flat_minimum : The solver that takes the penalty.
+
     Notes
     -----
     A rise of the error is no evidence by itself: where rows and columns are seen unevenly, the first singular vectors may cost
@@ -164,6 +188,10 @@ def select_penalty(
 
     A matrix entry whose row or column lost all its measurements is predicted as zero at every penalty. That adds the same
     amount to all errors and leaves the choice as it is.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------

@@ -48,9 +48,25 @@ class InteriorPoint(Algorithm):
     max_iterations : int
         Where to stop at last.
 
+    See Also
+    --------
+    Splitting : For more measurements.
+    Factored : For large matrices.
+    select_method : The choice between them.
+
     References
     ----------
     Liu and Vandenberghe 2009, "Interior-point method for nuclear norm approximation with application to system identification".
+
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (6, 5), rng=0)
+    >>> solution = bf.flat_minimum(A, np.ones(20), method=bf.solvers.InteriorPoint(max_iterations=50))
+    >>> solution.status.name, solution.method
+    ('OPTIMAL', 'interior-point')
     """
 
     name = "interior-point"

@@ -37,9 +37,25 @@ class Splitting(Algorithm):
     max_iterations : int
         Where to stop at last.
 
+    See Also
+    --------
+    InteriorPoint : More accurate where it can be afforded.
+    Factored : For large matrices.
+    select_method : The choice between them.
+
     References
     ----------
     Lions and Mercier 1979; Anderson 1965 for the acceleration.
+
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (6, 5), rng=0)
+    >>> solution = bf.flat_minimum(A, np.ones(20), method=bf.solvers.Splitting())
+    >>> solution.status.name, solution.method
+    ('OPTIMAL', 'splitting')
     """
 
     name = "splitting"

@@ -80,6 +80,11 @@ def balanced_approximation(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    balancedfact.manifolds.BalancedPairs : The set over which it minimises.
+    balancedfact.closed_forms.balanced_pair : The balanced factors of a given matrix.
+
     Notes
     -----
     **Certificate.** By Eckart and Young (1936) no matrix of rank `k` is nearer than :math:`\|M\|^2` less the sum `s` of the
@@ -102,6 +107,8 @@ def balanced_approximation(
     References
     ----------
     Eckart, Young 1936; Liu, Shen, Zhou (CS282 report), problem (3).
+
+    Chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------
