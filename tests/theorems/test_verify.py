@@ -234,5 +234,3 @@ def test_an_unknown_word_is_answered_by_the_beginnings_of_keys(capsys):
     said = capsys.readouterr().err
     assert "CLAIM is 'glcrmj-lema-4'; expected the beginning of a key: ddf (" in said
     assert "glcrmj-lemma-4" in said
-
-
