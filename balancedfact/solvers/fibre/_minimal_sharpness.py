@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_depth, as_number
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._base import ENTRIES_AT_ONCE
 from balancedfact.solution import Certificate, Solution, Status
@@ -102,7 +102,7 @@ def minimal_sharpness(
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    L, gap_goal = as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    L, gap_goal = as_depth(depth), as_number(tol, "tol", above=0.0)
     if not matrix.any():
         layers = [np.zeros(shape) for shape in [(1, matrix.shape[1]), *[(1, 1)] * (L - 2), (matrix.shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -13,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
-from balancedfact._validate import as_callback
+from balancedfact._validate import as_callback, as_progress
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import _DEADLINE, Limits, Stopped, as_limits, check_time
 
@@ -49,8 +48,7 @@ class Log:
         self.started = time.perf_counter()
         self.ended: tuple[Status, str] | None = None
         self._entered: list[tuple[Token[bool], Token[float]]] = []
-        shown = sys.stderr.isatty() if progress is None else progress
-        self._spinner = Spinner("solving", console=Console(stderr=True)) if shown else None
+        self._spinner = Spinner("solving", console=Console(stderr=True)) if as_progress(progress) else None
 
     def __enter__(self) -> Log:
         if not self._entered:
