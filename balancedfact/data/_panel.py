@@ -228,7 +228,9 @@ def panel_path(
     """
     panel, generator = _Panel(Y, treated), as_rng(rng)
     tol = as_number(tol, "tol", above=0.0)
-    tried = panel.grid() if penalties is None else [as_number(each, "penalties", above=0.0) for each in penalties]
+    tried = panel.grid() if penalties is None else as_array(penalties, "penalties", ndim=1).tolist()
+    for each in tried:
+        as_number(each, "penalties", above=0.0)
     found, start = [], None
     for weight in tried:
         solution = panel.fit(panel.all, weight, tol, generator, start)
@@ -250,7 +252,7 @@ class _Panel:
         self.treated = marks.astype(bool)
         seen = ~np.isnan(self.Y)
         if not (self.treated & seen).any():
-            raise ValueError("treated holds no entry that was observed; expected at least one")
+            raise ValueError("treated holds no entry that was observed in Y; expected at least one")
         control = seen & ~self.treated
         self.all = np.argwhere(control)
         if not len(self.all):

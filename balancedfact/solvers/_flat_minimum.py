@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_number
+from balancedfact._validate import as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
@@ -162,7 +162,7 @@ def flat_minimum(
     >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
     True
     """
-    if as_count(depth, "depth", least=2) > 2:
+    if as_depth(depth) > 2:
         if as_number(penalty, "penalty", least=0.0) > 0:
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
         if offset_penalty is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_depth
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._methods import as_method
@@ -126,7 +126,7 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    layers = as_count(depth, "depth", least=2)
+    layers = as_depth(depth)
     if layers > 2:
         for name, value, neutral in (
             ("penalty", penalty, 0.0),

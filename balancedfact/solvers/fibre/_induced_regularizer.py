@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._chain_newton import Ending
@@ -210,7 +210,7 @@ def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[n
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    return matrix, as_depth(depth), as_number(tol, "tol", above=0.0)
 
 
 def _verdict(fibre: Fibre, minimum: FibreMinimum, certificate: Certificate, log: Log) -> tuple[Status, str]:

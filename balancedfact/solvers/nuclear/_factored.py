@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancedfact._validate import as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.nuclear._algorithm import Algorithm
@@ -66,6 +67,10 @@ class Factored(Algorithm):
 
     name, low_rank = "factored", True
     give_up: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.give_up is not None:
+            as_number(self.give_up, "give_up", above=0.0)
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
