@@ -22,8 +22,10 @@ FILES = {"solution.npz", "report.json", "singular_values.png", "gap.png"}
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
+def _here(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if not {"picture", "pictures", "drawn"} & set(request.node.originalname.split("_")):
+        request.getfixturevalue("undrawn")
 
 
 @pytest.fixture
@@ -432,6 +434,6 @@ def test_pictures_of_other_formats(entries, kind, start):
     assert names("out") == {"solution.npz", "report.json"} | pictures  # those of the earlier run are gone
     contents = {name: Path("out", name).read_bytes() for name in pictures}
     assert all(content.startswith(start) for content in contents.values())
-    main(["solve", entries, "--quiet", "--pictures", kind, "--out", "again"])
     if kind == "svg":
+        main(["solve", entries, "--quiet", "--pictures", kind, "--out", "again"])
         assert Path("again/matrix.svg").read_bytes() == contents["matrix.svg"]
