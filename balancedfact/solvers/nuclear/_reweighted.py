@@ -24,8 +24,8 @@ from balancedfact.solvers.nuclear._problem import Pair
 _MOST_STEPS_REWEIGHTED, _STEPS_TO_HALVE = 400, 40  # at most, and how many of them may pass without halving the smoothing
 _FITS_ALREADY = 1e-12  # a relative residual that is left to a descent on the factors
 _STEP_PRODUCTS, _LOOSEST, _TIGHTEST = 500, 1e-3, 1e-13  # of conjugate gradients for a step: at most, and relative accuracy
-# Singular values that are followed beyond twice the rank, a fall that tells the rank, and the fastest fall of the smoothing before.
-_BEYOND, _CLEAR, _SLOWLY = 3, 1e-4, 0.85
+# Singular values followed beyond twice the rank, the fall that tells the rank, and the fastest fall of the smoothing before.
+_FOLLOWED_BEYOND, _CLEAR, _SLOWLY = 3, 1e-4, 0.85
 _LEAST_SMOOTHING = 1e-16  # relative to the first singular value
 
 
@@ -39,7 +39,7 @@ def reweighted(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Gener
     least = np.inf
     mean = A.m / (d1 * d2)
     for step in range(_MOST_STEPS_REWEIGHTED):
-        left, values, probe = many(point, min(2 * rank + _BEYOND, d1, d2), *none, probe, rng)
+        left, values, probe = many(point, min(2 * rank + _FOLLOWED_BEYOND, d1, d2), *none, probe, rng)
         first = first or float(values[0])
         after = float(values[rank]) if rank < values.size else 0.0
         slowest = 0.0 if after <= _CLEAR * values[rank - 1] or smoothing == np.inf else _SLOWLY * smoothing
