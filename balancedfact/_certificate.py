@@ -51,6 +51,27 @@ class Certificate(ByValue):
         which it moves at its rank. If positive, no other matrix of that rank near it fits. Else ``nan``.
     excluded_norm : float
         Where the data contradict one another: no matrix of nuclear norm up to this fits them; ``inf`` excludes every matrix.
+
+    See Also
+    --------
+    Solution.verify : Computes one anew.
+    certify : A certificate for any candidate.
+    Status : The verdict that follows from it.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(30, (6, 5), rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((6, 5))))
+    >>> certificate = solution.certificate
+    >>> certificate.gap < 1e-8, certificate.feasibility < 1e-12
+    (True, True)
+    >>> bool(np.isclose(certificate.lower_bound, solution.value))
+    True
     """
 
     feasibility: float

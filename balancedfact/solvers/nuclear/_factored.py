@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancedfact._validate import as_number
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
@@ -42,13 +43,33 @@ class Factored(Algorithm):
     give_up : float, optional
         The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
 
+    See Also
+    --------
+    InteriorPoint : For few measurements.
+    Splitting : For solutions of high rank.
+    select_method : The choice between them.
+
     References
     ----------
     Burer and Monteiro 2003; Haeffele and Vidal 2015.
+
+    Guide :doc:`/guide/large`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.bernoulli_mask((30, 20), 0.6, rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((30, 20))), method=bf.solvers.Factored(), rng=0)
+    >>> solution.status.name, solution.rank
+    ('OPTIMAL', 1)
     """
 
     name, low_rank = "factored", True
     give_up: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.give_up is not None:
+            as_number(self.give_up, "give_up", above=0.0)
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None

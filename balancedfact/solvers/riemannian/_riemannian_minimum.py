@@ -73,6 +73,11 @@ def riemannian_minimum(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    balancedfact.manifolds.check_manifold : A check of the manifold first.
+    balanced_approximation, flattest_factorization : Searches that use it.
+
     Notes
     -----
     **Stationarity** is :math:`\|\operatorname{grad}f\| / (\lambda\,\|x\|)`, with :math:`\lambda` the largest eigenvalue of the
@@ -90,6 +95,8 @@ def riemannian_minimum(
     References
     ----------
     Absil, Baker, Gallivan 2007, Trust-region methods on Riemannian manifolds; Townsend, Koep, Weichwald 2016, Pymanopt.
+
+    Guide :doc:`/guide/riemannian`.
 
     Examples
     --------
@@ -115,12 +122,15 @@ def riemannian_minimum(
             raise ValueError(f"problem is {type(problem).__name__}; expected a pymanopt.Problem")
     if optimizer is not None and not hasattr(optimizer, "run"):
         raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
-    search = Search(problem, tol, limit, Log(callback, progress, limits))
+    log = Log(callback, progress, limits)
     with pymanopt_draws(generator):
-        start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
-        with search.log:
+        start = None if initial is None else _checked_start(problem.manifold, initial)
+        search = log.insist(Search, problem, tol, limit, log)
+        if start is None:
+            start = log.insist(problem.manifold.random_point)
+        with log:
             search.run(start, optimizer)
-    return search.solution()
+    return log.insist(search.solution)
 
 
 def _checked_start(manifold: Any, initial: Any) -> Any:
