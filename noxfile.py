@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import sys
 
 import nox
 
@@ -81,8 +82,6 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
-def build(session: nox.Session) -> None:
-    """The distributions for a release, with the checks of the index."""
-    session.install("build", "twine")
-    session.run("python", "-m", "build", "--outdir", "dist")
-    session.run("twine", "check", "--strict", *(f"dist/{name}" for name in sorted(os.listdir("dist"))))
+def distributions(session: nox.Session) -> None:
+    """The wheel and the source distribution, in `dist/`, each installed in a fresh environment and tried there."""
+    session.run("bash", ".ci/distributions", "dist", external=True, env={"PYTHON": sys.executable})

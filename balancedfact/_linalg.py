@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+EPS = float(np.finfo(float).eps)
+FITTED = 1e-12  # relative residual up to which data count as fitted
+
 
 def magnitude(X: np.ndarray) -> float:
     """The largest absolute entry, or 1 for a zero or empty array: what to divide by to bring `X` to ordinary size."""

@@ -13,9 +13,9 @@ from balancedfact._memory import available_memory
 
 _FIELDS = ("real", "integer", "double")
 _SYMMETRIES = ("general", "symmetric", "skew-symmetric")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
+_VALUE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 _INTEGER = re.compile(r"\d{1,18}", re.ASCII)
-_CHUNK = 100_000  # lines
+_LINES_AT_ONCE = 100_000  # lines
 
 
 class Coordinates(NamedTuple):
@@ -95,7 +95,7 @@ def _stored(d1: int, d2: int, symmetry: str) -> int:
 
 
 def _number(text: str, line: int) -> float:
-    if not _NUMBER.fullmatch(text):
+    if not _VALUE.fullmatch(text):
         raise ValueError(f"line {line} has the value {text[:40]!r}; expected a number")
     return float(text.replace("d", "e").replace("D", "e"))
 
@@ -103,7 +103,7 @@ def _number(text: str, line: int) -> float:
 def _coordinates(lines: _Lines, shape: tuple[int, int], count: int, symmetry: str) -> Coordinates:
     rows, cols, values = np.empty(count, np.intp), np.empty(count, np.intp), np.empty(count)
     at = 0
-    while chunk := list(islice(lines, _CHUNK)):
+    while chunk := list(islice(lines, _LINES_AT_ONCE)):
         if at + len(chunk) > count:
             raise ValueError(f"line {chunk[count - at][0]} is entry number {count + 1}; {count} are announced")
         for line, cells in chunk:

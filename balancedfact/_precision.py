@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_FEWEST = 12  # different numbers below which nothing can be said: they may be exact
-_MOST = 10  # decimal places beyond which rounding is not told from float64
+_FEWEST_NUMBERS = 12  # different numbers below which nothing can be said: they may be exact
+_MOST_DECIMALS = 10  # decimal places beyond which rounding is not told from float64
 SINGLE = 7  # decimal digits of float32
 
 
@@ -25,14 +25,14 @@ def digits(data: np.ndarray) -> int | None:
     """
     size = float(np.abs(data).max(initial=0.0))
     sample = data[:10_000]
-    if not 1e-30 < size < 1e30 or np.unique(sample).size < _FEWEST:
+    if not 1e-30 < size < 1e30 or np.unique(sample).size < _FEWEST_NUMBERS:
         return None
     found = None
     with np.errstate(over="ignore", under="ignore"):
         if np.all(data.astype(np.float32).astype(np.float64) == data):
             found = SINGLE
     leading = int(np.floor(np.log10(size))) + 1
-    for places in range(max(0, -leading) + 1, _MOST + 1):
+    for places in range(max(0, -leading) + 1, _MOST_DECIMALS + 1):
         if np.all(np.round(sample, places) == sample) and np.all(np.round(data, places) == data):
             if np.all(data == np.floor(data)):
                 return None

@@ -15,7 +15,7 @@ from balancedfact._files import write_arrays
 from balancedfact._matrix_market import Coordinates, read_matrix_market
 from balancedfact._validate import as_array, as_index, as_path, as_shape
 from balancedfact.data._frames import read_parquet
-from balancedfact.data._pictures import PICTURES, read_picture
+from balancedfact.data._pictures import PICTURE_SUFFIXES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
 from balancedfact.data._text import SUFFIXES, TextTable, read_text
 from balancedfact.measurements import Dense, Entries, MeasurementMap, RankOne
@@ -140,7 +140,7 @@ def read_problem(
     suffix = file.suffix.lower()
     kind = Path(file.stem).suffix.lower() if suffix == ".gz" else suffix
     tabular = kind in SUFFIXES or suffix == ".parquet"
-    known = (*_READERS, *SUFFIXES, ".parquet", *PICTURES)
+    known = (*_READERS, *SUFFIXES, ".parquet", *PICTURE_SUFFIXES)
     if not tabular and (suffix == ".gz" or suffix not in known):
         raise ValueError(f"{file}: the extension is {suffix!r}; expected one of {', '.join(known)}, or .csv.gz and its kin")
     if not tabular and (chosen, format, header) != (None, None, None):

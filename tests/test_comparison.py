@@ -31,6 +31,7 @@ METHODS = [
     "certified",
     "Riemannian",
     "balanced",
+    "least sharpness",
     "flow, small start",
     "flow, residual start",
     "descent",
@@ -73,7 +74,22 @@ def test_numbers_are_those_of_the_definitions(problem):
         assert row.seconds >= 0
         assert row.excess == pytest.approx(row.trace / table["certified"].trace - 1)
         assert row.distance == pytest.approx(aligned_distance(W, table["certified"].layers), rel=1e-9)
-        assert (row.steps > 0) == (row.method not in ("analytic", "balanced", "certified", "Riemannian"))
+        assert (row.steps > 0) == (row.method not in ("analytic", "balanced", "certified", "Riemannian", "least sharpness"))
+
+
+def test_no_row_with_the_same_product_is_less_sharp(problem):
+    table = problem[-1]
+    least = table["least sharpness"]
+    assert all(least.sharpness <= table[name].sharpness * (1 + 1e-4) for name in ("analytic", "balanced"))
+    assert least.fit < 1e-5
+
+
+def test_a_search_that_would_be_long_is_left_out(monkeypatch):
+    monkeypatch.setattr("balancedfact.comparison._ways._MOST_FLOPS", 0.0)
+    A = bf.measurements.gaussian(30, (4, 3), rng=0)
+    table = bf.compare(A, A(np.ones((4, 3))), methods=["balanced", "least sharpness"], rng=0)
+    assert table.skipped == ["least sharpness"]
+    assert [row.method for row in table.rows] == ["certified", "balanced"]
 
 
 def test_theory_says_which_rows_agree(problem):
@@ -180,7 +196,7 @@ def test_limit_on_time_leaves_the_certified_row_and_names_what_is_missing(monkey
     table = bf.compare(A, A(np.ones((5, 4))), 2, methods=methods, rng=0, limits=bf.Limits(seconds=600))
     assert [row.method for row in table.rows] == ["certified"]
     assert table.skipped == ["analytic", "flow, small start", "SGD"]
-    assert "no time was left for " in str(table)
+    assert "left out, for want of time or for its size: analytic" in str(table)
     assert table.to_dict()["skipped"] == table.skipped
 
 

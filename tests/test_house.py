@@ -125,6 +125,33 @@ def test_a_class_name_has_one_meaning():
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
+def constants(tree):
+    """The names in capitals, or beginning with one, that a module gives a value: constants and names of types."""
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name) and name.id.lstrip("_")[:1].isupper():
+                        yield name.id
+
+
+# Of one meaning in every file that has them: the settings of the figures of a file, and the page of its claims.
+PARTS_OF_A_FILE = {"_PAPER", "_QUICK", "_SETTINGS", "PAGE"}
+
+
+def test_constants_are_found():
+    tree = ast.parse("_A, B = 1, 2\nPair: type = tuple\nlocal = 3\ndef f():\n    C = 4\n")
+    assert list(constants(tree)) == ["_A", "B", "Pair"]
+
+
+def test_a_constant_name_has_one_meaning():
+    places = {}
+    for name, tree in TREES.items():
+        for constant in set(constants(tree)) - PARTS_OF_A_FILE:
+            places.setdefault(constant, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def first_lines(tree):
     """The first lines of the docstrings of a module, with the names of what they describe."""
     for node in ast.walk(tree):

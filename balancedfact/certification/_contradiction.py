@@ -11,13 +11,12 @@ from fractions import Fraction
 import numpy as np
 
 from balancedfact._linalg import magnitude
+from balancedfact.certification._rounding import MOST_FORMED
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total, gamma
 
 # A contradiction is claimed if it excludes matrices of that many times the size that the data suggest.
 EXCLUDED = 1e6
-# Matrix entries up to which the sum of the measurements is formed.
-_MOST_FORMED = 2**24
 
 
 def excluded_norm(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> float:
@@ -49,7 +48,7 @@ def _reach(A: MeasurementMap, y: np.ndarray) -> float:
         terms = entries.weights * y
         sums, sizes = np.bincount(group, terms), np.bincount(group, np.abs(terms))
         return float(np.linalg.norm(np.abs(sums) + gamma(int(np.bincount(group).max())) * sizes))
-    if A.matrix_shape[0] * A.matrix_shape[1] > _MOST_FORMED:
+    if A.matrix_shape[0] * A.matrix_shape[1] > MOST_FORMED:
         return A.adjoint_norm(y) + gamma(A.m) * float(np.abs(y) @ A.row_norms)
     S, spill = A.careful_adjoint(y)
     return float(np.linalg.norm(np.abs(S) + spill))

@@ -7,6 +7,7 @@ rows and columns that make the second moments regular, that is decided by pivots
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -72,10 +73,10 @@ def enclosed(
             ones = [_rational(np.ones((size, 1))) for size in (d2, d1)]
             sums = S * ones[0], S.transpose() * ones[1]
             square += sum((_inner(each, each) for each in sums), zero) / ridge
-        scale = one if beta is None or beta <= penalty else penalty / beta
+        scale = one if beta <= penalty else penalty / beta
         lower = scale * along - scale * scale * square / 2
     else:
-        lower = weight * along / beta if beta is not None and beta > 0 and along > 0 else zero
+        lower = weight * along / beta if beta > 0 and along > 0 else zero
     lower = max(lower, zero)
     size = sum((x * x for x in X.entries()), zero)
     misses = [
@@ -157,8 +158,6 @@ def _above(x: Fraction) -> float:
 
 def _root(x: Any) -> Fraction:
     """A rational number a little below the square root."""
-    import math
-
     value = _fraction(x)
     shift = max(0, 240 - (value.numerator.bit_length() - value.denominator.bit_length()))
     shift += shift % 2
@@ -178,7 +177,7 @@ def _part(G: Any, rows: list[int], cols: list[int]) -> Any:
 
 
 def _norm(squares: list[Any], S: Any, start: float) -> Any:
-    """A rational upper bound on the norm of ``D1^+ S D2^+``, sharp to about twelve digits; ``None`` never occurs for S = 0."""
+    """A rational upper bound on the norm of ``D1^+ S D2^+``, sharp to about twelve digits."""
     P, Q = (_regular(G) for G in squares)
     if not P or not Q or all(x == 0 for x in S.entries()):
         return _number(0.0)

@@ -21,10 +21,10 @@ import scipy.sparse as sp
 
 from balancedfact.certification._spectral_norm import is_small, norm_bound
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import UNIT, gamma
+from balancedfact.measurements._careful import UNIT, gamma, is_positive_definite
 
 # Matrix entries up to which the sum of the measurements is formed.
-_MOST_FORMED = 2**24
+MOST_FORMED = 2**24
 
 
 class Whitening(NamedTuple):
@@ -69,7 +69,7 @@ def dual_norm(
     """
     d1, d2 = A.matrix_shape
     diagonal = sp.issparse(T[0]) and sp.issparse(T[1])
-    if d1 * d2 > _MOST_FORMED or (A.of_entries and diagonal and not is_small(A.matrix_shape)):
+    if d1 * d2 > MOST_FORMED or (A.of_entries and diagonal and not is_small(A.matrix_shape)):
         if known is None:
             inner = A.congruence(*T)
             bases = np.zeros((inner.matrix_shape[0], 0)), np.zeros((inner.matrix_shape[1], 0))
@@ -117,18 +117,18 @@ def proved_norm(W: np.ndarray, guess: float | None = None) -> float:
         return 0.0
     if W.shape[0] < W.shape[1]:
         W = W.T
-    size = float(np.abs(W).max())
+    size = np.ldexp(1.0, np.frexp(np.abs(W).max())[1] - 1)  # a power of two, by which one divides without rounding
     W = W / size
     gram = W.T @ W
     rounding = gamma(W.shape[0]) * float(np.vdot(W, W))
     if guess is not None:
         beta = _above(guess / size, len(gram), rounding)
         if _exceeds(beta, gram, rounding):
-            return beta * size * (1 + 4 * UNIT)
+            return float(np.nextafter(beta * size, np.inf))
     beta = _above(float(np.linalg.norm(W, 2)), len(gram), rounding)
     while not _exceeds(beta, gram, rounding):
         beta *= 1 + 4 * len(gram) ** 2 * UNIT
-    return beta * size * (1 + 4 * UNIT)
+    return float(np.nextafter(beta * size, np.inf))
 
 
 def _above(top: float, n: int, rounding: float) -> float:
@@ -137,15 +137,5 @@ def _above(top: float, n: int, rounding: float) -> float:
 
 
 def _exceeds(beta: float, gram: np.ndarray, rounding: float) -> bool:
-    """Tell whether ``beta**2 * I - gram`` is proved to be positive definite, for a `gram` with errors up to `rounding`."""
-    n = len(gram)
-    slack = 2 * gamma(n + 1) * n * beta**2 + rounding + 4 * UNIT * beta**2
-    if not slack < 0.5 * beta**2:
-        return False
-    shifted = -gram
-    shifted[np.diag_indices(n)] += beta**2 - slack
-    try:
-        np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    """Tell whether `beta` is proved to exceed the root of the largest eigenvalue of a `gram` with errors up to `rounding`."""
+    return is_positive_definite(beta**2 * np.eye(len(gram)) - gram, rounding + 4 * UNIT * beta**2)

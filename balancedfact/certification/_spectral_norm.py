@@ -21,16 +21,16 @@ import scipy.linalg
 
 FAILURE = 1e-12
 _TAG = (0x6E6F726D, 0x626F756E, 0x64)  # "norm", "boun", "d"
-_DENSE = 500_000
+_DENSE_ENTRIES = 500_000
 # Lanczos steps by default, and at most: each keeps a vector and makes it orthogonal to all before.
-_STEPS, _MOST_STEPS = 400, 1000
+_LANCZOS_STEPS, _MOST_STEPS = 400, 1000
 # Enough for a bound to about a hundredth.
 ROUGH_STEPS = 120
 
 
 def is_small(shape: tuple[int, int]) -> bool:
     """True where a dense singular value decomposition of this shape is the quicker way."""
-    return shape[0] * shape[1] <= _DENSE
+    return shape[0] * shape[1] <= _DENSE_ENTRIES
 
 
 def as_dense(S: Any) -> np.ndarray:
@@ -40,13 +40,13 @@ def as_dense(S: Any) -> np.ndarray:
 
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
-    """Lanczos steps for a relative `accuracy`; `_STEPS` if that would take more than `_MOST_STEPS`."""
+    """Lanczos steps for a relative `accuracy`; `_LANCZOS_STEPS` if that would take more than `_MOST_STEPS`."""
     steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
-    return max(steps, _STEPS) if steps <= _MOST_STEPS else _STEPS
+    return max(steps, _LANCZOS_STEPS) if steps <= _MOST_STEPS else _LANCZOS_STEPS
 
 
 def norm_bound(
-    S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, steps: int = _STEPS, level: float = np.inf
+    S: Any, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, steps: int = _LANCZOS_STEPS, level: float = np.inf
 ) -> tuple[float, str]:
     """An upper bound on the largest singular value of `S`, and a sentence on what makes it one.
 
@@ -54,7 +54,7 @@ def norm_bound(
     Lanczos takes at most so many `steps`, and stops as soon as it is clear that the norm exceeds `level`.
     """
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
-    wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE
+    wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE_ENTRIES
     if is_small(S.shape) or wide:
         bound = float(np.linalg.svd(as_dense(S), compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
         return bound, "the norm of the dual matrix is its largest singular value, computed densely with a margin for rounding"

@@ -50,6 +50,7 @@ def certified(
     rigorous: bool,
 ) -> Certificate:
     """The certificate of a checked pair and dual vector."""
+    # Drawn from the system's entropy: numbers could have been made to mislead start vectors that are known.
     certificate = certify_pair(A, b, objective, pair, dual, rng=np.random.default_rng(), offsets=offsets)
     proof = "value, residual and bound were computed anew from the numbers given, with an a priori bound on rounding"
     certificate = replace(certificate, proof=proof)

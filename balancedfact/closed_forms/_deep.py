@@ -12,7 +12,7 @@ from balancedfact.closed_forms._pairs import compact_svd, weighted_pair
 
 # What a part of the matrix that costs nothing on one side is multiplied by on the other. Its cost there is 1e-8 of what it
 # would be, about as much as the large entries on the free side cost in rounding errors when curvature is a quadratic form.
-_VANISHING = 2.0**-13
+_VANISHING_ROOT = 2.0**-13
 
 
 def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
@@ -237,7 +237,7 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
     matrix, left, right, _, _ = _kronecker_input(M, X, Y)
     widths = as_widths(widths, matrix.shape)
     U, s, V, size = _narrowed_svd(matrix, widths)
-    L, R, nuclear = weighted_pair(U, s, V, left.__matmul__, right.__matmul__, _VANISHING)
+    L, R, nuclear = weighted_pair(U, s, V, left.__matmul__, right.__matmul__, _VANISHING_ROOT)
     return _chain(L, R, nuclear, frobenius(left), frobenius(right), size, widths)
 
 

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import scaled_product
+from balancedfact._linalg import EPS, scaled_product
 from balancedfact._validate import as_count, as_widths
 from balancedfact.closed_forms._regression_data import best_scale, one_of, regression_data
-
-_EPS = np.finfo(float).eps
 
 
 def minimal_sharpness(
@@ -327,4 +325,4 @@ def padded(layers: Sequence[np.ndarray], widths: Sequence[int]) -> list[np.ndarr
 def _range(unit: np.ndarray) -> np.ndarray:
     """An orthonormal basis of the columns of a matrix of ordinary size."""
     U, sigma, _ = np.linalg.svd(unit, full_matrices=False)
-    return U[:, sigma > max(unit.shape) * _EPS * sigma[0]]
+    return U[:, sigma > max(unit.shape) * EPS * sigma[0]]

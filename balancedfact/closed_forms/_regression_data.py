@@ -7,10 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import EPS, frobenius, magnitude
 from balancedfact._validate import as_array
-
-_EPS = np.finfo(float).eps
 
 
 class RegressionData(NamedTuple):
@@ -65,12 +63,12 @@ def regression_data(covariance: ArrayLike, M: ArrayLike | None = None, *, w: Arr
     target = one_of(M, w, len(matrix))
     scale, size = magnitude(matrix), frobenius(target)
     values, vectors = np.linalg.eigh((matrix / scale + matrix.T / scale) / 2)
-    noise = values.size * _EPS * max(values[-1], 0.0)
+    noise = values.size * EPS * max(values[-1], 0.0)
     values = np.where(values > noise, values, 0.0)
     if size == 0:
         return RegressionData(values, vectors, np.zeros_like(target), scale, 0.0)
     coefficients = (target / size) @ vectors
-    visible = np.abs(coefficients[:, values > 0]) > values.size * _EPS
+    visible = np.abs(coefficients[:, values > 0]) > values.size * EPS
     return RegressionData(values, vectors, coefficients, scale, size if visible.any() else 0.0)
 
 
@@ -106,7 +104,7 @@ def best_scale(data: RegressionData, L: int) -> tuple[float, float, np.ndarray]:
     else:
         from scipy.optimize import brentq  # takes a third of the time of the whole import
 
-        delta = float(np.exp(brentq(slope, low, high, xtol=1e-15, rtol=8 * _EPS, maxiter=500)))
+        delta = float(np.exp(brentq(slope, low, high, xtol=1e-15, rtol=8 * EPS, maxiter=500)))
     h, u = resolved(delta)
     s = float(((L - 1) * h) ** ((L - 1) / L))
     candidates = np.zeros((data.values.size, u.shape[1]))

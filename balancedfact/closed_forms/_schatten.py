@@ -15,11 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import magnitude, scaled_product
+from balancedfact._linalg import EPS, magnitude, scaled_product
 from balancedfact._validate import as_array, as_count, as_number, as_widths
 from balancedfact.closed_forms._minimal_sharpness import padded
-
-_EPS = np.finfo(float).eps
 
 
 class SingularValues(NamedTuple):
@@ -35,7 +33,7 @@ def singular_values(M: np.ndarray) -> SingularValues:
     """Singular values up to ``max(shape) * eps`` times the largest count as zero."""
     size = magnitude(M)
     U, sigma, Vt = np.linalg.svd(M / size, full_matrices=False)
-    keep = sigma > max(M.shape) * _EPS * sigma[0]
+    keep = sigma > max(M.shape) * EPS * sigma[0]
     return SingularValues(U[:, keep], sigma[keep], Vt[keep], size)
 
 
@@ -232,7 +230,7 @@ def _shrunk(y: np.ndarray, weight: float, L: int) -> np.ndarray:
         slope = 1 - weight * (1 - 2 / L) * x ** (2 / L - 2)
         step = (x + weight * x ** (2 / L - 1) - target) / slope
         x -= step
-        if np.all(np.abs(step) <= 4 * _EPS * x):
+        if np.all(np.abs(step) <= 4 * EPS * x):
             break
     shrunk = np.zeros_like(y)
     shrunk[kept] = x

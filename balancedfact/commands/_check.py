@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_number
+from balancedfact.commands._options import add_table_options, problem_of, solution_file
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,21 +26,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tol", metavar="T", type=float, default=1e-8, help="relative gap that counts as closed (default: 1e-8)"
     )
-    parser.add_argument("--columns", metavar="ROW,COLUMN,VALUE", help="columns of a table, by name or position")
-    parser.add_argument("--format", choices=("triplets", "matrix"), help="what a table is, if it is in doubt")
-    parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns, if it is in doubt")
+    add_table_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print; the exit status."""
-    from balancedfact.commands._solve import problem_of
     from balancedfact.solution import Solution, Status
 
     as_number(args.tol, "--tol", above=0.0)
-    path = args.solution / "solution.npz" if args.solution.is_dir() else args.solution
-    if not path.is_file():
-        raise ValueError(f"SOLUTION is {str(path)!r}; expected a file that balancedfact solve wrote")
+    path = solution_file(args.solution)
     problem = problem_of(args)
     found = Solution.load(path, problem.A, problem.b, tol=args.tol)
     print(f"{found.status.value}: {found.message}")

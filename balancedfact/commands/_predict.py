@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from balancedfact.commands._options import solution_file
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand to those of the command line."""
@@ -29,10 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from balancedfact.data._predictions import predictions, read_pairs
     from balancedfact.solution import Solution
 
-    path = args.solution / "solution.npz" if args.solution.is_dir() else args.solution
-    if not path.is_file():
-        raise ValueError(f"SOLUTION is {str(path)!r}; expected a file that balancedfact solve wrote")
-    text = predictions(Solution.load(path), read_pairs(args.pairs))
+    text = predictions(Solution.load(solution_file(args.solution)), read_pairs(args.pairs))
     if args.out is None:
         print(text, end="")
     else:

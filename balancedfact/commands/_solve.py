@@ -6,13 +6,10 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from balancedfact._validate import as_count, as_number, as_rng
-from balancedfact.commands._options import seconds
-
-if TYPE_CHECKING:
-    from balancedfact.io import Problem
+from balancedfact.commands._options import PICTURES, add_table_options, problem_of, seconds
 
 _DESCRIPTION = """\
 Find the flat factorization that fits the data in FILE and write it with its
@@ -66,9 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-rank", metavar="K", type=int, help="largest rank allowed (default: any)")
     parser.add_argument("--tol", metavar="T", type=float, default=1e-8, help="relative gap to reach (default: 1e-8)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
-    parser.add_argument("--columns", metavar="ROW,COLUMN,VALUE", help="columns of a table, by name or position")
-    parser.add_argument("--format", choices=("triplets", "matrix"), help="what a table is, if it is in doubt")
-    parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns, if it is in doubt")
+    add_table_options(parser)
     parser.add_argument("--predict", metavar="PAIRS", type=Path, help="predict these rows and columns, into predictions.csv")
     parser.add_argument("--top", metavar="N", type=int, help="write the N largest unseen entries of each row into top.csv")
     parser.add_argument("--complete", choices=("csv", "npy"), help="write completed.csv or completed.npy, the whole matrix")
@@ -79,9 +74,7 @@ def add_parser(subparsers: Any) -> None:
         type=seconds,
         help="time for the solve, such as 60 or 60s, that for --penalty auto included; then the best so far is written",
     )
-    parser.add_argument(
-        "--pictures", choices=("png", "svg", "pdf"), default="png", help="format of the pictures (default: png)"
-    )
+    parser.add_argument("--pictures", choices=PICTURES, default="png", help="format of the pictures (default: png)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -flat, here)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.set_defaults(run=run)
@@ -134,14 +127,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         print(summary(problem, content, out, files))
     return {"OPTIMAL": 0, "STATIONARY": 3}.get(solution.status.name, 1)
-
-
-def problem_of(args: argparse.Namespace) -> Problem:
-    """The problem in the file, read as the options say."""
-    from balancedfact.io import read_problem
-
-    header = None if args.header is None else args.header == "yes"
-    return read_problem(args.file, columns=args.columns, format=args.format, header=header)
 
 
 def _start(path: Path, depth: int, shape: tuple[int, int]) -> Any:

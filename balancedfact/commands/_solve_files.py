@@ -15,6 +15,7 @@ from balancedfact import plots
 from balancedfact._files import write_json, write_picture, write_text, writing
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact._version import __version__
+from balancedfact.commands._options import PICTURES
 from balancedfact.commands._printable import printable
 from balancedfact.data._predictions import Pairs, as_csv, labelled, predictions, top
 from balancedfact.io import Problem
@@ -23,7 +24,6 @@ from balancedfact.solution import Solution
 from balancedfact.solvers import PenaltyPath
 
 _LARGEST_IMAGE = 4_000_000  # entries of a matrix that is still drawn
-PICTURES = ("png", "svg", "pdf")
 _PANEL = 3.6  # inches
 
 

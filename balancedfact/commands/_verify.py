@@ -18,7 +18,7 @@ import numpy as np
 
 from balancedfact._validate import as_count
 
-_EVERY = 30.0  # seconds between signs of life where no bar is shown
+_SIGN_OF_LIFE = 30.0  # seconds between signs of life where no bar is shown
 
 
 class Tally(NamedTuple):
@@ -121,7 +121,7 @@ class _SignsOfLife:
 
     def show(self, done: int) -> None:
         now = time.monotonic()
-        if now - self.shown >= _EVERY and done < self.total:
+        if now - self.shown >= _SIGN_OF_LIFE and done < self.total:
             self.shown = now
             print(f"verify: {done} of {self.total} statements after {now - self.started:.0f} s", file=sys.stderr, flush=True)
 
@@ -152,7 +152,7 @@ def verify(
     futures = {pool.submit(check, key, instances, seed, file): key for key in keys}
     pending = set(futures)
     while pending:
-        done, pending = wait(pending, timeout=_EVERY, return_when=FIRST_COMPLETED)
+        done, pending = wait(pending, timeout=_SIGN_OF_LIFE, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=lambda future: future.exception() is not None):  # an interruption loses none of them
             found[futures[future]] = future.result()
         advance(len(found))

@@ -37,6 +37,8 @@ def compare(
     - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
       of zero loss beyond;
     - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
+    - **least sharpness**: the layers of least sharpness with that product (`minimal_sharpness`), up to its numerical rank and a
+      relative 1e-4; left out where the rank makes the search long;
     - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;
@@ -60,8 +62,8 @@ def compare(
     rng : int or numpy.random.Generator, optional
         Seed or generator of starts, batches and noise.
     limits : Limits, optional
-        The time for all rows together: searches and flows are stopped, and rules of training not begun, once it is spent. What
-        has no row then is named in `Comparison.skipped`. The number of iterations is that of each solver.
+        The time for all rows together: searches stop once it is spent, and give their best point; what has not come to its
+        end, or not begun, has no row and is named in `Comparison.skipped`. The number of iterations is that of each solver.
 
     Returns
     -------

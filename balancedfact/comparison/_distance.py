@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_layers
 
-_SWEEPS, _GOAL = 200, 1e-14
+_SWEEPS, _SETTLED = 200, 1e-14
 
 
 def aligned_distance(layers: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> float:
@@ -68,7 +68,7 @@ def _aligned(W: list[np.ndarray], V: list[np.ndarray], turns: list[np.ndarray]) 
     for _ in range(_SWEEPS):
         parts = [w - turns[k + 1] @ v @ turns[k].T for k, (w, v) in enumerate(zip(W, V, strict=True))]
         now = float(np.sqrt(sum(np.sum(part**2) for part in parts)))
-        if now >= gap * (1 - _GOAL):
+        if now >= gap * (1 - _SETTLED):
             break
         gap = now
         for k in range(1, len(W)):

@@ -125,7 +125,7 @@ class Comparison:
     depth : int
         Number of layers.
     skipped : list of str
-        The methods for which a limit on time left nothing.
+        The methods for which a limit on time left nothing, or which the size of the problem rules out.
     """
 
     rows: list[ComparisonRow]
@@ -174,7 +174,7 @@ class Comparison:
             console.print(table)
         lines = [text.get().rstrip()]
         if self.skipped:
-            lines.append(f"no time was left for {'; '.join(self.skipped)}")
+            lines.append(f"left out, for want of time or for its size: {'; '.join(self.skipped)}")
         return "\n".join(lines)
 
 

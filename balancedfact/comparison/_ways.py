@@ -12,11 +12,11 @@ import numpy as np
 import pymanopt
 
 from balancedfact import closed_forms, curvature, dynamics, manifolds
+from balancedfact._spectrum import numerical_rank
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
-from balancedfact.solvers import flat_minimum, norm_minimum, riemannian_minimum
-from balancedfact.solvers.iteration._limits import Budget, Limits, check_time
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers import flat_minimum, minimal_sharpness, norm_minimum, riemannian_minimum
+from balancedfact.solvers.iteration._limits import Budget, Limits
 
 # Sizes of the products of Gaussian starts, relative to the matrix of least nuclear norm; scale of residual starts.
 _SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
@@ -25,8 +25,10 @@ _SMALL_START, _START, _RESIDUAL_SCALE = 1e-3, 0.3, 0.25
 _STEPS, _BATCH, _CAUTION, _NOISE = 20_000, 50, 0.2, 0.3
 # Relative residual up to which an unfinished search is a start for others.
 _FITS = 1e-6
+# Operations of a step of the search for the least sharpness, beyond which its row is left out.
+_MOST_FLOPS = 5e9
 # Steps of the other rules; the large step relative to that limit; length of a normalised step and radius of the ball, relative
-# to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows.
+# to the norm of the analytic layers; weight decay relative to their sharpness; accuracy of flows and of the least sharpness.
 _DESCENTS, _EDGE, _PACE, _RADIUS, _DECAY, _ACCURACY = 4000, 0.95, 1e-3, 0.02, 1e-3, 1e-4
 
 
@@ -66,6 +68,7 @@ class Ways:
         yield "certified", self.certified
         yield "Riemannian", self.riemannian
         yield "balanced", lambda: Found(dynamics.balanced_layers(self.least.matrix, self.widths), "closed form")
+        yield "least sharpness", self.least_sharpness
         yield "flow, small start", lambda: self.flow(self.start(_SMALL_START, self.seeds[2]))
         if self.A.matrix_shape[0] == self.A.matrix_shape[1]:
             yield "flow, residual start", self.residual_flow
@@ -107,32 +110,55 @@ class Ways:
             solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1], self.limits())
         return Found(solution.layers, solution.status.value)
 
+    def least_sharpness(self) -> Found | None:
+        """The layers of least sharpness for the certified matrix up to its numerical rank, unless that takes too long."""
+        U, s, Vt = np.linalg.svd(self.least.matrix, full_matrices=False)
+        rank = numerical_rank(s)
+        seen, unknowns = min(self.A.m, rank * (sum(self.A.matrix_shape) - rank)), (self.depth - 1) * rank * (rank + 1) // 2
+        if 10 * seen**3 + (seen * unknowns) ** 2 > _MOST_FLOPS:
+            return None
+        M = (U[:, :rank] * s[:rank]) @ Vt[:rank]
+        solution = minimal_sharpness(M, self.A, self.depth, tol=_ACCURACY, limits=self.limits())
+        if solution.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return Found(solution.layers, solution.status.value)
+
     def residual_flow(self) -> Found | None:
         return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
 
     def flow(self, start: list[np.ndarray]) -> Found | None:
         """The end of the flow, or nothing if the time ends before it does."""
-        with Log(progress=False, limits=self.budget.rest()) as log:
-            end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe={"clock": _clock})
-        if log.ended is not None:
-            if log.ended[0] is Status.INTERRUPTED:
-                raise KeyboardInterrupt
-            return None
-        return Found(end.layers, end.message, int(end.iterations[-1]))
+        limits = self.budget.rest()
+        end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe=(), limits=limits)
+        return Found(end.layers, end.message, int(end.iterations[-1])) if _ended(end) else None
 
-    def rule(self, name: str, step: float, **options: object) -> Found:
+    def rule(self, name: str, step: float, **options: object) -> Found | None:
         """A rule of training, and then plain descent, so that what is compared fits the data as well as it can."""
+        limits = self.budget.rest()
         run = getattr(dynamics, name)(
-            self.common_start, self.A, self.b, step=step, iterations=_DESCENTS, record=[_DESCENTS], observe=(), **options
+            self.common_start,
+            self.A,
+            self.b,
+            step=step,
+            iterations=_DESCENTS,
+            record=[_DESCENTS],
+            observe=(),
+            limits=limits,
+            **options,
         )
         note = f"step {step:.2g}"
+        if not _ended(run):
+            return None
         if run.diverged >= 0:
             return Found(run.layers, f"{note}, diverged", int(run.diverged))
         calm, rest = _CAUTION * 2 / max(self.sharpness, curvature.sharpness(run.layers, self.A, self.b)), _DESCENTS // 2
-        end = dynamics.gradient_descent(run.layers, self.A, self.b, step=calm, iterations=rest, record=[rest], observe=())
-        return Found(end.layers, note, _DESCENTS + rest)
+        limits = self.budget.rest()
+        end = dynamics.gradient_descent(
+            run.layers, self.A, self.b, step=calm, iterations=rest, record=[rest], observe=(), limits=limits
+        )
+        return Found(end.layers, note, _DESCENTS + rest) if _ended(end) else None
 
-    def stochastic(self, noise: float) -> Found:
+    def stochastic(self, noise: float) -> Found | None:
         """SGD with a step that the curvature of the analytic layers allows."""
         batch = min(_BATCH, self.A.m)
         step = _CAUTION / (self.sharpness + curvature.trace(self.analytic, self.A) / batch)
@@ -140,7 +166,10 @@ class Ways:
         taken = 0
         for label_noise, steps in ((noise, _STEPS), (0.0, _STEPS // 2)):
             options = {"iterations": steps, "batch": batch, "label_noise": label_noise, "rng": rng, "record": [steps]}
-            run = dynamics.sgd(layers, self.A, self.b, step=step, observe=(), **options)  # type: ignore[arg-type]
+            options |= {"observe": (), "limits": self.budget.rest()}
+            run = dynamics.sgd(layers, self.A, self.b, step=step, **options)  # type: ignore[arg-type]
+            if not _ended(run):
+                return None
             layers, taken = run.layers, taken + steps
         return Found(layers, f"step {step:.2g}" + (", diverged" if run.diverged >= 0 else ""), taken)
 
@@ -155,10 +184,11 @@ class Ways:
         return dynamics.gaussian_layers(self.widths, layer / np.sqrt(4 * self.width), rng)
 
 
-def _clock(layers: list[np.ndarray]) -> float:
-    """Look at the time whenever a flow makes a record, and stop it if there is none left."""
-    check_time()
-    return 0.0
+def _ended(run: dynamics.Trajectory) -> bool:
+    """Tell whether a run came to its own end, before that of the time; pass Ctrl-C on, which the run has taken for itself."""
+    if run.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return run.status is None
 
 
 def _least_trace_of_zero_loss(

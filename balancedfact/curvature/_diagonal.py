@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_layers
 from balancedfact.curvature._scaled import ONE, Scaled, ordinary, partial_products
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
-
-# Matrix entries of the measurements that are handled at a time.
-_CHUNK = 2**23
+from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 
 def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]:
@@ -78,7 +76,7 @@ def _sum_of_squares(A: MeasurementMap, left: Scaled, right: Scaled) -> np.ndarra
         return np.asarray(half if P is None else (half.T @ P**2).T)
     d1, d2 = A.matrix_shape
     P, Q = np.eye(d1) if left is ONE else P, np.eye(d2) if right is ONE else Q
-    chunk = max(1, _CHUNK // (d1 * d2))
+    chunk = max(1, ENTRIES_AT_ONCE // (d1 * d2))
     total = np.zeros((P.shape[1], Q.shape[1]))
     for start in range(0, A.m, chunk):
         part = A if A.m <= chunk else A.select(np.arange(start, min(start + chunk, A.m)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-_LEAST, _MOST = 1e-40, 1e40  # squared norms of arrays that are left as they are
+_LEAST_SQUARE, _MOST_SQUARE = 1e-40, 1e40  # squared norms of arrays that are left as they are
 _EXPONENT_OF_ZERO = -1_000_000  # below all others, so that what a zero is added to keeps its own
 
 
@@ -61,7 +61,7 @@ ZERO = Scaled(None)
 def ordinary(array: np.ndarray, exponent: int = 0) -> Scaled:
     """The matrix ``array * 2**exponent`` with an array of ordinary size."""
     flat = array.ravel()
-    if _LEAST < flat @ flat < _MOST:
+    if _LEAST_SQUARE < flat @ flat < _MOST_SQUARE:
         return Scaled(array, exponent)
     size = float(np.max(np.abs(array)))
     if size == 0:

@@ -24,9 +24,9 @@ from balancedfact.measurements import MeasurementMap
 
 # The residual term is left out where it is proved to change the sharpness by less than this, relatively.
 _NEGLIGIBLE = 1e-13
-_SMALL = 64  # symmetric matrices up to this order are formed from their action and decomposed
+_DECOMPOSED_ORDER = 64  # symmetric matrices up to this order are formed from their action and decomposed
 _LARGEST_DENSE = 512  # order up to which A* A is formed
-_CHUNK = 4096  # measurements whose matrices are formed at a time
+_MATRICES_AT_ONCE = 4096  # measurements whose matrices are formed at a time
 _TOLERANCE = 1e-14
 
 Vector = list[Scaled]
@@ -176,7 +176,7 @@ def _spectral_bound(W: np.ndarray) -> float:
 def _top_of_gauss_newton(at: Linearisation) -> _Eigenvalue:
     """The top of the Hessian without its residual term, on the smallest of three sides."""
     m, outer, inner = at.m, at.matrix_shape[0] * at.matrix_shape[1], sum(rows * cols for rows, cols in at.shapes)
-    if outer <= _SMALL or outer <= min(m, inner, _LARGEST_DENSE):
+    if outer <= _DECOMPOSED_ORDER or outer <= min(m, inner, _LARGEST_DENSE):
         return _on_matrices(at)
     if inner < m:
         start = _pseudorandom(at.shapes)
@@ -212,8 +212,8 @@ def _gram(A: MeasurementMap) -> np.ndarray:
     """The matrix of ``A* A`` on row-major vectors."""
     d1, d2 = A.matrix_shape
     total = np.zeros((d1 * d2, d1 * d2))
-    for start in range(0, A.m, _CHUNK):
-        chunk = A if A.m <= _CHUNK else A.select(np.arange(start, min(start + _CHUNK, A.m)))
+    for start in range(0, A.m, _MATRICES_AT_ONCE):
+        chunk = A if A.m <= _MATRICES_AT_ONCE else A.select(np.arange(start, min(start + _MATRICES_AT_ONCE, A.m)))
         rows = chunk.stack().reshape(chunk.m, d1 * d2)
         total += rows.T @ rows
     return total
@@ -233,7 +233,7 @@ def _top(apply: Callable[[Vector], Vector], shapes: Sequence[tuple[int, ...]], s
     def action(x: np.ndarray) -> np.ndarray:
         return np.concatenate([np.ldexp(each.array, each.exponent - exponent).ravel() for each in applied(x)])
 
-    if start.size <= _SMALL:
+    if start.size <= _DECOMPOSED_ORDER:
         matrix = np.stack([action(unit) for unit in np.eye(start.size)])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     else:

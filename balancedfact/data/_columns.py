@@ -13,7 +13,7 @@ _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "nat"})
 _NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0*)?")
-_EXACT = 2.0**53  # integers up to here are exact in float64
+_EXACT_INTEGERS = 2.0**53  # integers up to here are exact in float64
 
 
 def is_missing(cell: str) -> bool:
@@ -33,7 +33,7 @@ def whole(cell: str) -> int | None:
         return int(plain[1])
     if "e" in cell.lower() and _NUMBER.fullmatch(cell):
         value = float(cell)
-        if value.is_integer() and abs(value) < _EXACT:
+        if value.is_integer() and abs(value) < _EXACT_INTEGERS:
             return int(value)
     return None
 
@@ -77,7 +77,9 @@ class Column:
         if isinstance(self.cells, np.ndarray):
             if self.cells.dtype.kind in "iu":
                 return self.cells
-            if not np.all(np.abs(self.cells) < _EXACT) or np.any(self.cells != np.floor(self.cells)):  # nan fails the first
+            if not np.all(np.abs(self.cells) < _EXACT_INTEGERS) or np.any(
+                self.cells != np.floor(self.cells)
+            ):  # nan fails the first
                 return None
             return self.cells.astype(np.int64)
         found = []

@@ -20,9 +20,9 @@ from balancedfact.solution import Offsets, Solution
 from balancedfact.solvers import Splitting, norm_minimum
 
 # The penalties tried: so many, down to this fraction of the largest useful one.
-_COUNT, _END = 13, 1e-3
+_COUNT, _LAST_PENALTY = 13, 1e-3
 # Smaller penalties are not tried once so many in a row are worse than the best by this factor.
-_PATIENCE, _CLEARLY = 4, 1.02
+_PANEL_PATIENCE, _PANEL_CLEARLY = 4, 1.02
 _FOLD_TOL = 1e-4  # the gap of fits that are only compared on entries held out
 
 
@@ -234,7 +234,7 @@ class _Panel:
         largest = float(np.linalg.norm(A.adjoint(b), 2))
         if largest <= 1e-12 * frobenius(self.Y[tuple(self.all.T)]):  # effects alone: any penalty gives zero
             return np.array([magnitude(self.Y[tuple(self.all.T)])])
-        return largest * np.geomspace(1.0, _END, _COUNT)
+        return largest * np.geomspace(1.0, _LAST_PENALTY, _COUNT)
 
     def _map(self, places: np.ndarray) -> TwoWayEntries:
         d1, d2 = self.Y.shape
@@ -269,7 +269,7 @@ class _Panel:
                 rows, cols = self.all[part].T
                 left.append(np.asarray(solution.predict(rows, cols)) - self.Y[rows, cols])
             errors.append(frobenius(np.concatenate(left)) / np.sqrt(len(self.all)))
-            if len(errors) > _PATIENCE and min(errors[-_PATIENCE:]) > _CLEARLY * min(errors):
+            if len(errors) > _PANEL_PATIENCE and min(errors[-_PANEL_PATIENCE:]) > _PANEL_CLEARLY * min(errors):
                 break
         return penalties[: len(errors)], np.array(errors)
 

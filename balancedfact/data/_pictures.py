@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
-_LARGEST = 100_000_000  # pixels
+_LARGEST_PICTURE = 100_000_000  # pixels
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -20,8 +20,8 @@ def read_picture(path: Path) -> np.ndarray:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             width, height = picture.size
-            if width * height > _LARGEST:
-                raise ValueError(f"the picture has {width} x {height} pixels; expected at most {_LARGEST}")
+            if width * height > _LARGEST_PICTURE:
+                raise ValueError(f"the picture has {width} x {height} pixels; expected at most {_LARGEST_PICTURE}")
             if picture.mode.startswith("I") or picture.mode == "F":
                 levels = np.asarray(picture, dtype=np.float64)
                 return levels / 65535.0 if picture.mode != "F" else levels

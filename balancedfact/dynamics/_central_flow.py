@@ -17,7 +17,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
-_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
+_COMPLEMENTARITY_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
 
 
 def central_flow(
@@ -137,10 +137,8 @@ def central_flow(
             if taken in moments:
                 note(now, y)
                 log.write("", {})
-    if log.ended:  # perhaps within a record
-        count = len(tops)
-        recorder.keep(count)
-        del times[count:], variances[count:]
+    if log.ended:
+        recorder.drop_torn(times, variances, tops)
         if now > times[-1]:
             note(now, y)
     status, message = log.end(message)
@@ -190,7 +188,7 @@ def _complementary(Q: np.ndarray, q: np.ndarray, pairs: list[tuple[int, int]], k
         return np.zeros(len(pairs))
     x = z = np.zeros(len(pairs))
     momentum = 1.0
-    for _ in range(_ROUNDS):
+    for _ in range(_COMPLEMENTARITY_ROUNDS):
         new = _positive(z - (Q @ z - q) / largest, pairs, k)
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         if (z - new) @ (new - x) > 0:  # the acceleration overshot

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_number
 
+DRAWS_HELD = 1_000_000  # random numbers held at a time
 _EIGENVALUES = 1e-12  # how negative an eigenvalue of a covariance may be, relative to the largest
 
 

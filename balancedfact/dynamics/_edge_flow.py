@@ -19,7 +19,7 @@ from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
 _NOTHING = -1e3  # the logarithm of a size that is zero
-_DENSE = 200  # weights up to which eigenvectors come from the whole Hessian
+_DECOMPOSED_WEIGHTS = 200  # weights up to which eigenvectors come from the whole Hessian
 
 
 def edge_flow(
@@ -161,12 +161,8 @@ def edge_flow(
                     note(float(t), solver.y if t == solver.t else between(t))
                     log.write("", {})
             now, state = float(solver.t), solver.y
-    if log.ended:  # perhaps within a record
-        count = len(extra["direction"])
-        recorder.keep(count)
-        del times[count:]
-        for arrays in extra.values():
-            del arrays[count:]
+    if log.ended:
+        recorder.drop_torn(times, *extra.values())
         if now > times[-1]:
             note(now, state)
     status, message = log.end(message)
@@ -180,7 +176,7 @@ def top_of_hessian(jets: Jets, y: np.ndarray, count: int, start: np.ndarray | No
     """The largest eigenvalues of the Hessian, in falling order, and their eigenvectors."""
     n = y.size
     count = min(count, n)
-    if n <= _DENSE:
+    if n <= _DECOMPOSED_WEIGHTS:
         values, vectors = np.linalg.eigh(jets.hessian(y))
     else:
         operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=lambda v: jets.product(y, v.ravel()), dtype=float)

@@ -20,7 +20,7 @@ from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits, ch
 from balancedfact.solvers.iteration._log import Log
 
 # Local errors are kept this much below the accuracy asked for, since they add up along the way.
-_MARGIN = 1 / 100
+_LOCAL_MARGIN = 1 / 100
 # The explicit method is stable up to a product of step and curvature of about six: half of that means that stability, not
 # accuracy, begins to limit the steps.
 _STIFF, _CHECK_EVERY, _PROBES = 3.0, 20, 12
@@ -184,9 +184,9 @@ def _one(
                 message = f"Stopped after {most} steps, before {'stationarity' if whole else 't_final'}"
                 break
             if method is None:
-                method = _Explicit(field, y, end, tol * _MARGIN)
+                method = _Explicit(field, y, end, tol * _LOCAL_MARGIN)
             elif isinstance(method, _Explicit) and steps % _CHECK_EVERY == 0 and method.is_stiff():
-                method = _Exponential(field, t, y, end, tol * _MARGIN, method.h)
+                method = _Exponential(field, t, y, end, tol * _LOCAL_MARGIN, method.h)
             with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
                 found = method.step()
             if found is None:
@@ -199,10 +199,8 @@ def _one(
                 loss = value
                 note(t, y)
                 log.write("", {})
-    if log.ended:  # perhaps within a record
-        count = len(drifts)
-        recorder.keep(count)
-        del times[count:], taken[count:]
+    if log.ended:
+        recorder.drop_torn(times, taken, drifts)
         message = "Stopped"
     if times[-1] < t:
         note(t, y)

@@ -19,8 +19,8 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
-_RANK = 1e-10  # eigenvalues of J J' below this, relative to the largest, count as zero
-_ROUNDS = 20
+_KERNEL_RANK = 1e-10  # eigenvalues of J J' below this, relative to the largest, count as zero
+_GAUSS_NEWTON_STEPS = 20
 
 
 def label_noise_flow(
@@ -141,7 +141,7 @@ def label_noise_flow(
             note(float(solver.t), following)
             y = following
             log.write("", {})
-    recorder.keep(len(times))  # a last one may be there in part
+    recorder.drop_torn(times)
     status, message = log.end(message)
     loss, series = recorder.results()
     return Trajectory(
@@ -173,7 +173,7 @@ class _Drift:
     def __call__(self, _: float, y: np.ndarray) -> np.ndarray:
         m, J = self.model.A.m, self.jets.jacobian(y)
         values, vectors = np.linalg.eigh(J @ J.T)
-        kept = values > _RANK * values[-1]
+        kept = values > _KERNEL_RANK * values[-1]
         k, U = values[kept], vectors[:, kept]
         rows = (U / np.sqrt(k)).T @ J  # an orthonormal basis of the directions that are seen
         if self.covariance is None:
@@ -191,13 +191,15 @@ class _Drift:
         """The weights after Gauss-Newton steps to zero loss."""
         size = float(np.linalg.norm(self.model.b)) or 1.0
         missed = np.inf
-        for _ in range(_ROUNDS):
+        for _ in range(_GAUSS_NEWTON_STEPS):
             residual = self.jets.residual(y)
             now = float(np.linalg.norm(residual))
             if now <= 1e-13 * size or (now >= missed and now <= 1e-8 * size):
                 return y
             missed = now
-            y = y - np.linalg.lstsq(self.jets.jacobian(y), residual, rcond=np.sqrt(_RANK))[0]
+            y = y - np.linalg.lstsq(self.jets.jacobian(y), residual, rcond=np.sqrt(_KERNEL_RANK))[0]
         if missed > 1e-6 * size:
-            raise ValueError(f"layers miss the data by {missed / size:.3g} of them after {_ROUNDS} Gauss-Newton steps")
+            raise ValueError(
+                f"layers miss the data by {missed / size:.3g} of them after {_GAUSS_NEWTON_STEPS} Gauss-Newton steps"
+            )
         return y

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from balancedfact.dynamics._draws import Draws
+from balancedfact.dynamics._draws import DRAWS_HELD, Draws
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._rule import Rule
 from balancedfact.dynamics._sampling import batch_gradient
 from balancedfact.dynamics._training_kernel import ASCENT, AVERAGE
-
-_DRAWN = 200_000  # random numbers held at a time
 
 
 class Walker:
@@ -40,7 +38,7 @@ class Walker:
     def advance(self, start: int, stop: int) -> None:
         """Take the steps `start` to `stop`, fewer if the gradient overflows."""
         random = self.draws is not None and (self._batch is not None or self._sphered)
-        most = max(1, _DRAWN // self.draws.size) if random and self.draws else stop - start
+        most = max(1, DRAWS_HELD // self.draws.size) if random and self.draws else stop - start
         with np.errstate(over="ignore", invalid="ignore"):
             while start < stop and self.when < 0:
                 end = min(stop, start + most)

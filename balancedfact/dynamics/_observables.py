@@ -74,11 +74,12 @@ class Recorder:
         for name, function in self.functions.items():
             self.series[name].append(_where(alive, np.asarray(function(kept), dtype=float), np.nan))
 
-    def keep(self, count: int) -> None:
-        """Forget what was recorded, perhaps in part, after the first `count` records."""
-        del self.loss[count:]
-        for values in self.series.values():
-            del values[count:]
+    def drop_torn(self, *series: list[Any]) -> None:
+        """Forget a record within which the run was stopped, here and in other `series` of the same records."""
+        lists = [self.loss, *self.series.values(), *series]
+        whole = min(map(len, lists))
+        for values in lists:
+            del values[whole:]
 
     def results(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The loss, shape ``(*lead, records)``, and the series, shape ``(*lead, records, ...)``."""

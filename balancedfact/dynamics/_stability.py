@@ -13,8 +13,8 @@ from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.measurements import MeasurementMap
 
-_RANK = 1e-12  # eigenvalues of the Hessian below this, relative to the largest, count as zero
-_DENSE = 20  # directions up to which the eigenvalue is found from the whole matrix
+_HESSIAN_RANK = 1e-12  # eigenvalues of the Hessian below this, relative to the largest, count as zero
+_DECOMPOSED_DIRECTIONS = 20  # directions up to which the eigenvalue is found from the whole matrix
 
 
 def stability_threshold(
@@ -102,7 +102,7 @@ def _threshold(J: np.ndarray, p: float) -> float:
     if size == 0:
         return np.inf
     _, s, Vt = np.linalg.svd(J / size, full_matrices=False)
-    kept = s**2 > _RANK * s[0] ** 2
+    kept = s**2 > _HESSIAN_RANK * s[0] ** 2
     g = (J / size) @ Vt[kept].T  # the gradients in the eigenvectors of the Hessian
     h = 2 / m * s[kept] ** 2
     r = h.size
@@ -115,7 +115,7 @@ def _threshold(J: np.ndarray, p: float) -> float:
         found = (1 - p) * h[:, None] * Y * h + (4 * p / m) * ((g.T * inner) @ g)
         return (found / root).ravel()
 
-    if r <= _DENSE:
+    if r <= _DECOMPOSED_DIRECTIONS:
         matrix = np.stack([both(unit) for unit in np.eye(r * r)])
         largest = float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
     else:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_count
 from balancedfact.closed_forms._regression_sharpness import as_stack
 from balancedfact.dynamics import _training_kernel as kernel
-from balancedfact.dynamics._draws import Draws
+from balancedfact.dynamics._draws import DRAWS_HELD, Draws
 from balancedfact.dynamics._large import Walker
 from balancedfact.dynamics._model import MapModel, RegressionModel, regression_of, rows_of
 from balancedfact.dynamics._observables import Observe, Recorder
@@ -29,11 +29,10 @@ OVERFLOW = 1e300
 _DOUBLE = np.dtype(np.float64)
 
 # A step of all lanes together costs about as much as one of this many single runs.
-_WIDE, _NARROW, _FEW = 64, 8, 3
+_WIDE, _NARROW, _FEW_RUNS = 64, 8, 3
 # Networks of more weights would not stay in the cache side by side; with several outputs, single runs are better off in NumPy
 # beyond the second number. Measurements of more entries are not written out as rows.
-_WEIGHTS, _SINGLE, _ROWS = 4096, 8192, 4_000_000
-_DRAWN = 1_000_000  # random numbers held at a time
+_KERNEL_WEIGHTS, _SINGLE, _WRITTEN_ENTRIES = 4096, 8192, 4_000_000
 _GLANCE = 0.1  # seconds between looks at a limit on time
 
 
@@ -81,7 +80,7 @@ def train(
             current, diverged = layers, lost
             reached.append(stop)
             log.write("", {})
-    recorder.keep(len(reached))
+    recorder.drop_torn(reached)
     return finished(current, recorder, steps, np.array(reached), diverged, start.lead, log.ended)
 
 
@@ -125,8 +124,8 @@ def _blocks(
     problem = _problem(start, model, stochastic, draws, dtype)
     if problem is not None:
         single = problem.outputs * weights <= _SINGLE
-        if isinstance(model, RegressionModel) or (weights <= _WEIGHTS and (single or runs > _FEW)):
-            lanes = 1 if runs <= _FEW or weights > _WEIGHTS else _NARROW if runs <= 2 * _WIDE else _WIDE
+        if isinstance(model, RegressionModel) or (weights <= _KERNEL_WEIGHTS and (single or runs > _FEW_RUNS)):
+            lanes = 1 if runs <= _FEW_RUNS or weights > _KERNEL_WEIGHTS else _NARROW if runs <= 2 * _WIDE else _WIDE
             portions = [np.minimum(np.arange(first, first + lanes), runs - 1) for first in range(0, runs, lanes)]
             return [_Lanes(start.layers, problem, rule, steps, draws, chosen, runs, dtype) for chosen in portions]
     assert isinstance(model, MapModel)
@@ -169,7 +168,7 @@ def _problem(
         return _Problem(kernel.COVARIANCE, 1, False, readout, sigma, goal, nothing, nothing[0], 0.0)
     assert isinstance(model, MapModel)
     A, m = model.A, model.A.m
-    if m * A.matrix_shape[0] * A.matrix_shape[1] > _ROWS:
+    if m * A.matrix_shape[0] * A.matrix_shape[1] > _WRITTEN_ENTRIES:
         return None
     readout, rows = rows_of(A)  # (outputs, d_L) and (m, outputs, d_0)
     target, weight = model.b, 2 / m
@@ -236,7 +235,7 @@ class _Lanes:
     def advance(self, start: int, stop: int) -> None:
         """Take the steps `start` to `stop`."""
         drawn = self.draws is not None and (self.kind == kernel.BATCH or self.rule.samples > 0)
-        most = max(1, _DRAWN // (self.draws[0].size * len(self.lanes))) if drawn and self.draws else stop - start
+        most = max(1, DRAWS_HELD // (self.draws[0].size * len(self.lanes))) if drawn and self.draws else stop - start
         while start < stop and not np.all(self.runs[1] >= 0):
             end = min(stop, start + most)
             draws = self._drawn(end - start) if drawn else (*self.none, np.zeros((1, 0, 1, len(self.lanes)), self.dtype))

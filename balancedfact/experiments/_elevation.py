@@ -18,7 +18,7 @@ from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
-_SEED = 20
+_ELEVATION_SEED = 20
 _COMMON, _RARE = 0.35, 0.05  # the probability that an entry is observed
 _STRETCHES = (40, 120, 215, 290)  # first rows of the stretches that are rarely seen
 _LENGTH = 30
@@ -32,7 +32,7 @@ def elevation_problem() -> tuple[np.ndarray, measurements.Entries, np.ndarray]:
     rare = np.zeros(truth.shape[0], dtype=bool)
     for first in _STRETCHES:
         rare[first : first + _LENGTH] = True
-    seen = np.random.default_rng(_SEED).random(truth.shape) < np.where(rare, _RARE, _COMMON)[:, None]
+    seen = np.random.default_rng(_ELEVATION_SEED).random(truth.shape) < np.where(rare, _RARE, _COMMON)[:, None]
     rows, cols = np.nonzero(seen)
     return truth, measurements.Entries(rows, cols, truth.shape), rare
 
@@ -58,8 +58,8 @@ def run(out: Path) -> int:
     level = b.mean()
     d1, d2 = truth.shape
     print(f"{A.m} of {d1 * d2} elevations observed ({A.m / (d1 * d2):.1%}); every matrix below fits them or averages them.")
-    flat = solvers.flat_minimum(A, b - level, tol=_TOL, rng=_SEED)
-    norm = solvers.norm_minimum(A, b - level, tol=_TOL, rng=_SEED)
+    flat = solvers.flat_minimum(A, b - level, tol=_TOL, rng=_ELEVATION_SEED)
+    norm = solvers.norm_minimum(A, b - level, tol=_TOL, rng=_ELEVATION_SEED)
     recovered = {
         "flat (least scaled trace)": flat.matrix + level,
         "least nuclear norm": norm.matrix + level,

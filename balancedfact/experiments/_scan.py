@@ -18,9 +18,9 @@ from balancedfact._files import write_picture
 from balancedfact.experiments._example import Example, print_errors, solution_report, write_report
 from balancedfact.solution import Solution
 
-_SEED = 20
+_SCAN_SEED = 20
 _MEASUREMENTS = 2000
-_NOISE = 0.1
+_SCAN_NOISE = 0.1
 
 
 def scan_problem() -> tuple[np.ndarray, measurements.RankOne, np.ndarray]:
@@ -28,21 +28,21 @@ def scan_problem() -> tuple[np.ndarray, measurements.RankOne, np.ndarray]:
     with gzip.open(get_sample_data("s1045.ima.gz", asfileobj=False)) as file:
         pixels = np.frombuffer(file.read(), dtype="<u2").reshape(64, 4, 64, 4).mean(axis=(1, 3))
     truth = pixels / pixels.max()
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(_SCAN_SEED)
     A = measurements.bilinear(_MEASUREMENTS, truth.shape, rng)
     b = A(truth)
-    return truth, A, b + _NOISE * b.std() * rng.standard_normal(b.size)
+    return truth, A, b + _SCAN_NOISE * b.std() * rng.standard_normal(b.size)
 
 
 def run(out: Path) -> int:
     """Recover the image with and without a penalty, and write report, solution and picture."""
     out.mkdir(parents=True, exist_ok=True)
     truth, A, b = scan_problem()
-    print(f"{A.m} bilinear measurements of {truth.size} pixels, noise {_NOISE:.0%}")
-    path = solvers.select_penalty(A, b, rng=_SEED)
-    penalised = solvers.flat_minimum(A, b, penalty=path.penalty, rng=_SEED)
-    exact = solvers.flat_minimum(A, b, rng=_SEED)
-    norm = solvers.norm_minimum(A, b, rng=_SEED)
+    print(f"{A.m} bilinear measurements of {truth.size} pixels, noise {_SCAN_NOISE:.0%}")
+    path = solvers.select_penalty(A, b, rng=_SCAN_SEED)
+    penalised = solvers.flat_minimum(A, b, penalty=path.penalty, rng=_SCAN_SEED)
+    exact = solvers.flat_minimum(A, b, rng=_SCAN_SEED)
+    norm = solvers.norm_minimum(A, b, rng=_SCAN_SEED)
     solutions = {
         "flat, penalty by hold-out": penalised,
         "flat, exact fit": exact,

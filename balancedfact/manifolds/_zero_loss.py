@@ -9,13 +9,12 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, product
+from balancedfact._linalg import FITTED, frobenius, product
 from balancedfact._validate import as_array, as_widths
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 from balancedfact.measurements import MeasurementMap
 
-_EXACT = 1e-12  # the relative residual that a point may have
 _DRAWS = 50
 
 
@@ -255,7 +254,7 @@ class ZeroLoss(LayerManifold):
                 else:  # no progress: rounding error has been reached, or a point from which there is none
                     break
                 best, misfit = trial, left
-        return ProductPoint(best) if frobenius(misfit) <= _EXACT * self._size else None
+        return ProductPoint(best) if frobenius(misfit) <= FITTED * self._size else None
 
 
 def _independent(A: MeasurementMap, b: np.ndarray) -> tuple[MeasurementMap, np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 from balancedfact.measurements._unfolded import Unfolded
 
-_BLOCK = 256  # columns of the identity that are multiplied at once
+ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
+_COLUMNS_AT_ONCE = 256  # columns of the identity that are multiplied at once
 
 
 class Whitened(NamedTuple):
@@ -131,7 +132,7 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
             return frobenius(S)
         if sp.issparse(S):
             return frobenius(sp.coo_array(S).tocsr().data)  # an entry may be stored in several parts
-        blocks = (np.eye(d2, min(_BLOCK, d2 - start), -start) for start in range(0, d2, _BLOCK))
+        blocks = (np.eye(d2, min(_COLUMNS_AT_ONCE, d2 - start), -start) for start in range(0, d2, _COLUMNS_AT_ONCE))
         return frobenius(np.array([frobenius(S @ block) for block in blocks]))
 
     def pair_hessian(

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact._linalg import magnitude
+from balancedfact._linalg import EPS, magnitude
 from balancedfact._validate import as_count, as_rng
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
-from balancedfact.measurements._isometry_bounds import EPS, Relaxation, rounding
+from balancedfact.measurements._isometry_bounds import Relaxation, rounding
 from balancedfact.measurements._isometry_search import Alternating
 
 # By default the relaxation takes as many steps as cost about this many operations, none where that would be fewer than ten.
-_WORK, _FEWEST, _MOST = 4e10, 10, 300
-_DENSE = 4096  # largest order d1 * d2 for which the form is made a matrix
+_WORK, _FEWEST_STEPS, _MOST_RELAXED_STEPS = 4e10, 10, 300
+_FORMED_ORDER = 4096  # largest order d1 * d2 for which the form is made a matrix
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +145,7 @@ def isometry_constant(
     order, bounded = min(form.shape), min(rank, *form.shape)
     if iterations is None:
         steps = _WORK / (order * max(form.shape)) ** 3 / (1 if bounded == 1 else 3)
-        iterations = min(int(steps), _MOST) if steps >= _FEWEST else 0
+        iterations = min(int(steps), _MOST_RELAXED_STEPS) if steps >= _FEWEST_STEPS else 0
     low, high = form.spectrum
     search = form.alternating()
     ends, matrices = [], []
@@ -176,7 +176,7 @@ class _Form:
         energy = float(np.vdot(self.rows, self.rows))
         # Sums of m (or d1 d2) products, of numbers that were rounded up to four times.
         self.error = 2 * EPS * (max(A.m, d1 * d2) + 8) * energy
-        self.matrix = self.rows.T @ self.rows if d1 * d2 <= _DENSE else None
+        self.matrix = self.rows.T @ self.rows if d1 * d2 <= _FORMED_ORDER else None
         self.spectrum = self._spectrum()
 
     def alternating(self) -> Alternating:

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import numpy as np
 
-EPS = float(np.finfo(float).eps)
-_STEP, _EVERY, _CONVERGED = 1.6, 5, 1e-9  # over-relaxation; steps between bounds; relative residual
+from balancedfact._linalg import EPS
+
+_STEP, _BOUND_EVERY, _CONVERGED = 1.6, 5, 1e-9  # over-relaxation; steps between bounds; relative residual
 
 
 def rounding(*parts: np.ndarray) -> float:
@@ -81,7 +82,7 @@ class Relaxation:
                 moved += self.counts[i] * float(np.linalg.norm(positive - slack[i])) ** 2
                 slack[i] = positive
                 primal[i] += _STEP * (penalty * (positive - W) - primal[i])
-            if k % _EVERY == 0 or k == iterations:
+            if k % _BOUND_EVERY == 0 or k == iterations:
                 best = min(best, self._value(multipliers))
                 if best <= enough or max(infeasible, moved) <= (_CONVERGED * size) ** 2:
                     break

@@ -17,7 +17,7 @@ from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
-MOST_ENTRIES, _BLOCK = 2**24, 2**17
+MOST_ENTRIES, _CACHED = 2**24, 2**17
 
 
 class RankOne(MeasurementMap):
@@ -107,7 +107,7 @@ class RankOne(MeasurementMap):
         u, v = self.left, self.right
         uL, vR = u @ L, v @ R
         count = 0 if y is None else L.shape[1] if coupled is None else coupled
-        rows = max(1, _BLOCK // sum(self.matrix_shape))
+        rows = max(1, _CACHED // sum(self.matrix_shape))
 
         def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             G, H = np.zeros_like(dL), np.zeros_like(dR)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array, as_shape
 
-_MOST_ENTRIES = 2**26  # half a gigabyte
+_MOST_MOMENT_ENTRIES = 2**26  # half a gigabyte
 
 # A symmetric matrix given by two factors: (F, G) stands for (F.T @ G + G.T @ F) / 2, and None for the identity.
 SymmetricFactors = tuple[np.ndarray | None, np.ndarray | None]
@@ -222,7 +222,7 @@ def worth_forming(d1: int, d2: int, cost: int) -> bool:
     """Tell whether the superoperator applies faster than a form of `cost` multiplications, and fits in memory."""
     entries = d1 * (d1 + 1) // 2 * (d2 * (d2 + 1) // 2)
     # A product with few vectors reads the table once, at about the speed of four multiplications for each number.
-    return 4 * entries <= cost and entries <= _MOST_ENTRIES
+    return 4 * entries <= cost and entries <= _MOST_MOMENT_ENTRIES
 
 
 def _packed(packing: Packing, pairs: list[SymmetricFactors]) -> np.ndarray:

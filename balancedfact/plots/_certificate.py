@@ -8,15 +8,12 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
-from balancedfact.plots._style import PALETTE
+from balancedfact.plots._style import FLOOR, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from balancedfact.solution import Solution
-
-# Rounding errors end at about this size relative to one: on a logarithmic axis anything smaller is drawn here.
-_FLOOR = 1e-16
 
 
 def singular_values(ax: Axes, solution: Solution) -> Axes:
@@ -51,7 +48,7 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
     if largest == 0:
         return _say(ax, "all singular values are zero")
     index = np.arange(1, values.size + 1)
-    ax.semilogy(index, np.maximum(values, _FLOOR * largest), "o", color=PALETTE["blue"])
+    ax.semilogy(index, np.maximum(values, FLOOR * largest), "o", color=PALETTE["blue"])
     if values.min() < RANK_CUT * largest:
         label = rf"$10^{{{np.log10(RANK_CUT):.0f}}}$ of the largest"
         ax.axhline(RANK_CUT * largest, color=PALETTE["grey"], linestyle="--", linewidth=1, label=label)
@@ -128,7 +125,7 @@ def value_history(ax: Axes, solution: Solution) -> Axes:
     return _finish(ax) if drawn else _say(ax, "no iterations were needed")
 
 
-def _series(ax: Axes, solution: Solution, names: dict[str, tuple[str, str, str]], floor: float = _FLOOR) -> bool:
+def _series(ax: Axes, solution: Solution, names: dict[str, tuple[str, str, str]], floor: float = FLOOR) -> bool:
     """Draw those series of the history that have a finite value, raised to `floor`; whether there was any."""
     iterations = solution.history.get("iteration", np.empty(0))
     marker = "o" if iterations.size <= 20 else ""

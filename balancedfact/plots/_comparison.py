@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from balancedfact.plots._style import PALETTE
+from balancedfact.plots._style import FLOOR, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,6 @@ _PANELS = {
     "fit": "residual",
     "distance": "distance from the certified layers",
 }
-_FLOOR = 1e-16  # where what is zero up to rounding is drawn
 
 
 def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
@@ -92,7 +91,7 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     ('log', 'log')
     """
     for row in table.rows:
-        x, y = max(row.distance, _FLOOR), max(abs(row.excess), _FLOOR)
+        x, y = max(row.distance, FLOOR), max(abs(row.excess), FLOOR)
         face = PALETTE["blue"] if row.fit <= 1e-6 else "none"
         ax.scatter(x, y, facecolor=face, edgecolor=PALETTE["blue"], zorder=3)
         ax.annotate(row.method, (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")

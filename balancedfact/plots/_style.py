@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 
+FLOOR = 1e-16  # rounding, relative to one: what is smaller is drawn here on a logarithmic axis
+
 PALETTE = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",
@@ -19,7 +21,7 @@ PALETTE = {
 }
 """Colours that stay apart for colour-blind readers and in grey print (Okabe and Ito 2008)."""
 
-_SETTINGS: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=[colour for name, colour in PALETTE.items() if name != "grey"]),
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -49,4 +51,4 @@ def style() -> AbstractContextManager[None]:
     >>> ax.spines["top"].get_visible()
     False
     """
-    return matplotlib.rc_context(_SETTINGS)
+    return matplotlib.rc_context(_STYLE)

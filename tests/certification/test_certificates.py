@@ -40,6 +40,36 @@ def test_exact_and_rounded_certificates_agree_on_ordinary_data(flat, penalty, rn
         np.testing.assert_allclose(exact.lower_bound, solution.certificate.lower_bound, rtol=1e-8)
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_exact_and_rounded_certificates_agree_with_offsets(flat, rng):
+    rows, cols = np.nonzero(rng.random((7, 6)) < 0.7)
+    A = bf.measurements.Entries(rows, cols, (7, 6))
+    b = 3 + rng.standard_normal(7)[rows] + rng.standard_normal(6)[cols] + 0.1 * rng.standard_normal(A.m)
+    solve = bf.flat_minimum if flat else bf.norm_minimum
+    solution = solve(A, b, penalty=0.3, offset_penalty=0.7, tol=1e-9)
+    exact = solution.verify(A, b, rigorous=True)
+    assert exact.value == pytest.approx(solution.value, rel=1e-11)
+    assert exact.lower_bound == pytest.approx(solution.certificate.lower_bound, rel=1e-9)
+    assert solution.certificate.lower_bound <= exact.lower_bound * (1 + 1e-15)
+    assert 0 <= exact.gap <= solution.certificate.gap * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6])  # a datum, and one below the share of the matrix that is seen
+def test_the_worst_datum_is_the_largest_relative_miss(factor, rng):
+    A = bf.measurements.Dense(rng.standard_normal((6, 4, 3)))
+    L, R = rng.standard_normal((4, 2)), rng.standard_normal((3, 2))
+    X = L @ R.T
+    b = A(X) + 1e-3 * rng.standard_normal(6)
+    b[2] *= factor
+    found = bf.certify(A, b, (L, R), np.zeros(6)).worst_datum
+    misses = [
+        abs(np.sum(M * X) - datum) / max(abs(datum), 1e-3 * np.linalg.norm(X) * np.linalg.norm(M))
+        for M, datum in zip(A.stack(), b, strict=True)
+    ]
+    assert found == pytest.approx(max(misses), rel=1e-9)
+    assert bf.certify(A, b, (L, R), np.zeros(6), rigorous=True).worst_datum == pytest.approx(max(misses), rel=1e-9)
+
+
 def test_tiny_directions_are_seen_in_every_kind_of_map():
     D = np.zeros((2, 2, 2))
     D[0, 0, 0], D[1, 1, 1] = 1, 1e-8

@@ -181,7 +181,7 @@ def test_the_gram_matrix_is_formed_in_parts(build, rng, monkeypatch):
     A, matrices = build(rng, 3, 4, 11, "none")
     rows = np.reshape(matrices, (11, -1))
     for chunk in (11, 10, 4, 1):
-        monkeypatch.setattr(_sharpness, "_CHUNK", chunk)
+        monkeypatch.setattr(_sharpness, "_MATRICES_AT_ONCE", chunk)
         np.testing.assert_allclose(_sharpness._gram(A), rows.T @ rows, rtol=0, atol=1e-13 * np.sum(rows**2))
 
 

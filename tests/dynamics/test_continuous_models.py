@@ -89,7 +89,7 @@ def test_threshold_of_many_directions_is_that_of_the_whole_matrix(rng, monkeypat
     W = bf.dynamics.gaussian_layers([3, 3, 3], 0.8, rng)
     b = A(W[1] @ W[0])
     dense = bf.dynamics.stability_threshold(W, A, b, batch=2)
-    monkeypatch.setattr("balancedfact.dynamics._stability._DENSE", 0)
+    monkeypatch.setattr("balancedfact.dynamics._stability._DECOMPOSED_DIRECTIONS", 0)
     assert bf.dynamics.stability_threshold(W, A, b, batch=2) == pytest.approx(dense, rel=1e-9)
 
 

@@ -146,7 +146,7 @@ def test_batches_and_noise_agree_with_their_definition(kind, batch, rng):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", ["dense", "entries", "several outputs"])
 def test_large_networks_follow_the_same_definition(kind, rule, rng, monkeypatch):
-    monkeypatch.setattr(_training, "_WEIGHTS", 0)
+    monkeypatch.setattr(_training, "_KERNEL_WEIGHTS", 0)
     check(kind, RULES[rule], rng)
     if "radius" not in RULES[rule]:
         check(kind, RULES[rule] | BATCHES["noisy batch"], rng)
@@ -169,7 +169,7 @@ def test_runs_are_the_same_bits_in_any_company(options, rng):
 @pytest.mark.parametrize("large", [False, True])
 def test_divergence_is_data_under_every_rule(rule, large, rng, monkeypatch):
     if large:
-        monkeypatch.setattr(_training, "_WEIGHTS", 0)
+        monkeypatch.setattr(_training, "_KERNEL_WEIGHTS", 0)
     A, _, b, widths = problem("dense", rng)
     start = bf.dynamics.gaussian_layers(widths, [0.5, 1e120, 0.5], rng)
     steps = [0.001, 1e200, 0.001]

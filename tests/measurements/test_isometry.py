@@ -297,7 +297,7 @@ def test_no_steps_still_bound():
 def test_beyond_the_size_of_dense_forms(monkeypatch, rank):
     A = bf.measurements.gaussian(30, (5, 8), rng=0)
     dense = isometry_constant(A, rank, rng=0)
-    monkeypatch.setattr("balancedfact.measurements._isometry._DENSE", 39)
+    monkeypatch.setattr("balancedfact.measurements._isometry._FORMED_ORDER", 39)
     found = isometry_constant(A, rank, rng=0)
     assert found.largest[0] == pytest.approx(dense.largest[0], rel=1e-8)
     assert found.largest[1] == pytest.approx(np.linalg.norm(np.reshape(A.matrices, (30, 40)), 2) ** 2 / 30, rel=1e-10)

@@ -598,7 +598,9 @@ def test_a_large_completion_forms_no_dense_matrix(monkeypatch):
     U, V = rng.standard_normal((3000, 3)), rng.standard_normal((2500, 3))
     A = bernoulli_mask((3000, 2500), 0.03, rng)
     b = A.forward_factored(U, V)
-    sampled_product(U, V, A.rows[:1], A.cols[:1])  # compiled now, not while memory is measured
+    sampled_product(U, V, A.rows[:1], A.cols[:1])  # compiled now, not while memory is measured, as what the solver calls is
+    small = bernoulli_mask((60, 50), 0.5, 1)
+    bf.flat_minimum(small, small.forward_factored(U[:60], V[:50]), method="factored", rng=0)
 
     def refuse(*_):
         raise AssertionError("a dense 3000 x 2500 matrix was formed")

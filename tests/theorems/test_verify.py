@@ -57,7 +57,7 @@ def strict_json(path):
 
 
 def test_holding_claims_exit_with_zero_in_processes_of_their_own(monkeypatch, capsys):
-    monkeypatch.setattr(_verify, "_EVERY", 3600.0)  # no sign of life, however busy the machine is
+    monkeypatch.setattr(_verify, "_SIGN_OF_LIFE", 3600.0)  # no sign of life, however busy the machine is
     assert main(["verify", FAST, "--instances", "2", "--workers", "1", "--json", "report.json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -170,7 +170,7 @@ def test_more_instances_begin_with_the_same_ones_and_seeds_differ(threads, enter
 
 
 def test_a_long_run_shows_signs_of_life_where_there_is_no_terminal(threads, monkeypatch, capsys):
-    monkeypatch.setattr(_verify, "_EVERY", 0.0)
+    monkeypatch.setattr(_verify, "_SIGN_OF_LIFE", 0.0)
     assert main(["verify", "blog-con", "cs282-section-5-r", "--instances", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()
     shown = [int(re.fullmatch(r"verify: (\d) of 6 statements after \d+ s", line)[1]) for line in lines]

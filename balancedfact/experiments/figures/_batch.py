@@ -70,7 +70,7 @@ def draw(settings: Settings, table: Table) -> Figure:
 
 
 _SETTINGS = {"seed": 5, "size": 3, "measurements": 6, "depth": 2, "scale": 0.9}
-BATCH = Experiment(
+BATCH_SIZE = Experiment(
     "beyond-6",
     "beyond Mulayoff and Michaeli 2023",
     "Batch size against the threshold of mean-square stability at the weights where SGD ends.",

@@ -288,7 +288,7 @@ _CHOICES = (
     "The published step is constant up to the grey line and then decays a hundredfold; numbers of steps and scales of the "
     "start, which are not published, were chosen so that the curves settle and no start is unstable."
 )
-FIGURE_1 = Experiment(
+SENSING_1 = Experiment(
     "glcrmj-1",
     "Gatmiry et al. 2023, Figure 1",
     "Label noise against plain mini-batch gradient descent: train and test loss. " + _CHOICES,
@@ -298,7 +298,7 @@ FIGURE_1 = Experiment(
     draw_losses,
     "glcrmj",
 )
-FIGURE_2 = Experiment(
+SENSING_2 = Experiment(
     "glcrmj-2",
     "Gatmiry et al. 2023, Figure 2",
     "Label noise against plain mini-batch gradient descent: trace of the Hessian and nuclear norm, against the flattest "

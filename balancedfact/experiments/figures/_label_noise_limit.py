@@ -17,7 +17,7 @@ from balancedfact.solvers import flat_minimum
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FLOOR = 1e-15  # where an excess below rounding is drawn
+_EXCESS_FLOOR = 1e-15  # where an excess below rounding is drawn
 
 
 def units(settings: Settings) -> list[Row]:
@@ -133,11 +133,11 @@ def draw(settings: Settings, table: Table) -> Figure:
             above.loglog(steps, values, "o-", color=f"C{index}", label=label)
             below.loglog(seconds, values, "o-", color=f"C{index}")
         solver = table.where(kind="solver", depth=depth, measurements=m)
-        reached = np.maximum(solver["trace"] / least(table, depth, m) - 1, _FLOOR)
+        reached = np.maximum(solver["trace"] / least(table, depth, m) - 1, _EXCESS_FLOOR)
         label = "flat_minimum (at the bottom: no excess beyond rounding)"
         below.loglog(solver["seconds"], reached, "*", color="black", markersize=11, label=label)
         above.set(title=f"depth {depth}, {m} measurements", xlabel="steps of SGD")
-        below.set(xlabel="seconds", ylim=(_FLOOR / 5, None))
+        below.set(xlabel="seconds", ylim=(_EXCESS_FLOOR / 5, None))
         for ax in (above, below):
             ax.xaxis.set_minor_formatter(NullFormatter())
     for ax in axes[:, 0]:

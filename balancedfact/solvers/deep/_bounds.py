@@ -23,10 +23,10 @@ import numpy as np
 from balancedfact.measurements import MeasurementMap, isometry_constant
 from balancedfact.solvers.deep._lift import lifted_bound
 from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
-from balancedfact.solvers.deep._weighted_isometry import WORK, weighted_isometry_bound
+from balancedfact.solvers.deep._weighted_isometry import BARRIER_WORK, weighted_isometry_bound
 
 # The relaxation behind an isometry constant: the largest order for which it takes a fraction of a second, and its steps.
-_LARGEST, _ITERATIONS = 150, 30
+_RELAXED_ORDER, _ITERATIONS = 150, 30
 _QUICK_ORDER, _QUICK_WORK = 150, 1e9  # what the weighted isometry may cost where the bound must be cheap
 
 
@@ -69,7 +69,7 @@ def best_bound(
             "an isometry of rank one, proved by semidefinite relaxation, and the dual bound of two layers",
         ),
     ]
-    work = WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
+    work = BARRIER_WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
     try:
         if work > 0:
             found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
@@ -88,7 +88,7 @@ def isometry_bound(A: MeasurementMap, nuclear: float, depth: int, rng: np.random
     0 where the isometry is not proved, or where the proof would take long.
     """
     d1, d2 = A.matrix_shape
-    if d1 * d2 > _LARGEST or nuclear <= 0:
+    if d1 * d2 > _RELAXED_ORDER or nuclear <= 0:
         return 0.0
     least = isometry_constant(A.whitened().map, 1, starts=1, iterations=_ITERATIONS, rng=rng).smallest[0]
     if least <= 0:

@@ -24,11 +24,12 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
+from balancedfact._linalg import EPS
 from balancedfact.measurements import MeasurementMap, isometry_constant
-from balancedfact.measurements._isometry_bounds import EPS, rounding
+from balancedfact.measurements._isometry_bounds import rounding
 
-_EVERY = 50  # steps between bounds
-WORK, _MOST, _FEWEST = 4e11, 20000, 500  # steps times order^3; most and fewest steps
+_STEPS_A_BOUND = 50  # steps between bounds
+LIFT_WORK, _MOST_STEPS_LIFTED, _FEWEST_STEPS_LIFTED = 4e11, 20000, 500  # steps times order^3; most and fewest steps
 _ISOMETRY_STEPS = 100
 _ENOUGH = 1 - 6e-4  # of the best known `t`, whose third root counts
 
@@ -40,7 +41,7 @@ def lifted_bound(
     value: float,
     rng: np.random.Generator,
     *,
-    work: float = WORK,
+    work: float = LIFT_WORK,
     stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """The bound on the trace of three layers, for a map of ordinary scale that sees every direction; 0 if nothing is proved.
@@ -61,9 +62,9 @@ def lifted_bound(
         Ends the search early; what was found until then is still proved.
     """
     d1, d2 = A.matrix_shape
-    steps = min(work / (d1 + d2) ** 6, _MOST)
+    steps = min(work / (d1 + d2) ** 6, _MOST_STEPS_LIFTED)
     along = float(b @ y)
-    if steps < _FEWEST or A.of_entries or along <= 0 or value <= 0:
+    if steps < _FEWEST_STEPS_LIFTED or A.of_entries or along <= 0 or value <= 0:
         return 0.0
     white = A.whitened()
     stretch = float(np.prod([values[-1] / values[0] for values, _ in (A.left_root, A.right_root)]))
@@ -206,7 +207,7 @@ class Lift:
             before = Z
             Z, U = self._split(Xr + U)
             Y, V = self._split(Mr + V)
-            if step % _EVERY == 0:
+            if step % _STEPS_A_BOUND == 0:
                 level, negative = self.dual(-penalty * U, -penalty * w * V)
                 best = max(best, level - negative * traces)
                 primal, dual = float(np.linalg.norm(X - Z)), float(penalty * np.linalg.norm(Z - before))

@@ -22,7 +22,7 @@ from balancedfact.measurements import MeasurementMap
 _LARGEST_GRAM = 3000  # measurements up to which the Gram matrix is decomposed
 _GRID = 200  # points of the logarithmic grid
 _SMOOTHINGS = (0.1, 0.01, 0.001)  # of the singular values, as fractions of the largest
-_STEPS = 60  # of L-BFGS for each smoothing
+_LBFGS_STEPS = 60  # of L-BFGS for each smoothing
 
 
 def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) -> float:
@@ -111,7 +111,7 @@ def _climbed(white: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int) ->
             value = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * (np.log(size) + np.log(total))
             return -float(value), -gradient
 
-        result = minimize(lost, y, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
+        result = minimize(lost, y, jac=True, method="L-BFGS-B", options={"maxiter": _LBFGS_STEPS})
         y = result.x / np.linalg.norm(result.x)
         found.append(y)
     return found

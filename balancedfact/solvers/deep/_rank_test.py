@@ -22,7 +22,7 @@ from balancedfact._linalg import frobenius
 from balancedfact.solvers.deep._zero_loss_newton import ZeroLossPoint
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 
-_ROUNDS = 300
+_RANK_TEST_ROUNDS = 300
 
 
 class RankTest(NamedTuple):
@@ -76,7 +76,7 @@ def _split(Z: np.ndarray, roots: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
     T = clipped = dual = np.zeros((len(roots), *Z.shape))
     best = np.inf
-    for _ in range(_ROUNDS):
+    for _ in range(_RANK_TEST_ROUNDS):
         T = onto(clipped - dual)
         lost = np.linalg.norm(assemble(T) - Z)
         if lost > 1e-9 * np.linalg.norm(Z):  # part of Z costs nothing at any place

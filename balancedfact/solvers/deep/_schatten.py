@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import EPS, frobenius, magnitude
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.curvature._loss import Linearisation
 from balancedfact.curvature._scaled import Scaled, ordinary
@@ -25,14 +25,13 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._log import Log
 
-_EPS = np.finfo(float).eps
-_SMALLEST = 1e-8  # of the first singular value, where the smoothing ends
-_SHRINK = 0.7
+_LAST_SMOOTHING = 1e-8  # of the first singular value, where the smoothing ends
+_SMOOTHING_SHRINK = 0.7
 _KEPT = 1e-5  # singular values above it, relative to the first, when the smoothing has ended
 _POLISH = 30
-_FLAT = 1e-9  # curvature that counts as zero, relative to the largest
-_FITS, _STATIONARY = 1e-9, 1e-6
-_PROOF = (
+_ZERO_CURVATURE = 1e-9  # curvature that counts as zero, relative to the largest
+_FITS_DATA, _STATIONARY = 1e-9, 1e-6
+_PROOF_OF_SCHATTEN = (
     "Lower bound: L times the proved least nuclear norm to the power 2/L, for the quasi-norm is at least the nuclear norm to "
     "that power, with equality at rank one. The local minimum is established numerically to second order."
 )
@@ -89,16 +88,16 @@ def schatten_minimum(
         stationarity=judged.stationarity,
         balance=0.0,
         curvature=judged.curvature,
-        proof=_PROOF,
+        proof=_PROOF_OF_SCHATTEN,
     )
     rank = layers[0].shape[0]
-    if judged.feasibility > _FITS:
+    if judged.feasibility > _FITS_DATA:
         verdict = Status.GAP_OPEN, f"The search ended at rank {rank} with a relative residual of {judged.feasibility:.1e}."
     elif gap <= 1e-8:
         verdict = Status.OPTIMAL, f"No network that fits weighs less, within a relative {gap:.1e}."
     elif log.ended is not None:
         verdict = log.ended
-    elif judged.stationarity <= _STATIONARY and judged.curvature >= -_FLAT:
+    elif judged.stationarity <= _STATIONARY and judged.curvature >= -_ZERO_CURVATURE:
         verdict = Status.STATIONARY, f"A local minimum of rank {rank}; other fits, of other ranks too, may weigh less."
     else:
         verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
@@ -112,7 +111,7 @@ def _reweighted(
     d1, d2 = A.matrix_shape
     top = float(np.linalg.norm(X, 2))
     smoothing, power, zero = top, 1 - 1 / depth, np.zeros((d1, d2))
-    while smoothing > _SMALLEST * top:
+    while smoothing > _LAST_SMOOTHING * top:
         # Inverse weights (X X' + smoothing^2)^(1 - 1/L) of both sides; their mean is the harmonic mean of the weights.
         U, sigma, Vt = np.linalg.svd(X)
         squares = np.zeros(max(d1, d2))
@@ -124,7 +123,7 @@ def _reweighted(
         Z = A.adjoint(y)
         X = (left @ Z + Z @ right) / 2
         report(X, smoothing)
-        smoothing *= _SHRINK
+        smoothing *= _SMOOTHING_SHRINK
 
 
 def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -134,7 +133,7 @@ def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
     try:
         return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(scaled), b / scale) / scale)
     except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.lstsq(scaled, b / scale, rcond=max(scaled.shape) * _EPS)[0] / scale)
+        return np.asarray(np.linalg.lstsq(scaled, b / scale, rcond=max(scaled.shape) * EPS)[0] / scale)
 
 
 def _polished(A: MeasurementMap, b: np.ndarray, E: np.ndarray, depth: int) -> _Judged:

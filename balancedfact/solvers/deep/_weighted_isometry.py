@@ -26,13 +26,14 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg.lapack import dpotri
 
+from balancedfact._linalg import EPS
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._isometry_bounds import EPS, partial_transpose, rounding
+from balancedfact.measurements._isometry_bounds import partial_transpose, rounding
 from balancedfact.solvers.deep._climb import descend_in_domain
 
-WORK, _MOST = 1e13, 2000.0  # evaluations of the barrier times order^3 and layers; most evaluations
+BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 2000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N
-_STAGES, _SHRINK = 12, 2.0  # weights of the barrier, and the factor between them
+_STAGES, _BARRIER_SHRINK = 12, 2.0  # weights of the barrier, and the factor between them
 _OFTEN = 1000  # order up to which every stage is proved
 _BLIND = 1e-8  # least eigenvalue below which the measurements count as blind to a matrix of rank one
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small
@@ -216,7 +217,7 @@ def weighted_isometry_bound(
     split: np.ndarray,
     depth: int,
     *,
-    work: float = WORK,
+    work: float = BARRIER_WORK,
     stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """The bound on the trace, for a map of ordinary scale that sees every direction; 0 where it is not proved.
@@ -248,7 +249,7 @@ def weighted_isometry_bound(
     stack = white.map.rotated(np.eye(d1), np.eye(d2))
     size = float(np.linalg.norm(b))
     barrier = Barrier(stack, b / size, split, depth)
-    budget = min(work / order**3, _MOST)
+    budget = min(work / order**3, _MOST_EVALUATIONS)
     N, least = barrier.visible(budget / 3, stop)
     if least <= _BLIND:
         return 0.0
@@ -260,7 +261,7 @@ def weighted_isometry_bound(
     memory = 8 if x.size < 4e6 else 4
     mu = 4.0 / order
     for stage in range(_STAGES):
-        climbed, mu = (lambda x, mu=mu: barrier.climbed(x, mu)), mu / _SHRINK
+        climbed, mu = (lambda x, mu=mu: barrier.climbed(x, mu)), mu / _BARRIER_SHRINK
         x = descend_in_domain(climbed, x, each, tol=1e-5, memory=memory, stop=stop)
         if order <= _OFTEN or stage == _STAGES - 1 or stop():  # late stages may be too close to the boundary to be proved
             best = max(best, barrier.proved(barrier.unpacked(x)))

@@ -14,17 +14,16 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from balancedfact._linalg import product
+from balancedfact._linalg import FITTED, product
 from balancedfact.curvature._scaled import ordinary
 from balancedfact.curvature._trace_derivatives import Sensitivities
 from balancedfact.measurements import MeasurementMap, SecondMoment
 from balancedfact.solvers.iteration._conjugate_gradients import trust_region_step
 
 _DEPENDENT = 1e-9  # rows of the Jacobian that add less than this fraction of the largest count as dependent
-_MOST_ENTRIES = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
+_MOST_JACOBIAN = 2**27  # of the Jacobian, a gigabyte, beyond which it is not formed
 _MOST_PRODUCTS = 1000  # Hessian products in one step
-_FITTED = 1e-12  # relative residual beyond which a point does not count as fitting
-_ROUNDING = 1e-11  # a change of the value below this fraction of it is not told from rounding error
+_UNRESOLVED_CHANGE = 1e-11  # a change of the value below this fraction of it is not told from rounding error
 
 
 class DeepProblem:
@@ -65,7 +64,7 @@ class ZeroLossPoint:
     @property
     def tractable(self) -> bool:
         """Tell whether the constraint is small enough to be linearised."""
-        return self.x.size * self.problem.map.m <= _MOST_ENTRIES
+        return self.x.size * self.problem.map.m <= _MOST_JACOBIAN
 
     @property
     def misfit(self) -> float:
@@ -158,7 +157,7 @@ class ZeroLossPoint:
             residual = self.problem.b - self.problem.map.forward(product(layers))
             misfit = float(np.linalg.norm(residual)) / self.problem.size
             if misfit < 1e-15 or not misfit < 0.7 * last:
-                return ZeroLossPoint(self.problem, layers) if misfit < _FITTED else None
+                return ZeroLossPoint(self.problem, layers) if misfit < FITTED else None
             x, last = x + to_step(residual), misfit
 
     def gauge(self) -> np.ndarray:
@@ -230,7 +229,7 @@ def newton(
             trial = point.moved(v)
             length = float(np.linalg.norm(v))
             ratio = (point.value - trial.value) / predicted if trial is not None else -1.0
-            if predicted <= _ROUNDING * point.value:  # the value no longer tells: the gradient must
+            if predicted <= _UNRESOLVED_CHANGE * point.value:  # the value no longer tells: the gradient must
                 if trial is None or trial.stationarity >= point.stationarity:
                     return point
                 ratio = 1.0

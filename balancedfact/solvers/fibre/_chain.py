@@ -19,13 +19,12 @@ import numpy as np
 
 from balancedfact._packing import Packing
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 # How often the coupling is applied per layer in a typical solve, which decides how it is stored.
 _TYPICAL_USES = 100
-# Matrix entries of the measurements that are handled at a time.
-_CHUNK = 2**23
 # Multiplications per Newton step up to which factoring its matrix is as fast as conjugate gradients, and is affordable.
-_SMALL, _AFFORDABLE = 1e6, 1e9
+_QUICKLY_FACTORED, _AFFORDABLE = 1e6, 1e9
 
 
 class Coupling(Protocol):
@@ -124,7 +123,7 @@ class FramedMoments:
 def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
     """The matrices of a map, a limited number of them at a time."""
     d1, d2 = map.matrix_shape
-    chunk = max(1, _CHUNK // (d1 * d2))
+    chunk = max(1, ENTRIES_AT_ONCE // (d1 * d2))
     for start in range(0, map.m, chunk):
         part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
         yield part.rotated(np.eye(d1), np.eye(d2))
@@ -168,7 +167,7 @@ def compress(map: MeasurementMap, depth: int) -> Coupling:
     r, m = map.matrix_shape[0], map.m
     if depth == 2:  # no middle terms
         return ManyMatrices(map)
-    if _factoring(r, depth) <= _SMALL:
+    if _factoring(r, depth) <= _QUICKLY_FACTORED:
         return few_matrices(map)
     each = map.moment_cost
     uses = _TYPICAL_USES * depth

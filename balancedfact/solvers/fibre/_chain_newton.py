@@ -24,13 +24,13 @@ from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradie
 from balancedfact.solvers.iteration._log import Log
 
 # Largest eigenvalue of a step that is tried: longer ones multiply the P_j by more than floating point resolves, or overflow.
-_LONGEST = 30.0
+_LONGEST_NEWTON_STEP = 30.0
 # Two steps of a larger eigenvalue than this before the gap closes are no Newton steps towards a minimum.
 _LONG = 0.2
 # Logarithms of the condition number of P: up to the first, traces of layers are computed to several digits; beyond the second,
 # rounding errors of the data decide whether the infimum is attained; at the third, nothing is left but rounding errors.
-WELL_CONDITIONED, _UNRESOLVED, _LARGEST = 12.0, 20.0, 36.0
-_MOST_STEPS = 300
+WELL_CONDITIONED, _UNRESOLVED, _ONLY_ROUNDING = 12.0, 20.0, 36.0
+_NEWTON_STEPS = 300
 
 
 class Ending(Enum):
@@ -57,7 +57,7 @@ def minimise(chain: Chain, tol: float, log: Log, value: Callable[[float], float]
     point = best = moderate = chain.start()
     lengths, inner, verdict = [0.0], 0, Ending.STALLED
     with log:
-        for _ in range(_MOST_STEPS):
+        for _ in range(_NEWTON_STEPS):
             best = point if point.gap <= best.gap else best
             moderate = point if point.spread <= WELL_CONDITIONED else moderate
             record = {
@@ -71,7 +71,7 @@ def minimise(chain: Chain, tol: float, log: Log, value: Callable[[float], float]
             if point.gap <= tol:
                 verdict = Ending.MINIMUM
                 break
-            if point.spread > _LARGEST:
+            if point.spread > _ONLY_ROUNDING:
                 verdict = Ending.UNATTAINED
                 break
             step, inner = newton_step(point)
@@ -154,7 +154,7 @@ def conjugated(point: ChainPoint) -> tuple[np.ndarray, int]:
 def _searched(point: ChainPoint, step: np.ndarray) -> tuple[ChainPoint, float] | None:
     """The first point along the geodesic, halving the step, with enough descent; at rounding level, with a smaller gap."""
     slope = float(np.vdot(point.gradient, step))
-    taken = min(1.0, _LONGEST / float(np.abs(np.linalg.eigvalsh(step)).max()))
+    taken = min(1.0, _LONGEST_NEWTON_STEP / float(np.abs(np.linalg.eigvalsh(step)).max()))
     shortest = 1e-6 * taken
     while taken > shortest:
         trial = point.moved(taken * step)

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancedfact._linalg import frobenius, magnitude, product
+from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.fibre._chain import Chain, FewMatrices, affordable, compress, few_matrices, stacks
 from balancedfact.solvers.fibre._chain_newton import WELL_CONDITIONED, Ending, minimise
 from balancedfact.solvers.iteration._log import Log
 
-_EPS = np.finfo(float).eps
 # Relative to the largest: cosines between unseen directions that are zero up to the errors with which these are known, and
 # matrices lo @ A_i.T @ hi that are.
 _ORTHOGONAL, _UNCOUPLED = 1e-9, 1e-12
@@ -56,7 +55,7 @@ class Fibre:
         size = magnitude(M)
         U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
         self.size = size * (s[0] or 1.0)
-        noise = max(M.shape) * _EPS
+        noise = max(M.shape) * EPS
         keep = s > noise * s[0]
         self.rank = int(np.count_nonzero(keep))
         U, V, root = U[:, keep], Vt[keep].T, np.sqrt(s[keep] / (s[0] or 1.0))
@@ -92,7 +91,7 @@ class Fibre:
             growth = np.append(1.0, -np.ones(N - 1))[:, None, None] * np.eye(r)
             return FibreMinimum(everywhere, 0.0, 0.0, np.nan, Ending.UNATTAINED, {}, everywhere, growth)
 
-        tol = max(tol, 16 * self.depth * _EPS)
+        tol = max(tol, 16 * self.depth * EPS)
         run = minimise(chain, tol, log, self.value)
         doubtful = run.verdict in (Ending.UNATTAINED, Ending.STALLED) or run.point.spread > WELL_CONDITIONED
         if doubtful and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):

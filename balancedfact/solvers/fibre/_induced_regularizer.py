@@ -15,7 +15,7 @@ from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 
-_PROOF = (
+_PROOF_OF_TRACE = (
     "The problem is geodesically convex, so its stationary points are global minima; away from them the bound is the value "
     "less L/2 times the nuclear norms of the geodesic gradient. Rigorous up to rounding errors."
 )
@@ -130,7 +130,7 @@ def induced_regularizer(
         gap=1 - lower / value if value > 0 else 0.0,
         stationarity=minimum.stationarity,
         direction=fibre.direction(minimum),
-        proof=_PROOF,
+        proof=_PROOF_OF_TRACE,
     )
     status, message = _verdict(fibre, minimum, certificate, log)
     return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")

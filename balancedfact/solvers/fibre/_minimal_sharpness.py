@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude, product
+from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact._validate import as_array, as_count, as_number
 from balancedfact.measurements import Dense, MeasurementMap
+from balancedfact.measurements._base import ENTRIES_AT_ONCE
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 
-_EPS = np.finfo(float).eps
-_CHUNK = 2**22  # matrix entries of the measurements that are handled at a time
-_PROOF = (
+_PROOF_OF_SHARPNESS = (
     "For every weight matrix of trace one on the measurements the least weighted trace bounds the least largest eigenvalue; "
     "the least weighted trace is a geodesically convex problem with a bound of its own. Rigorous up to rounding errors."
 )
@@ -102,7 +101,7 @@ def minimal_sharpness(
     L, gap_goal = as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
     size = magnitude(matrix)
     U, s, Vt = np.linalg.svd(matrix / size, full_matrices=True)
-    rank = int(np.count_nonzero(s > max(matrix.shape) * _EPS * s[0]))
+    rank = int(np.count_nonzero(s > max(matrix.shape) * EPS * s[0]))
     if rank == 0:
         layers = [np.zeros(shape) for shape in [(1, matrix.shape[1]), *[(1, 1)] * (L - 2), (matrix.shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")
@@ -147,7 +146,7 @@ def minimal_sharpness(
         lower_bound=number(lower),
         gap=gap,
         dual=seen.dual(omega),
-        proof=_PROOF,
+        proof=_PROOF_OF_SHARPNESS,
     )
     if gap <= gap_goal:
         verdict = Status.OPTIMAL, f"No factorization of the matrix is less sharp, within a relative {gap:.1e}."
@@ -168,7 +167,7 @@ class _Seen:
     def __init__(self, A: MeasurementMap, U: np.ndarray, V: np.ndarray, rank: int) -> None:
         d1, d2 = A.matrix_shape
         rows = np.empty((0, rank * d2 + (d1 - rank) * rank))
-        chunk = max(1, _CHUNK // (d1 * d2))
+        chunk = max(1, ENTRIES_AT_ONCE // (d1 * d2))
         for start in range(0, A.m, chunk):
             part = A if A.m <= chunk else A.select(np.arange(start, min(start + chunk, A.m)))
             turned = part.rotated(U, V)
@@ -209,4 +208,4 @@ def _lower(M: np.ndarray, point: Smooth, seen: _Seen, L: int) -> tuple[float, np
     y = point.vectors[:, kept] * np.sqrt(weights)
     matrices = np.tensordot(y.T, seen.matrices, axes=1)
     found = induced_regularizer(M, Dense(matrices), L).certificate.lower_bound * len(matrices) / 2
-    return found * (1 - 8 * _EPS), y
+    return found * (1 - 8 * EPS), y

@@ -24,8 +24,10 @@ from balancedfact.solvers.fibre._chain import FramedMatrices
 # Weights below this share of the largest are left out of the derivatives.
 _SEEN = 1e-13
 # Largest eigenvalue of a step.
-_LONGEST = 2.0
-_STEPS = 60
+_LONGEST_SOFT_STEP = 2.0
+_SOFT_STEPS = 60
+# Numbers of derivatives between eigenvectors that are held at a time.
+_DERIVATIVES_HELD = 2**22
 # Decrements, times beta, where Newton's method is in its quadratic range, and where nothing is left to gain.
 _NEAR, _CLOSE = 1e-2, 1e-18
 
@@ -80,7 +82,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
     """
     space = Packing(point.G.shape[1])
     last = np.inf
-    for _ in range(_STEPS):
+    for _ in range(_SOFT_STEPS):
         gradient, hessian = _expansion(ensemble, point, beta, space)
         ridge = 1e-14 * float(np.trace(hessian)) / len(hessian)
         values, vectors = np.linalg.eigh(hessian)
@@ -93,7 +95,7 @@ def descend(ensemble: Ensemble, point: Smooth, beta: float, seen: Callable[[Smoo
             last, point = -slope, _moved(ensemble, point, H, beta)
             seen(point)
             continue
-        taken = min(1.0, _LONGEST / float(np.abs(np.linalg.eigvalsh(H)).max()))
+        taken = min(1.0, _LONGEST_SOFT_STEP / float(np.abs(np.linalg.eigvalsh(H)).max()))
         moved = None
         while taken > 1e-9:
             trial = _moved(ensemble, point, taken * H, beta)
@@ -120,17 +122,22 @@ def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Packing) -
     turned = [np.tensordot(point.vectors.T, stack, axes=1) for stack in stacks]
     weights, places = point.weights, len(point.G)
     active = np.flatnonzero(weights > _SEEN * weights[-1])
-    slopes = []
-    for j in range(places):
-        behind = np.einsum("asc,btc->abst", turned[j][active], turned[j], optimize=True)
-        ahead = np.einsum("acs,bct->abst", turned[j + 1][active], turned[j + 1], optimize=True)
-        change = ahead - behind
-        slopes.append(space.pack((change + change.swapaxes(2, 3)) / 2))
-    D = np.concatenate(slopes, axis=2)  # [a, b, e]: the derivative of Q between eigenvectors a and b
-    gradient = np.einsum("a,aae->e", weights[active], D[:, active])
-    bends = _divided(point, active, beta)
-    flat = (D * np.sqrt(bends)[:, :, None]).reshape(-1, D.shape[2])
-    hessian = flat.T @ flat - beta * np.outer(gradient, gradient)
+    total = places * space.size
+    gradient, hessian = np.zeros(total), np.zeros((total, total))
+    bends, most = _divided(point, active, beta), max(1, _DERIVATIVES_HELD // (len(weights) * total))
+    for start in range(0, active.size, most):
+        some = active[start : start + most]
+        slopes = []  # [a, b, e]: the derivative of Q between eigenvectors a and b
+        for j in range(places):
+            behind = np.einsum("asc,btc->abst", turned[j][some], turned[j], optimize=True)
+            ahead = np.einsum("acs,bct->abst", turned[j + 1][some], turned[j + 1], optimize=True)
+            change = ahead - behind
+            slopes.append(space.pack((change + change.swapaxes(2, 3)) / 2))
+        D = np.concatenate(slopes, axis=2)
+        gradient += weights[some] @ D[np.arange(some.size), some]
+        flat = (D * np.sqrt(bends[start : start + most])[:, :, None]).reshape(-1, total)
+        hessian += flat.T @ flat
+    hessian -= beta * np.outer(gradient, gradient)
     size = space.size
     root = np.sqrt(weights[active])[:, None, None]
     for j in range(places):

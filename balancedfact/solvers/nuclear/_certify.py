@@ -110,9 +110,8 @@ def certify(
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-    if (isinstance(candidate, np.ndarray) and candidate.ndim == 2) or _is_matrix(candidate):
-        X = as_array(candidate, "candidate", shape=A.matrix_shape)
-        return _best_pair(X, A, flat)
+    if _is_matrix(candidate):
+        return _best_pair(as_array(candidate, "candidate", shape=A.matrix_shape), A, flat)
     if isinstance(candidate, tuple) and len(candidate) == 2:
         return as_pair(*candidate, A.matrix_shape)
     layers = as_layers(candidate, A.matrix_shape)

@@ -22,18 +22,18 @@ from typing import Any
 
 import numpy as np
 
+from balancedfact._linalg import FITTED
 from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
 from balancedfact.solvers.riemannian._search import Search
 
-_GROWTH = 5.0  # of rho, where the residual fell by less than this
+_PENALTY_GROWTH = 5.0  # of rho, where the residual fell by less than this
 _STALLS = 3  # searches after which the residual has hardly fallen: the data are out of reach for the width
 _FIRST, _LAST = 1e-3, 1e-11  # relative gradients of the searches
 _MOST_STRICT = 1e-3  # by how much relative gradients follow rho at most
 _POINTS = 500  # at most, per search
-_FITTED = 1e-12  # relative residual below which data count as reached
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,17 @@ def _at_one_width(
         y, size = lagrangian.y + lagrangian.rho * residual, float(np.linalg.norm(residual))
         if not penalised or last:
             yield L, R, y
-        if last and (penalised or size <= _FITTED * norm):
+        if last and (penalised or size <= FITTED * norm):
             return
         if penalised:
-            last = _GROWTH * lagrangian.rho >= 1 / lagrangian.q
-            lagrangian.rho = 1 / lagrangian.q if last else _GROWTH * lagrangian.rho
+            last = _PENALTY_GROWTH * lagrangian.rho >= 1 / lagrangian.q
+            lagrangian.rho = 1 / lagrangian.q if last else _PENALTY_GROWTH * lagrangian.rho
             tol = _LAST if last else _FIRST
         else:
             lagrangian.y = y
             stalls += size > 0.7 * before
-            if size > before / _GROWTH:
-                lagrangian.rho *= _GROWTH
+            if size > before / _PENALTY_GROWTH:
+                lagrangian.rho *= _PENALTY_GROWTH
             tol = max(_LAST, min(0.1 * tol, 0.1 * size / norm))
         before = size
 

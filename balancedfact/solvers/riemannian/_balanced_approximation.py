@@ -15,21 +15,19 @@ from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
-from balancedfact.solvers.riemannian._search import Search
+from balancedfact.solvers.riemannian._search import CLOSED, Search
 
-# Relative gap to the bound at which the result counts as proved.
-_CLOSED = 1e-9
 # Relative gradients at which the search stops: first, and where the gap is still open.
 _TOLERANCES = 1e-9, 1e-15
-_LIMIT = 2000  # points per search
+_PAIR_POINTS = 2000  # points per search
 # A residual below this, relative to the matrix, is rounding error of the product of the factors.
-_ROUNDING = 1e-12
+_ROUNDING_RESIDUAL = 1e-12
 # A singular value below this fraction of the largest, and of a tenth of the one before, may be zero at the minimum.
-_SMALL = 1e-2
+_VANISHING_VALUE = 1e-2
 # Size of the product of a random starting pair, relative to the matrix.
-_START = 0.3
+_START_SIZE = 0.3
 # Numbers of entries above which a few singular vectors are found by an iterative method, and of entries of a block of rows.
-_LARGE, _BLOCK = 500_000, 2_000_000
+_LARGE, _ROWS_AT_ONCE = 500_000, 2_000_000
 
 
 def balanced_approximation(
@@ -163,7 +161,7 @@ class _Target:
         self.size *= float(np.linalg.norm(M / self.size)) or 1.0
         self.M = M / self.size
         self.square = float(np.vdot(self.M, self.M))
-        self.rows = max(1, _BLOCK // M.shape[1])
+        self.rows = max(1, _ROWS_AT_ONCE // M.shape[1])
         self._at: tuple[np.ndarray, ...] = ()
         self._bounded: tuple[np.ndarray, float] | None = None
 
@@ -235,7 +233,7 @@ class _Target:
     def gap(self, L: np.ndarray, R: np.ndarray) -> float:
         """The relative gap between distance and bound, with rounding errors left out."""
         value = self.distance(L, R)
-        return max(value - self.lower_bound(R) - _ROUNDING**2, 0.0) / value if value > 0 else 0.0
+        return max(value - self.lower_bound(R) - _ROUNDING_RESIDUAL**2, 0.0) / value if value > 0 else 0.0
 
     def solution(
         self, L: np.ndarray, R: np.ndarray, method: str, search: Search | None = None, log: Log | None = None
@@ -250,7 +248,7 @@ class _Target:
         # The largest eigenvalue of the Hessian at the truncated singular value decomposition is 4 sigma_1.
         scale = 4 * (float(np.linalg.norm(L.T @ L, 2)) or 1.0) * norm
         stationarity = frobenius(np.concatenate(self.gradient(L, R))) / scale
-        status = Status.OPTIMAL if gap <= _CLOSED else Status.GAP_OPEN
+        status = Status.OPTIMAL if gap <= CLOSED else Status.GAP_OPEN
         message = f"No pair of {self.k} columns is nearer by more than a relative {gap:.1e}."
         if log is not None and log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
             status, message = log.ended
@@ -309,7 +307,7 @@ def _search(
     units = target.size**2
 
     def run(width: int, tol: float, L: np.ndarray, R: np.ndarray) -> Search:
-        search = Search(target.problem(width), tol, _LIMIT, log, units)
+        search = Search(target.problem(width), tol, _PAIR_POINTS, log, units)
         if searches:
             search.resume(searches[-1])
         searches.append(search)
@@ -318,12 +316,12 @@ def _search(
         return search
 
     def closed(search: Search) -> bool:
-        return target.gap(*search.point) <= _CLOSED
+        return target.gap(*search.point) <= CLOSED
 
     if start is None:
         draw = (rng.standard_normal((d, q)) for d in target.M.shape)
         L, R = target.problem(q).manifold.nearest(*draw)
-        root = np.sqrt(_START / np.linalg.norm(L @ R.T))
+        root = np.sqrt(_START_SIZE / np.linalg.norm(L @ R.T))
         start = root * L, root * R
     L, R = start
     found = run(q, _TOLERANCES[0], L, R)
@@ -331,7 +329,7 @@ def _search(
         return
     L, R = found.point
     _, s, Vt = np.linalg.svd(L, full_matrices=False)
-    small = np.flatnonzero((s[1:] < _SMALL * s[0]) & (s[1:] < 0.1 * s[:-1]))
+    small = np.flatnonzero((s[1:] < _VANISHING_VALUE * s[0]) & (s[1:] < 0.1 * s[:-1]))
     if small.size:
         kept = Vt[: small[0] + 1].T
         L, R = run(kept.shape[1], _TOLERANCES[1], L @ kept, R @ kept).point

@@ -17,11 +17,9 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.riemannian._orbit_cost import OrbitCost
-from balancedfact.solvers.riemannian._search import Search
+from balancedfact.solvers.riemannian._search import CLOSED, Search
 
-_LIMIT = 1000  # points of a search
-# Relative gap to the bound at which the result counts as proved.
-_CLOSED = 1e-9
+_ORBIT_POINTS = 1000  # points of a search
 
 
 def flattest_factorization(
@@ -125,7 +123,7 @@ def flattest_factorization(
     size *= float(s.sum())
     s = s[:rank] / s.sum()
     orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
-    search = Search(orbit.problem(), tol, _LIMIT, Log(callback, progress, limits), orbit.units(size))
+    search = Search(orbit.problem(), tol, _ORBIT_POINTS, Log(callback, progress, limits), orbit.units(size))
     with pymanopt_draws(generator), search.log:
         search.run(search.manifold.random_point())
     return orbit.solution(search, M, size)
@@ -227,7 +225,7 @@ class _Orbit:
         if not search.log.ended and not self.attained:
             status = Status.UNATTAINED
             message = f"The measurements do not see all of M, so that the least value may not be attained. {message}"
-        elif not search.log.ended and gap <= _CLOSED:
+        elif not search.log.ended and gap <= CLOSED:
             status, message = Status.OPTIMAL, f"Optimal: no factorization is flatter by more than a relative {gap:.1e}."
         certificate = Certificate(
             feasibility,

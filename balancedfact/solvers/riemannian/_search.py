@@ -17,18 +17,20 @@ from balancedfact.solvers.riemannian._tangent_spectrum import Curvature, extreme
 _FLAT = 1e-7
 # The same where the Hessian is a difference of gradients.
 _FLAT_DIFFERENCES = 1e-5
+# Relative gap to a bound at which a result counts as proved.
+CLOSED = 1e-9
 # Lanczos steps for the scale of a problem, and for the certificate.
-_SCALE_STEPS, _STEPS = 6, 150
+_SCALE_STEPS, _CERTIFICATE_STEPS = 6, 150
 # Trust regions that propose this many points in a row without accepting one have reached rounding error.
 _REJECTIONS = 25
 # A descent ends when this many accepted points neither lower the value nor halve the gradient.
 _IDLE = 12
 # Values closer than this, relatively, are equal to rounding.
-_NOISE = 1e-13
+_EQUAL_VALUES = 1e-13
 # The scale of the gradient is computed anew when the point has grown this much.
 _GROWTH = 8.0
 # Below this fraction of the largest, a singular value of a pair says that the search ran into the edge of the manifold.
-_EDGE = 1e-4
+_EDGE_VALUE = 1e-4
 
 
 def parts_of(point: Any) -> list[np.ndarray]:
@@ -97,7 +99,7 @@ class Search:
         norm = float(self.manifold.norm(point, gradient))
         value = self.seen[1] if self.seen[0] is point else float(self.problem.cost(point))
         self.point, self.value, self.gradient_norm = point, value, norm
-        noise = _NOISE * abs(self.best[1])
+        noise = _EQUAL_VALUES * abs(self.best[1])
         lower, level = value < self.best[1] - noise, value <= self.best[1] + noise
         self.idle = 0 if lower or (level and norm < 0.5 * self.best[2]) else self.idle + 1
         if lower or (level and norm < self.best[2]):
@@ -149,7 +151,7 @@ class Search:
                     continue
             if not self.second_order:
                 return
-            self._examine(_STEPS)
+            self._examine(_CERTIFICATE_STEPS)
             if self.points >= self.limit:
                 return
             if not self._escape(self.point, self.curvature) and not self._cross():
@@ -174,7 +176,7 @@ class Search:
             direction = self.manifold.random_tangent_vector(self.point)
             self.stretch = _norm(self.manifold.embedding(self.point, direction)) or 1.0
         self.examined = _norm(self.point)
-        self.size = max(self.examined, _EDGE * self.extent) / self.stretch or 1.0
+        self.size = max(self.examined, _EDGE_VALUE * self.extent) / self.stretch or 1.0
         self.curvature = self._curvature(self.point, steps)
         self.scale = (self.curvature.largest * self.size) or self.gradient_norm or 1.0
 
@@ -246,11 +248,11 @@ class Search:
         self.crossed = True
         L, R = self.point
         _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
-        kept = Vt[s > _EDGE * self.extent]
+        kept = Vt[s > _EDGE_VALUE * self.extent]
         if len(kept) == L.shape[1]:
             return False
         edge = type(self.point)([L @ kept.T @ kept, R @ kept.T @ kept])
-        return self._escape(edge, self._curvature(edge, _STEPS))
+        return self._escape(edge, self._curvature(edge, _CERTIFICATE_STEPS))
 
     def _product(self, point: Any, vector: Any) -> Any:
         self.products += 1

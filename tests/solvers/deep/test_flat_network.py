@@ -323,7 +323,7 @@ def test_problems_too_large_for_newton_steps_say_so(rng, monkeypatch):
 
     A, b = gaussian(6, (4, 4), rng), rng.standard_normal(6)
     best = bf.flat_minimum(A, b, 3, rng=0)
-    monkeypatch.setattr(module, "_MOST_ENTRIES", 1)
+    monkeypatch.setattr(module, "_MOST_JACOBIAN", 1)
     solution = bf.flat_minimum(A, b, 3, rng=0)
     assert solution.status is Status.GAP_OPEN
     assert "Too large" in solution.message

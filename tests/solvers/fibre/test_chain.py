@@ -76,7 +76,7 @@ def test_measurements_are_taken_in_chunks(monkeypatch, rng):
     map, H = Dense(rng.standard_normal((23, 3, 3))), symmetric(rng, 2, 3)
     frames = rng.standard_normal((2, 2, 3, 3))
     whole = [kind(map).framed(*frames).forward(H) for kind in (few_matrices, one_operator)]
-    monkeypatch.setattr(_chain, "_CHUNK", 40)
+    monkeypatch.setattr(_chain, "ENTRIES_AT_ONCE", 40)
     assert [len(stack) for stack in stacks(map)] == [4, 4, 4, 4, 4, 3]
     for kind, expected in zip((few_matrices, one_operator), whole, strict=True):
         np.testing.assert_allclose(kind(map).framed(*frames).forward(H), expected, rtol=1e-11)

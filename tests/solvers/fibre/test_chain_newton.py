@@ -65,9 +65,9 @@ def test_conjugate_gradients_find_the_same_direction(kind, depth, rng):
 @pytest.mark.parametrize("depth", [3, 8])
 def test_both_solvers_reach_the_same_minimum(m, depth, monkeypatch, rng):
     A, M = gaussian(m, (6, 7), rng), rng.standard_normal((6, 7))
-    monkeypatch.setattr(_chain, "_SMALL", np.inf)
+    monkeypatch.setattr(_chain, "_QUICKLY_FACTORED", np.inf)
     direct = bf.induced_regularizer(M, A, depth)
-    monkeypatch.setattr(_chain, "_SMALL", 0)
+    monkeypatch.setattr(_chain, "_QUICKLY_FACTORED", 0)
     iterative = bf.induced_regularizer(M, A, depth)
     assert iterative.value == pytest.approx(direct.value, rel=1e-11)
     assert iterative.certificate.gap <= 1e-12
@@ -78,7 +78,7 @@ def test_both_solvers_reach_the_same_minimum(m, depth, monkeypatch, rng):
 def test_iterations_do_not_grow_with_depth(monkeypatch, rng):
     A, M = gaussian(60, (10, 10), rng), rng.standard_normal((10, 10))
     for small in (np.inf, 0):
-        monkeypatch.setattr(_chain, "_SMALL", small)
+        monkeypatch.setattr(_chain, "_QUICKLY_FACTORED", small)
         for depth in (5, 20, 80):
             solution = bf.induced_regularizer(M, A, depth)
             assert solution.certificate.gap <= 1e-12
@@ -87,7 +87,7 @@ def test_iterations_do_not_grow_with_depth(monkeypatch, rng):
 
 
 def test_preconditioner_is_exact_for_isotropic_measurements(monkeypatch, rng):
-    monkeypatch.setattr(_chain, "_SMALL", 0)
+    monkeypatch.setattr(_chain, "_QUICKLY_FACTORED", 0)
     basis = np.linalg.qr(rng.standard_normal((16, 16)))[0].reshape(-1, 4, 4)
     M = rng.standard_normal((4, 4))
     chain = Chain(np.eye(4), one_operator(Dense(basis)), np.eye(4), 30)

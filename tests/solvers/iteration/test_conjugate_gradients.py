@@ -102,6 +102,23 @@ def test_a_step_with_a_projection_stays_in_its_range(rng):
     np.testing.assert_allclose(found.length, np.linalg.norm(expected))
 
 
+def test_a_step_survives_products_that_round_below_zero(rng):
+    """Rounding makes ``<r, z>`` negative once a projection has left nothing of `r`; no root may be taken of it."""
+    basis = np.linalg.qr(rng.standard_normal((10, 4)))[0]
+    slope, signs = basis @ rng.standard_normal(4), iter([1.0, -1.0])
+    products = []
+
+    def precondition(r):
+        z = next(signs) * (basis @ (basis.T @ r))
+        products.append(r @ z)
+        return z
+
+    step = trust_region_step(lambda x: 3 * x, slope, np.inf, accuracy=0.0, max_products=20, precondition=precondition)
+    assert products[-1] < 0
+    assert np.isfinite(step.length)
+    np.testing.assert_allclose(step.x, -slope / 3, atol=1e-12)
+
+
 def test_a_step_keeps_to_its_budget(rng):
     _, _, slope, hessian, precondition = trial_problem(rng, np.geomspace(1e-4, 5.0, 10))
     for budget in (1, 3):
