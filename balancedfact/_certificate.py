@@ -47,6 +47,27 @@ class Certificate(ByValue):
         How much of the gap is a bound on rounding, an a priori one: what is claimed holds in exact arithmetic.
     excluded_norm : float
         Where the data contradict one another: no matrix of nuclear norm up to this fits them; ``inf`` excludes every matrix.
+
+    See Also
+    --------
+    Solution.verify : Computes one anew.
+    certify : A certificate for any candidate.
+    Status : The verdict that follows from it.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(30, (6, 5), rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((6, 5))))
+    >>> certificate = solution.certificate
+    >>> certificate.gap < 1e-8, certificate.feasibility < 1e-12
+    (True, True)
+    >>> bool(np.isclose(certificate.lower_bound, solution.value))
+    True
     """
 
     feasibility: float

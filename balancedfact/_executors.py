@@ -93,9 +93,25 @@ def process_pool(workers: int | None = None) -> Iterator[Executor]:
     workers : int, optional
         The number of processes; by default one per core.
 
+    See Also
+    --------
+    dask_cluster : Machines of a cluster.
+    reproduce : What runs there.
+
     Notes
     -----
     A worker that is killed is replaced, and what ran in it runs again. Workers end when their parent does.
+
+    References
+    ----------
+    Guide :doc:`/guide/reproduce`.
+
+    Examples
+    --------
+    >>> from balancedfact.experiments import process_pool
+    >>> with process_pool(1) as pool:
+    ...     pool.submit(max, 2, 3).result()
+    3
     """
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # children read these when they start, which may be late
@@ -124,6 +140,21 @@ def dask_cluster(address: str) -> Iterator[Executor]:
     ------
     ValueError
         If Dask is not installed or nobody answers at the address.
+
+    See Also
+    --------
+    process_pool : Processes of this machine.
+    reproduce : What runs there.
+
+    References
+    ----------
+    Guide :doc:`/guide/cluster`.
+
+    Examples
+    --------
+    >>> from balancedfact.experiments import dask_cluster
+    >>> with dask_cluster("tcp://127.0.0.1:8786") as executor:  # doctest: +SKIP
+    ...     table = reproduce(experiment, "paper", "figures", executor)
     """
     try:
         from distributed import Client

@@ -34,3 +34,8 @@ def product(layers: Sequence[np.ndarray]) -> np.ndarray:
     for layer in layers[1:]:
         end = layer @ end
     return end
+
+
+def safe_scale(magnitude: float) -> float:
+    """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
+    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))

@@ -6,7 +6,23 @@ from enum import Enum
 
 
 class Status(Enum):
-    """The verdict of a solve."""
+    """The verdict of a solve.
+
+    See Also
+    --------
+    Solution : Where it stands.
+    Certificate : The numbers behind it.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> from balancedfact import Status
+    >>> [status.name for status in Status if status.ok], [status.name for status in Status if status.proved]
+    (['OPTIMAL', 'STATIONARY'], ['OPTIMAL', 'INFEASIBLE'])
+    """
 
     OPTIMAL = "optimal"
     """The certificate closed: no other factorization is better by more than the tolerance."""

@@ -13,7 +13,7 @@ import numpy as np
 from balancedfact._arrays import read_array, read_arrays
 from balancedfact._files import write_arrays
 from balancedfact._matrix_market import Coordinates, read_matrix_market
-from balancedfact._validate import as_array, as_index, as_path, as_shape
+from balancedfact._validate import as_array, as_choice, as_flag, as_index, as_path, as_shape
 from balancedfact.data._frames import read_parquet
 from balancedfact.data._pictures import PICTURE_SUFFIXES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
@@ -41,6 +41,27 @@ class Problem:
         The names of rows and columns, where the file gives names and not only positions.
     reading : str
         How the file was read, in words.
+
+    See Also
+    --------
+    read_problem : Reads one.
+    write_problem : Writes one.
+
+    References
+    ----------
+    Guide :doc:`/guide/command_line`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from balancedfact.io import read_problem
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ratings.csv")
+    ...     _ = path.write_text("user,film,stars\\nAnn,Solaris,5\\nBob,Solaris,4\\nAnn,Stalker,3\\n")
+    ...     problem = read_problem(path)
+    >>> problem.kind, problem.A.matrix_shape, problem.row_labels, problem.b.tolist()
+    ('entries', (2, 2), ['Ann', 'Bob'], [5.0, 4.0, 3.0])
     """
 
     A: MeasurementMap
@@ -103,6 +124,12 @@ def read_problem(
         If the file cannot be read as a problem, or in two ways; the message names the file, what was found, and what was
         expected or the argument that decides.
 
+    See Also
+    --------
+    write_problem : The other way.
+    Problem : What is returned.
+    balancedfact.measurements.Entries.from_frame : From a table in memory.
+
     Notes
     -----
     In text files a missing cell is empty, ``nan``, ``NA``, ``N/A``, ``null`` or ``none``, in either case; lines that start with
@@ -119,6 +146,10 @@ def read_problem(
 
     *Matrix.* The first column holds the names of rows if it is text or if the header says so.
 
+    References
+    ----------
+    Guides :doc:`/guide/command_line` and :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import tempfile
@@ -134,8 +165,10 @@ def read_problem(
     (['ann', 'bob'], ['Ran', 'Alien'])
     """
     file = as_path(path)
-    if format not in (None, "triplets", "matrix"):
-        raise ValueError(f"format is {format!r}; expected 'triplets' or 'matrix'")
+    if format is not None:
+        as_choice(format, "format", ("triplets", "matrix"))
+    if header is not None:
+        as_flag(header, "header")
     chosen = parse_columns(columns)
     suffix = file.suffix.lower()
     kind = Path(file.stem).suffix.lower() if suffix == ".gz" else suffix
@@ -144,7 +177,9 @@ def read_problem(
     if not tabular and (suffix == ".gz" or suffix not in known):
         raise ValueError(f"{file}: the extension is {suffix!r}; expected one of {', '.join(known)}, or .csv.gz and its kin")
     if not tabular and (chosen, format, header) != (None, None, None):
-        raise ValueError(f"{file}: columns, format and header are for tables; a {suffix} file can be read in one way only")
+        raise ValueError(
+            f"{file}: columns, format and header are for tables; a {suffix} file can be read in one way only; expected none"
+        )
     if not file.is_file():
         raise ValueError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}; expected a file to read")
     try:
@@ -176,6 +211,15 @@ def write_problem(path: str | os.PathLike[str], A: MeasurementMap, b: np.ndarray
     ------
     ValueError
         If an argument is not of the form above.
+
+    See Also
+    --------
+    read_problem : The other way.
+    Problem : What is written.
+
+    References
+    ----------
+    Guide :doc:`/guide/command_line`.
 
     Examples
     --------

@@ -58,6 +58,16 @@ class Solution(ByValue):
     objective : Objective, optional
         What was minimised, where `verify` can check it.
 
+    See Also
+    --------
+    Certificate : The numbers that prove it.
+    Status : Its verdict.
+    flat_minimum : A solver that returns one.
+
+    References
+    ----------
+    Guide :doc:`/guide/certificate`.
+
     Examples
     --------
     >>> import balancedfact as bf

@@ -8,8 +8,8 @@ from nothing the solver claims. Let `T` be the matrix by which the left side was
 .. math:: \|D_1^+ S D_2^+\| \le \frac{\|T_1^\top S T_2\|}{\sqrt{(1-\varepsilon_1)(1-\varepsilon_2)}}
 
 for every ``S = A*(y)``. This needs `T` to have as many columns as `D1` has rank: a direction that rounding cannot tell from an
-unseen one leaves no bound. That ``beta`` is no less than the norm of a matrix `W` is decided by a Cholesky factorization of
-``beta^2 I - W.T W`` that runs to its end (Rump, Verification of positive definiteness, 2006).
+unseen one leaves no bound. How a norm is proved
+is said in `_proved_norm`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from balancedfact.certification._proved_norm import proved_norm
 from balancedfact.certification._spectral_norm import is_small, norm_bound
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import UNIT, gamma, is_positive_definite
+from balancedfact.measurements._careful import UNIT, gamma
 
 # Matrix entries up to which the sum of the measurements is formed.
 MOST_FORMED = 2**24
@@ -109,33 +110,3 @@ def _spill(A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray) -> float:
     # Crude: the sum of the norms of all terms.
     sizes = [float(np.linalg.norm(np.asarray(each @ np.eye(each.shape[1])), 2)) for each in T]
     return gamma(d1 + d2 + 8) * float(np.abs(y) @ A.row_norms) * sizes[0] * sizes[1]
-
-
-def proved_norm(W: np.ndarray, guess: float | None = None) -> float:
-    """An upper bound on the largest singular value that a completed Cholesky factorization proves, the `guess` if it can."""
-    if W.size == 0 or not W.any():
-        return 0.0
-    if W.shape[0] < W.shape[1]:
-        W = W.T
-    size = np.ldexp(1.0, np.frexp(np.abs(W).max())[1] - 1)  # a power of two, by which one divides without rounding
-    W = W / size
-    gram = W.T @ W
-    rounding = gamma(W.shape[0]) * float(np.vdot(W, W))
-    if guess is not None:
-        beta = _above(guess / size, len(gram), rounding)
-        if _exceeds(beta, gram, rounding):
-            return float(np.nextafter(beta * size, np.inf))
-    beta = _above(float(np.linalg.norm(W, 2)), len(gram), rounding)
-    while not _exceeds(beta, gram, rounding):
-        beta *= 1 + 4 * len(gram) ** 2 * UNIT
-    return float(np.nextafter(beta * size, np.inf))
-
-
-def _above(top: float, n: int, rounding: float) -> float:
-    """A number that a factorization of order `n` tells from `top` in spite of its rounding."""
-    return top * (1 + 1.1 * n * gamma(n + 1) + 10 * UNIT) + 0.6 * rounding / top
-
-
-def _exceeds(beta: float, gram: np.ndarray, rounding: float) -> bool:
-    """Tell whether `beta` is proved to exceed the root of the largest eigenvalue of a `gram` with errors up to `rounding`."""
-    return is_positive_definite(beta**2 * np.eye(len(gram)) - gram, rounding + 4 * UNIT * beta**2)

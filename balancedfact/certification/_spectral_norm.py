@@ -1,8 +1,9 @@
 r"""An upper bound on a largest singular value that can be trusted, for certificates.
 
-Small matrices: the dense singular values, with a margin for rounding. Large sparse ones: block elimination and a randomised
-Lanczos bound. For any orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or
-``span(V)`` are small and their norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
+Small matrices: the dense singular values, with a margin for rounding. Sparse ones with a short side: a Cholesky factorization
+of its Gram matrix, where that is quicker. Other large ones: block elimination and a randomised Lanczos bound. For any
+orthonormal `U`, `V` the matrix splits into four blocks; the three that meet ``span(U)`` or ``span(V)`` are small and their
+norms exact. What is left, `N`, is bounded by Lanczos from a start drawn uniformly from the
 sphere, in a stream of its own that no seed of a user can give. With `theta` the largest Ritz value of ``N.T N``, of order
 ``n``, after `k` steps, ``|N|^2 <= theta cosh(E / (2 k - 1))^2`` for all `k` at once, but with probability at most
 ``1.596 sqrt(n) exp(-E)``: if ``lambda`` is the largest eigenvalue and `b` the start's component along its vector,
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
+
+from balancedfact.certification._proved_norm import proved_sparse_norm
 
 FAILURE = 1e-12
 _TAG = (0x6E6F726D, 0x626F756E, 0x64)  # "norm", "boun", "d"
@@ -41,7 +45,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
     """Lanczos steps for a relative `accuracy`; `_LANCZOS_STEPS` if that would take more than `_MOST_STEPS`."""
-    steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
+    steps = int(_exponent(min(shape)) / np.sqrt(8 * max(accuracy, np.finfo(float).eps))) + 1
     return max(steps, _LANCZOS_STEPS) if steps <= _MOST_STEPS else _LANCZOS_STEPS
 
 
@@ -55,6 +59,12 @@ def norm_bound(
     """
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE_ENTRIES
+    if not is_small(S.shape) and hasattr(S, "to_sparse"):
+        sparse = S.to_sparse() if S.shape[0] <= S.shape[1] else S.T.to_sparse()
+        if _gram_cost(sparse) <= steps * (4 * sparse.nnz + sparse.shape[0] * steps):
+            return proved_sparse_norm(sparse), (
+                "the norm of the dual matrix is proved by a completed Cholesky factorization with its Gram matrix"
+            )
     if is_small(S.shape) or wide:
         bound = float(np.linalg.svd(as_dense(S), compute_uv=False)[0]) * (1 + 4 * sum(S.shape) * np.finfo(float).eps)
         return bound, "the norm of the dual matrix is its largest singular value, computed densely with a margin for rounding"
@@ -68,6 +78,12 @@ def norm_bound(
         "the norm of the dual matrix is bounded by block elimination and randomised Lanczos, "
         f"with probability of failure at most {FAILURE:g}"
     )
+
+
+def _gram_cost(S: sp.csr_array) -> float:
+    """The approximate number of multiplications for the Gram matrix of the rows and its largest eigenvalue."""
+    counts = np.bincount(S.indices, minlength=S.shape[1]).astype(float)
+    return float(4 * counts @ counts) + S.shape[0] ** 3 / 3
 
 
 def _top(X: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude, scaled_product
 from balancedfact._spectrum import RANK_CUT, numerical_rank
-from balancedfact._validate import as_array, as_count, as_widths
+from balancedfact._validate import as_array, as_depth, as_widths
 from balancedfact.closed_forms._pairs import compact_svd, weighted_pair
 
 # What a part of the matrix that costs nothing on one side is multiplied by on the other. Its cost there is 1e-8 of what it
@@ -42,9 +42,16 @@ def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
     ValueError
         If `M` is not a finite real matrix or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    min_isotropic_layers : Layers that attain it.
+    balancedfact.curvature.isotropic_trace : The trace of given layers.
+
     References
     ----------
     Gatmiry et al. 2023, Lemma 4.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -52,7 +59,7 @@ def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
     >>> bf.closed_forms.min_isotropic_trace(np.ones((4, 1)), 3)  # 3 * 4**(1/3) * 2**(4/3)
     12.0
     """
-    matrix, depth = as_array(M, "M", ndim=2), as_count(depth, "depth", least=2)
+    matrix, depth = as_array(M, "M", ndim=2), as_depth(depth)
     _, s, _, size = compact_svd(matrix)
     return _least_value(float(s.sum()), *np.sqrt(matrix.shape), depth, size)
 
@@ -88,6 +95,11 @@ def min_isotropic_layers(M: ArrayLike, widths: list[int]) -> list[np.ndarray]:
         If `M` is not a finite real matrix, the widths do not fit its shape, or one of them is below its numerical rank: the
         number of singular values above ``1e-6`` of the largest.
 
+    See Also
+    --------
+    min_isotropic_trace : The value that they attain.
+    kronecker_layers : Measurements with a separated moment.
+
     Notes
     -----
     All singular values above rounding error are kept where the widths leave room for them. In a narrower factorization, as
@@ -99,6 +111,8 @@ def min_isotropic_layers(M: ArrayLike, widths: list[int]) -> list[np.ndarray]:
     References
     ----------
     Gatmiry et al. 2023, Lemma 4, with the constants corrected.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -152,9 +166,16 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     ValueError
         If an array is not a finite real matrix, the shapes do not fit or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    kronecker_layers : Layers that attain it.
+    balancedfact.induced_regularizer : Measurements of any kind.
+
     References
     ----------
     Wind 2022, which assumes `X` and `Y` square and invertible.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------
@@ -168,7 +189,7 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     True
     """
     matrix, left, right, x, y = _kronecker_input(M, X, Y)
-    depth = as_count(depth, "depth", least=2)
+    depth = as_depth(depth)
     U, s, V, size = compact_svd(matrix)
     nuclear = np.linalg.svd((left @ U * s) @ (right @ V).T, compute_uv=False).sum()
     return _least_value(float(nuclear), frobenius(left), frobenius(right), depth, size, x, y)
@@ -210,6 +231,11 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
         If an array is not a finite real matrix, the shapes do not fit, or a width is below the numerical rank of `M`, as for
         `min_isotropic_layers`.
 
+    See Also
+    --------
+    kronecker_minimum : The value that they attain.
+    min_isotropic_layers : The isotropic case.
+
     Notes
     -----
     **Orientation.** The source writes :math:`\tilde W = W_1W_2\cdots W_L` and measures :math:`x_i^\top\tilde Wy_i`. Here the
@@ -225,6 +251,8 @@ def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]
     References
     ----------
     Wind 2022.
+
+    Chapter :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, scaled_product
-from balancedfact._validate import as_count, as_widths
+from balancedfact._validate import as_depth, as_widths
 from balancedfact.closed_forms._regression_data import best_scale, one_of, regression_data
 
 
@@ -76,6 +76,8 @@ def minimal_sharpness(
     Marion, Chizat, "Deep linear networks for regression are implicitly regularized towards flat minima", 2024, Theorem 2.
     Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020.
 
+    Chapters :doc:`/theory/sharpness_and_dynamics` and :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -87,7 +89,7 @@ def minimal_sharpness(
     8.0
     """
     data = regression_data(covariance, M, w=w)
-    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    L = as_depth(depth)  # type: ignore[arg-type]
     if data.size == 0:
         return 0.0
     nu, s, _ = best_scale(data, L)
@@ -120,6 +122,15 @@ def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> 
     ValueError
         As `minimal_sharpness` does.
 
+    See Also
+    --------
+    minimal_sharpness : The value that it proves.
+    flattest_regression_layers : Layers that attain it.
+
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -130,7 +141,7 @@ def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> 
     True
     """
     data = regression_data(covariance, M)
-    L = as_count(depth, "depth", least=2)
+    L = as_depth(depth)
     return data.vectors @ best_scale(data, L)[2] if data.size else data.vectors[:, -1]
 
 
@@ -165,6 +176,15 @@ def flattest_regression_layers(
     ValueError
         If the covariance is not a symmetric positive semidefinite matrix, or `M` or `widths` do not fit it; if a hidden width
         is below the rank of ``M @ covariance``, where no network solves the regression.
+
+    See Also
+    --------
+    minimal_sharpness : The sharpness that they attain.
+    rank_one_limit : Layers that training from a small start finds.
+
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
 
     Examples
     --------
@@ -239,6 +259,10 @@ def balanced_sharpness(
     most the condition number of the covariance, over its positive eigenvalues, if the covariance is definite or `M` is the
     minimiser of least norm; for one output, at most ``(condition + L - 1) / L``.
 
+    References
+    ----------
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -248,7 +272,7 @@ def balanced_sharpness(
     True
     """
     data = regression_data(covariance, M, w=w)
-    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    L = as_depth(depth)  # type: ignore[arg-type]
     matrix = one_of(M, w, data.values.size)
     size = np.linalg.norm(matrix / (largest := np.abs(matrix).max() or 1.0), 2)
     if size == 0:
@@ -288,9 +312,15 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     ValueError
         If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
 
+    See Also
+    --------
+    minimal_sharpness : The exact value between them.
+
     References
     ----------
     Marion, Chizat 2024, Theorem 2.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -299,7 +329,7 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     (4.0, 4.0)
     """
     data = regression_data(covariance, w=w)
-    L = as_count(depth, "depth", least=2)
+    L = as_depth(depth)
     if data.size == 0:
         return 0.0, 0.0
     values = data.values

@@ -38,9 +38,16 @@ def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     ValueError
         If `w` is not a finite real vector or `widths` do not fit it.
 
+    See Also
+    --------
+    rank_one_limit_sharpness : Their sharpness.
+    flattest_regression_layers : The flattest layers in comparison.
+
     References
     ----------
     Marion, Chizat 2024, Theorem 3 and Corollary 1.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -83,10 +90,19 @@ def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) ->
     ValueError
         If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
 
+    See Also
+    --------
+    rank_one_limit : The layers.
+    minimal_sharpness : The least sharpness in comparison.
+
     Notes
     -----
     Marion and Chizat bound its ratio to `minimal_sharpness` by four times the condition number of the covariance
     (Corollary 2). Both numbers being exact, so is the ratio.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

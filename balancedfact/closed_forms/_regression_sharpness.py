@@ -46,6 +46,11 @@ def regression_sharpness(
     ValueError
         If shapes do not fit, or an argument has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    minimal_sharpness : The least value.
+    balancedfact.curvature.sharpness : The sharpness for any measurements.
+
     Notes
     -----
     With :math:`a_k = C_k^\top p` and :math:`f_k = B_k\nabla`, :math:`\nabla = 2\hat\Sigma(w_{\rm prod}-w)`, the second
@@ -56,6 +61,10 @@ def regression_sharpness(
 
     It sees of :math:`U_k` only :math:`U_k^\top a_k` and :math:`U_kf_{k-1}`, so the Hessian vanishes on the complement of the
     matrices :math:`a_kx^\top + yf_{k-1}^\top`, which have an orthonormal basis of :math:`d_k+d_{k-1}-1` elements.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -95,7 +104,7 @@ def as_regression(
     sigma = _last_axes(covariance, "covariance", (d, d))
     target = np.zeros(d) if w is None else _last_axes(w, "w", (d,))
     if readout is None and out != 1:
-        raise ValueError(f"readout is None with a last layer of {out} rows; expected a vector of length {out}")
+        raise ValueError(f"readout is None with layers that end in {out} rows; expected a vector of length {out}")
     p = np.ones(1) if readout is None else _last_axes(readout, "readout", (out,))
     try:
         np.broadcast_shapes(*(x.shape[:-2] for x in (*stack, sigma)), *(x.shape[:-1] for x in (target, p)))

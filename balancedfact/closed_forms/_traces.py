@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude, scaled_product
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_depth
 from balancedfact.closed_forms._pairs import compact_svd
 from balancedfact.closed_forms._product_spectrum import log2_singular_values
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 
 def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float:
@@ -40,6 +41,11 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     ValueError
         If `M` or `A1` is not a finite real matrix, their shapes differ or `depth` is not an integer of at least 2.
 
+    See Also
+    --------
+    two_layer_minimum : Any measurements, two layers.
+    balancedfact.induced_regularizer : Any measurements, any depth.
+
     Notes
     -----
     **Attainment.** It is a minimum if the power has the rank of `M`, which is the generic case. Otherwise it may be an
@@ -58,6 +64,8 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     ----------
     Gatmiry et al. 2023, Theorem 7.
 
+    Chapter :doc:`/theory/deep_closed_forms`.
+
     Examples
     --------
     The identity measured on a symmetric matrix gives ``2 L`` times the sum of the eigenvalues to the power ``2 - 2 / L``.
@@ -71,7 +79,7 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     """
     matrix = as_array(M, "M", ndim=2)
     measurement = as_array(A1, "A1", shape=matrix.shape)
-    depth = as_count(depth, "depth", least=2)
+    depth = as_depth(depth)
     U, s, V, size = compact_svd(matrix)
     if s.size == 0:
         return 0.0
@@ -109,6 +117,11 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     ValueError
         If `M` is not a finite real matrix of the shape that `A` measures.
 
+    See Also
+    --------
+    flat_pair : The pair that attains it.
+    balancedfact.induced_regularizer : Any depth.
+
     Notes
     -----
     In terms of the rescalings of Ding et al., ``D = sqrt(d2) D1`` and ``D' = sqrt(d1) D2``. The pair ``(L, R)`` of `flat_pair`
@@ -121,6 +134,8 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     ----------
     Gatmiry et al. 2023, Theorem 5.
 
+    Chapters :doc:`/theory/deep_closed_forms` and :doc:`/theory/two_factors`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -131,7 +146,7 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     >>> bool(np.isclose(bf.curvature.trace([R.T / t, t * L], A), bf.closed_forms.two_layer_minimum(M, A)))
     True
     """
-    U, s, V, size = compact_svd(as_array(M, "M", shape=A.matrix_shape))
+    U, s, V, size = compact_svd(as_array(M, "M", shape=as_map(A).matrix_shape))
     if s.size == 0:
         return 0.0
     nuclear = np.linalg.svd((A.rescale_left(U) * s) @ A.rescale_right(V).T, compute_uv=False).sum()

@@ -56,6 +56,23 @@ class ComparisonRow:
         the hidden spaces, under which no quantity of this table changes.
     steps : int
         Steps of training, or of the integration of a flow; 0 for a construction or a solver.
+
+    See Also
+    --------
+    compare : Makes them.
+    Comparison : The table of which it is a row.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(12, (3, 4), rng=0)
+    >>> row = bf.compare(A, A(np.ones((3, 4))), methods=["certified", "balanced"], rng=0).rows[0]
+    >>> row.rank, row.fit < 1e-10
+    (1, True)
     """
 
     method: str
@@ -126,6 +143,23 @@ class Comparison:
         Number of layers.
     skipped : list of str
         The methods for which a limit on time left nothing, or which the size of the problem rules out.
+
+    See Also
+    --------
+    compare : Makes one.
+    ComparisonRow : One of its rows.
+
+    References
+    ----------
+    Guide :doc:`/guide/compare`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(12, (3, 4), rng=0)
+    >>> table = bf.compare(A, A(np.ones((3, 4))), methods=["certified", "balanced"], rng=0)
+    >>> [row.method for row in table.rows]
+    ['certified', 'balanced']
     """
 
     rows: list[ComparisonRow]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_layers
 from balancedfact.curvature._scaled import ONE, Scaled, ordinary, partial_products
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 
@@ -41,10 +42,19 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    layer_traces : Its sums over the layers.
+    trace : Its sum.
+
     Notes
     -----
     For `Dense` it costs the products :math:`C_j^\top A_iB_{j-1}^\top`, a limited number of them at a time; for `RankOne` and
     `Entries` one product of squared factors for each layer, and no matrix of the size of the data.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -53,7 +63,7 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
     >>> bf.curvature.diagonal([np.array([[3.0]]), np.array([[4.0]])], A)
     [array([[32.]]), array([[18.]])]
     """
-    W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
+    W = [ordinary(layer) for layer in as_layers(layers, as_map(A).matrix_shape)]
     B, C = partial_products(W)
     unit = A.at_unit_scale()
     found = []

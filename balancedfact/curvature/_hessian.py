@@ -45,6 +45,15 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     ValueError
         If shapes do not fit, or there are more weights than that: `top_eigenpairs` has no limit.
 
+    See Also
+    --------
+    top_eigenpairs : The largest only.
+    hessian_norm : The norm without the eigenvalues.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -86,10 +95,19 @@ def top_eigenpairs(
     ValueError
         If shapes do not fit, or `k` is not from 1 to the number of weights.
 
+    See Also
+    --------
+    spectrum : All eigenvalues.
+    sharpness : The largest.
+
     Notes
     -----
     By Lanczos iterations on Hessian-vector products, from a fixed pseudorandom start; up to 2048 weights, or for more than half
     of the eigenvalues, from the Hessian itself.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -135,6 +153,12 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The sum of the eigenvalues.
+    sharpness : The largest.
+    spectrum : All of them.
+
     Notes
     -----
     It costs one Hessian-vector product for each weight or, where there are fewer, for each measurement: with the derivatives
@@ -145,6 +169,10 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
 
     where the block of `N` between the layers `j < k` is a Kronecker product of :math:`C_k^\top GB_{j-1}^\top` and
     :math:`W_{k-1}\cdots W_{j+1}`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -208,6 +236,11 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     ValueError
         If shapes do not fit, or `radius` is not positive.
 
+    See Also
+    --------
+    sharpness : The largest eigenvalue.
+    balancedfact.dynamics.sharpness_aware : Training that lowers it.
+
     Notes
     -----
     The upper bound: the residual moves by the linear term :math:`JV` and by the terms of higher order in `V`, whose norm is at
@@ -221,6 +254,8 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     ----------
     Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving generalization", 2021.
 
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -229,7 +264,7 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     >>> print(round(rise.value / 1e-6 * 2, 1), rise.value <= rise.upper)
     50.0 True
     """
-    at, rho = _Hessian(layers, A, b), as_number(radius, "radius", above=0.0)
+    at, rho = _Hessian(layers, A, b), as_number(radius, "radius", above=0.0, most=1e100)
     W = [np.asarray(layer, dtype=float) for layer in layers]
     residual = at.at.residual.value()
 
@@ -255,9 +290,12 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     for start in starts:
         if np.linalg.norm(start) == 0:
             continue
-        found = minimize(rise, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-12, "ftol": 1e-15})
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimize(rise, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-12, "ftol": 1e-15})
         if -found.fun > best:
             best, where = -float(found.fun), found.x
+    if not np.isfinite(best):
+        raise ValueError(f"radius is {rho}, where the loss is beyond the range of numbers; expected a smaller one")
     return Rise(best, at.parts(rho * where / np.linalg.norm(where)), at.upper(W, rho, slope, frobenius(residual)))
 
 

@@ -61,6 +61,12 @@ def sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> f
     ValueError
         If shapes do not fit, or something has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    sharpest_direction : The direction of it.
+    worst_direction_sharpness : Its use in sharpness-aware training.
+    balancedfact.minimal_sharpness : Its least value over all factorizations.
+
     Notes
     -----
     The residual term is left out only where a bound on its norm proves it to be below ``1e-13`` of the result. What remains is
@@ -72,6 +78,8 @@ def sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> f
     References
     ----------
     Marion, Chizat, "Deep linear networks for regression are implicitly regularized towards flat minima", 2024, for one output.
+
+    Chapters :doc:`/theory/curvature` and :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -102,6 +110,15 @@ def sharpest_direction(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayL
     ------
     ValueError
         As for `sharpness`.
+
+    See Also
+    --------
+    sharpness : The eigenvalue that belongs to it.
+    top_eigenpairs : Several at once.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

@@ -15,6 +15,7 @@ from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_layers, as_pair
 from balancedfact.curvature._scaled import ZERO, Scaled, ordinary, partial_products
 from balancedfact.measurements import IsotropicMoment, MeasurementMap, SecondMoment
+from balancedfact.measurements._as_map import as_map
 
 
 def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
@@ -44,9 +45,16 @@ def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
     ValueError
         If shapes do not fit, or a factor has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The trace of the mean squared error, any depth.
+    balancedfact.closed_forms.flat_pair : The factors of least scaled trace.
+
     References
     ----------
     Ding, Drusvyatskiy, Fazel, Harchaoui, "Flat minima generalize for low-rank matrix recovery", 2022.
+
+    Chapters :doc:`/theory/two_factors` and :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -55,7 +63,7 @@ def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
     >>> bf.curvature.scaled_trace(np.eye(2), np.eye(2), A)
     8.0
     """
-    left, right = as_pair(L, R, A.matrix_shape)
+    left, right = as_pair(L, R, as_map(A).matrix_shape)
     a, b = magnitude(left), magnitude(right)
     norm_left = np.sqrt(2 * A.m) * A.scale * a * frobenius(A.rescale_left(left / a))
     norm_right = np.sqrt(2 * A.m) * A.scale * b * frobenius(A.rescale_right(right / b))
@@ -86,6 +94,13 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    scaled_trace : The scaled trace of a pair.
+    layer_traces : Its parts.
+    trace_gradient : Its gradient.
+    balancedfact.induced_regularizer : Its least value over the factorizations of a matrix.
+
     Notes
     -----
     Each of the ``L`` terms costs one second moment of `A`, and nothing loops over measurements. With the second moments of
@@ -96,6 +111,8 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
     ----------
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023, Lemma 2.
+
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -132,6 +149,15 @@ def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) 
     ValueError
         As `trace` does.
 
+    See Also
+    --------
+    trace : Their sum.
+    diagonal : Every entry.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -144,7 +170,7 @@ def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) 
 
 def _terms(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> list[Scaled]:
     """The trace over the entries of each layer."""
-    W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
+    W = [ordinary(layer) for layer in as_layers(layers, as_map(A, or_moment=True).matrix_shape)]
     B, C = partial_products(W)
     moment = A if isinstance(A, SecondMoment) else A.streamed_moment()
     energies = moment.energies([(c.array, b.array) for b, c in zip(B, C, strict=True)])
@@ -175,9 +201,16 @@ def isotropic_trace(layers: Sequence[ArrayLike]) -> float:
     ValueError
         If the layers cannot be multiplied, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The trace for measurements of any kind.
+    balancedfact.closed_forms.min_isotropic_trace : Its least value.
+
     References
     ----------
     Gatmiry et al. 2023, equation (10).
+
+    Chapters :doc:`/theory/curvature` and :doc:`/theory/deep_closed_forms`.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_directions, as_layers
 from balancedfact.curvature._scaled import ZERO, Scaled, derivatives_after, derivatives_before, ordinary, partial_products
 from balancedfact.measurements import MeasurementMap, SecondMoment
+from balancedfact.measurements._as_map import as_map
 
 
 def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> list[np.ndarray]:
@@ -39,9 +40,18 @@ def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment
     ValueError
         If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The value.
+    trace_hessian_vector_product : The second derivative.
+
     Notes
     -----
     It costs ``2 (L - 1)`` second moments and ``O(L)`` products of layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -79,9 +89,18 @@ def trace_hessian_vector_product(
         If the layers do not multiply to the shape that `A` measures, a direction has not the shape of its layer, or something
         has NaN, infinite or complex entries.
 
+    See Also
+    --------
+    trace : The value.
+    trace_gradient : The first derivative.
+
     Notes
     -----
     It costs ``4 L - 6`` second moments for ``L >= 2`` layers and ``O(L)`` products of layers.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------
@@ -156,7 +175,7 @@ def _twice(X: Scaled) -> Scaled:
 
 
 def _prepared(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> tuple[list[Scaled], SecondMoment]:
-    checked = as_layers(layers, A.matrix_shape)
+    checked = as_layers(layers, as_map(A, or_moment=True).matrix_shape)
     return [ordinary(layer) for layer in checked], A if isinstance(A, SecondMoment) else A.streamed_moment()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from balancedfact._validate import as_number
+from balancedfact._validate import as_flag, as_number, as_rng
 from balancedfact.data._frames import library
 from balancedfact.measurements import Entries
 from balancedfact.solution import Solution
@@ -59,6 +59,16 @@ def complete(
     ValueError
         If `M` is none of these, or no entry was seen.
 
+    See Also
+    --------
+    flat_minimum : The solver behind it.
+    balancedfact.solvers.select_penalty : How ``penalty="auto"`` chooses.
+    balancedfact.estimators.FlatImputer : The same for scikit-learn.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -67,6 +77,8 @@ def complete(
     >>> bf.complete(M, penalty=0.0).round(3)[2]
     array([3., 6., 9.])
     """
+    as_flag(return_solution, "return_solution")
+    generator = as_rng(rng)
     kind = library(M)
     if kind is not None:
         A, b = Entries.from_array(M.to_numpy())
@@ -77,7 +89,6 @@ def complete(
     if isinstance(penalty, str):
         if penalty != "auto":
             raise ValueError(f"penalty is {penalty!r}; expected a number or 'auto'")
-        generator = np.random.default_rng(rng)
         penalty = select_penalty(A, b, offset_penalty=offset_penalty, rng=generator).penalty
     solution = flat_minimum(
         *(A, b),

@@ -46,6 +46,25 @@ class PanelEffect:
         The fit with its certificate; its offsets are a mean, :math:`\alpha` and :math:`\beta`.
     penalties, errors : numpy.ndarray
         With ``penalty="auto"`` what was tried and the root mean squared errors on entries held out; else empty.
+
+    See Also
+    --------
+    panel_effect : Computes it.
+    panel_path : The same along a path of penalties.
+
+    References
+    ----------
+    Guide :doc:`/guide/panels`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> panel = np.add.outer([1.0, 2.0, 4.0], [0.0, 1.0, 3.0, 2.0])  # units and periods alone
+    >>> treated = np.zeros(panel.shape, bool)
+    >>> treated[2, 2:] = True
+    >>> found = bf.panel_effect(panel + 5.0 * treated, treated, penalty=1.0)
+    >>> round(found.effect, 6), np.round(found.counterfactual[2], 6).tolist()
+    (5.0, [4.0, 5.0, 7.0, 6.0])
     """
 
     effect: float
@@ -118,6 +137,12 @@ def panel_effect(
         If an argument is malformed, nothing is treated and observed, or no chain of untreated entries connects the unit and the
         period of a treated one, so that nothing is known of their effects together.
 
+    See Also
+    --------
+    panel_path : The effect along a path of penalties.
+    PanelEffect : What is returned.
+    complete : Completion without a treatment.
+
     Notes
     -----
     The free effects are eliminated: with `P` the projection onto what they cannot reach, the problem in `X` alone has the fit
@@ -127,6 +152,8 @@ def panel_effect(
     References
     ----------
     Athey, Bayati, Doudchenko, Imbens, Khosravi, "Matrix completion methods for causal panel data models", 2021.
+
+    Guide :doc:`/guide/panels`.
 
     Examples
     --------
@@ -181,6 +208,15 @@ def panel_path(
     list of PanelEffect
         In the order of `penalties`, each with its certificate.
 
+    See Also
+    --------
+    panel_effect : The effect at one penalty.
+    PanelEffect : What is returned for each.
+
+    References
+    ----------
+    Guide :doc:`/guide/panels`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -192,7 +228,9 @@ def panel_path(
     """
     panel, generator = _Panel(Y, treated), as_rng(rng)
     tol = as_number(tol, "tol", above=0.0)
-    tried = panel.grid() if penalties is None else [as_number(each, "penalties", above=0.0) for each in penalties]
+    tried = panel.grid() if penalties is None else as_array(penalties, "penalties", ndim=1).tolist()
+    for each in tried:
+        as_number(each, "penalties", above=0.0)
     found, start = [], None
     for weight in tried:
         solution = panel.fit(panel.all, weight, tol, generator, start)
@@ -214,7 +252,7 @@ class _Panel:
         self.treated = marks.astype(bool)
         seen = ~np.isnan(self.Y)
         if not (self.treated & seen).any():
-            raise ValueError("treated holds no entry that was observed; expected at least one")
+            raise ValueError("treated holds no entry that was observed in Y; expected at least one")
         control = seen & ~self.treated
         self.all = np.argwhere(control)
         if not len(self.all):

@@ -59,7 +59,9 @@ def parse_columns(value: str | Columns | None) -> Columns | None:
     """`columns` as a list of names and of positions counted from one."""
     if value is None:
         return None
-    found = value.split(",") if isinstance(value, str) else list(value)
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not all(isinstance(each, (str, int)) for each in found):
+        raise ValueError(f"columns is {value!r}; expected names or positions of columns, in one text or a list")
     return [each.strip() if isinstance(each, str) else each for each in found]
 
 

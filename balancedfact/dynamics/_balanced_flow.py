@@ -6,7 +6,7 @@ import numpy as np
 import scipy.integrate
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.dynamics._initialisations import balanced_layers
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._trajectory import Trajectory
@@ -73,6 +73,8 @@ def balanced_flow(
     ----------
     Arora, Cohen, Hazan, "On the optimization of deep networks: implicit acceleration by overparameterization", 2018, Theorem 1.
 
+    Chapters :doc:`/theory/deep_manifolds` and :doc:`/theory/sharpness_and_dynamics`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -83,7 +85,7 @@ def balanced_flow(
     """
     model = MapModel(A, b)
     start = as_array(M, "M", shape=A.matrix_shape)
-    L, end = as_count(depth, "depth", least=2), as_number(t_final, "t_final", least=0)
+    L, end = as_depth(depth), as_number(t_final, "t_final", least=0)
     tol, most = as_number(rtol, "rtol", above=0, most=1e-2) / 30, as_count(max_steps, "max_steps")
     rows, cols = start.shape
 

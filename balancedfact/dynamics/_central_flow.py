@@ -17,6 +17,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
+_LEAST, _COUNTABLE_STEPS = 1e-300, 1e15  # of a step size, whose inverse is then a number; steps that can be counted exactly
 _COMPLEMENTARITY_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
 
 
@@ -83,6 +84,11 @@ def central_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    edge_flow : The flow that stays at the edge.
+    gradient_descent : What it averages.
+
     Notes
     -----
     The derivatives are exact: products with the Hessian and third derivatives come from power series along lines.
@@ -91,6 +97,8 @@ def central_flow(
     ----------
     Cohen, Damian, Talwalkar, Kolter, Lee, "Understanding optimization in deep learning with central flows", 2024
     (arXiv 2410.24206): the model, from memory; the relaxation by :math:`\tau` is ours.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -104,7 +112,7 @@ def central_flow(
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
-    model, eta = MapModel(A, b), as_number(step, "step", above=0)
+    model, eta = MapModel(A, b), as_number(step, "step", least=_LEAST)
     end, count, parts = as_number(t_final, "t_final", least=0), as_count(record, "record"), as_count(substeps, "substeps")
     jets = Jets(model, [layer.shape for layer in W])
     field = _CentralField(jets, eta, as_count(directions, "directions"))
@@ -119,8 +127,15 @@ def central_flow(
         tops.append(top)
 
     note(0.0, y)
-    steps = max(1, int(np.ceil(end / eta * parts - 1e-9)))
-    h, moments = end / steps, set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
+    with np.errstate(over="ignore"):
+        wanted = np.float64(end) / eta * parts
+    if not wanted <= _COUNTABLE_STEPS:
+        raise ValueError(
+            f"t_final is {end} with step {eta} and substeps {parts}; expected at most {_COUNTABLE_STEPS:.0e} steps"
+        )
+    steps = max(1, int(np.ceil(wanted - 1e-9)))
+    h, count = end / steps, min(count, steps)
+    moments = set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
     message = "Reached t_final"
     now = 0.0
     log = Log(progress=False, limits=limits)

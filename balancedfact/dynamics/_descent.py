@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._validate import as_regular
 from balancedfact.closed_forms._regression_sharpness import as_regression
 from balancedfact.dynamics._model import MapModel, RegressionModel
 from balancedfact.dynamics._observables import Observe
@@ -71,6 +72,13 @@ def gradient_descent(
     ValueError
         If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
 
+    See Also
+    --------
+    gradient_flow : Its limit for small steps.
+    sgd : Batches and noise.
+    regression_descent : Many regressions at once.
+    stability_threshold : The largest stable step.
+
     Notes
     -----
     A step, with :math:`g` the gradient of the loss plus :math:`\lambda W`, divided by its norm if `normalised`, is
@@ -81,6 +89,10 @@ def gradient_descent(
 
     Small networks run side by side in a compiled loop, on all cores; a step costs products with as many vectors as there are
     outputs or inputs, whichever are fewer. Networks of more than a few thousand weights run one by one in NumPy.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -151,9 +163,19 @@ def regression_descent(
     ValueError
         If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
 
+    See Also
+    --------
+    gradient_descent : Measurements of any kind.
+    gaussian_layers, residual_layers : Where it starts.
+    balancedfact.closed_forms.minimal_sharpness : The least sharpness it can end at.
+
     Notes
     -----
     Runs do not influence one another: the result of each is the same, bit for bit, alone or among others.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -165,7 +187,9 @@ def regression_descent(
     True
     """
     stack, sigma, target, p = as_regression(layers, covariance, w, readout)
-    lead = np.broadcast_shapes(stack[0].shape[:-2], sigma.shape[:-2], target.shape[:-1], p.shape[:-1], np.shape(step))
+    lead = np.broadcast_shapes(
+        stack[0].shape[:-2], sigma.shape[:-2], target.shape[:-1], p.shape[:-1], as_regular(step, "step").shape
+    )
     runs = int(np.prod(lead))
 
     def per_run(array: np.ndarray, axes: int) -> np.ndarray:

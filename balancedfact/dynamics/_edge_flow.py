@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.sparse.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_layers, as_number
+from balancedfact._validate import as_count, as_layers, as_number, check_room
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
@@ -19,6 +19,8 @@ from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
 _NOTHING = -1e3  # the logarithm of a size that is zero
+FASTEST = 1e100  # of what is integrated, whose squares are then numbers
+TIGHTEST = 3e-14  # the relative accuracy below which the integrator only repeats rounding errors
 _DECOMPOSED_WEIGHTS = 200  # weights up to which eigenvectors come from the whole Hessian
 
 
@@ -84,10 +86,17 @@ def edge_flow(
     ValueError
         If shapes do not fit, or an argument is not finite or out of range.
 
+    See Also
+    --------
+    central_flow : A finer model.
+    stability_threshold : Where descent becomes unstable.
+
     References
     ----------
     Marion, "Edge Flow: a tractable and predictive continuous-time model for gradient descent at the edge of stability", 2026
     (arXiv 2606.18080): the model. The equations are derived here from the two-step map of descent.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -102,8 +111,9 @@ def edge_flow(
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
-    end, tol = as_number(t_final, "t_final", least=0), as_number(rtol, "rtol", above=0, most=1e-2)
+    end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
     count, most = as_count(record, "record"), as_count(max_steps, "max_steps")
+    check_room("record", count, sum(layer.size for layer in W))
     jets = Jets(model, [layer.shape for layer in W])
     y, n = jets.flat(W), jets.size
     values, vectors = top_of_hessian(jets, y, 1)
@@ -113,6 +123,9 @@ def edge_flow(
     else:
         a = as_number(amplitude, "amplitude", least=0)
 
+    with np.errstate(over="ignore"):
+        rate = float(2 / np.float64(eta))
+
     # The logarithm of the size is what grows evenly; a size of zero stays zero.
     def slope(_: float, state: np.ndarray) -> np.ndarray:
         centre, way, size = state[:n], state[n : 2 * n], np.exp(state[-1])
@@ -121,11 +134,17 @@ def edge_flow(
         drift = -(jets.gradient(centre + pushed) + jets.gradient(centre - pushed)) / 2
         turned = jets.product(centre, way)
         rayleigh = way @ turned
-        return np.concatenate([drift, turned - rayleigh * way, [rayleigh - 2 / eta if size > 0 else 0.0]])
+        return np.concatenate([drift, turned - rayleigh * way, [rayleigh - rate if size > 0 else 0.0]])
 
     state = np.concatenate([y, v, [np.log(a) if a > 0 else _NOTHING]])
     floor = tol * np.concatenate([np.full(n, max(float(np.abs(y).max()), 1e-300)), np.full(n, 1.0), [1.0]])
-    solver = scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor) if end > 0 else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        moving = slope(0.0, state)
+    if not np.abs(moving).max() <= FASTEST:
+        speed = f"layers, amplitude {a:.3g} and step {eta:.3g} make the flow run at {np.abs(moving).max():.1e}"
+        raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
+    with np.errstate(over="ignore"):
+        solver = scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor) if end > 0 else None
     recorder, times = Recorder(observe, model, ()), []
     extra: dict[str, list[np.ndarray]] = {"amplitude": [], "rayleigh": [], "direction": []}
 

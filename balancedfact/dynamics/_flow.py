@@ -81,6 +81,11 @@ def gradient_flow(
     ValueError
         If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
 
+    See Also
+    --------
+    gradient_descent : With steps.
+    balanced_flow : From balanced layers, in closed form.
+
     Notes
     -----
     The flow starts with an explicit method of order eight. When the curvature, measured every so often, shows that
@@ -90,6 +95,8 @@ def gradient_flow(
     References
     ----------
     Marion, Chizat 2024, Lemma 1 (conservation); Hochbruck, Ostermann, Schweitzer, "Exponential Rosenbrock-type methods", 2009.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

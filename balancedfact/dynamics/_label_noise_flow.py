@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact import curvature
 from balancedfact._validate import as_count, as_layers, as_number
 from balancedfact.dynamics._draws import Noise, as_batch, as_noise
+from balancedfact.dynamics._edge_flow import FASTEST, TIGHTEST
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
@@ -85,6 +86,11 @@ def label_noise_flow(
     ValueError
         If shapes do not fit, an argument is not finite or out of range, or no weights near the start fit the data.
 
+    See Also
+    --------
+    sgd : The noisy training that it describes.
+    balancedfact.induced_regularizer : Where it ends.
+
     Notes
     -----
     Every step of the integration is followed by Gauss-Newton steps back to zero loss. Where `K` is singular the drift is that
@@ -95,6 +101,8 @@ def label_noise_flow(
     Blanc, Gupta, Valiant, Valiant, "Implicit regularization for deep neural networks driven by an Ornstein-Uhlenbeck like
     process", 2020; Li, Wang, Arora, "What happens after SGD reaches zero loss?", 2021, for equal noise. The formula for a
     covariance is derived here from the same stationary fluctuations.
+
+    Chapters :doc:`/theory/induced_regularizer` and :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------
@@ -110,7 +118,7 @@ def label_noise_flow(
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
-    end, tol = as_number(t_final, "t_final", least=0), as_number(rtol, "rtol", above=0, most=1e-2)
+    end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
     most, drift = as_count(max_steps, "max_steps"), _Drift(model, W, eta, as_noise(label_noise, A.m), as_batch(batch))
     recorder = Recorder(observe, model, ())
     times: list[float] = []
@@ -121,6 +129,11 @@ def label_noise_flow(
 
     y = drift.fit(drift.jets.flat(W))
     note(0.0, y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moving = drift(0.0, y)
+    if not np.abs(moving).max() <= FASTEST:
+        speed = f"step {eta:.3g} and label_noise make the flow run at {np.abs(moving).max():.1e}"
+        raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
     message, h = "Reached t_final", None
     log = Log(progress=False, limits=limits)
     with log:
@@ -131,8 +144,9 @@ def label_noise_flow(
                 message = f"Stopped after {most} steps, before t_final"
                 break
             floor = 1e-2 * tol * float(np.abs(y).max())
-            solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
-            solver.step()
+            with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+                solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
+                solver.step()
             if solver.status == "failed":
                 message = "Stopped where a step fell below rounding error"
                 break

@@ -80,6 +80,12 @@ def sgd(
     ValueError
         If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
 
+    See Also
+    --------
+    gradient_descent : All measurements at every step.
+    label_noise_flow : Its continuous model.
+    stability_threshold : The largest stable step.
+
     Notes
     -----
     The stream of random numbers of a single run is ``rng.integers(0, m, batch)``, then, with label noise,
@@ -90,6 +96,8 @@ def sgd(
     References
     ----------
     Gatmiry et al. 2023, Section 6.
+
+    Chapters :doc:`/theory/sharpness_and_dynamics` and :doc:`/theory/induced_regularizer`.
 
     Examples
     --------

@@ -90,6 +90,11 @@ def sharpness_aware(
     ValueError
         If shapes do not fit, an argument is not finite or out of range, or `direction` or `observe` has an unknown name.
 
+    See Also
+    --------
+    gradient_descent : Without the inner step.
+    balancedfact.curvature.worst_direction_sharpness : What it lowers.
+
     Notes
     -----
     The stream of random numbers is that of `sgd`, followed at each step by ``rng.standard_normal((samples, n))`` for
@@ -99,6 +104,8 @@ def sharpness_aware(
     ----------
     Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving generalization", 2021; the three
     forms after Wen, Ma, Li, "How does sharpness-aware minimization minimize sharpness?", 2022.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

@@ -62,10 +62,17 @@ def stability_threshold(
     ValueError
         If shapes do not fit, the weights do not fit the data, or an argument is out of range.
 
+    See Also
+    --------
+    gradient_descent, sgd : The rules whose threshold it is.
+    balancedfact.curvature.sharpness : Its reciprocal for full batches, up to the factor two.
+
     References
     ----------
     Mulayoff, Michaeli, "Exact mean square linear stability analysis for SGD", 2023 (arXiv 2306.07850): the condition in this
     form, derived here anew from the definition.
+
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
 
     Examples
     --------

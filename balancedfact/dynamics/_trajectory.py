@@ -36,6 +36,23 @@ class Trajectory:
         How the run ended.
     status : Status or None
         `LIMIT` or `INTERRUPTED` where the run was stopped before its end, and ``None`` otherwise.
+
+    See Also
+    --------
+    gradient_descent, gradient_flow, sgd : Functions that return one.
+
+    References
+    ----------
+    Chapter :doc:`/theory/sharpness_and_dynamics`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(12, (3, 3), rng=0)
+    >>> start = bf.dynamics.gaussian_layers([3, 3, 3], 0.5, rng=0)
+    >>> trajectory = bf.dynamics.gradient_descent(start, A, A(np.eye(3)), step=0.05, iterations=2000)
+    >>> bool(trajectory.loss[-1] < 1e-6), int(trajectory.diverged)
+    (True, -1)
     """
 
     layers: list[np.ndarray]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_number
+from balancedfact._validate import as_number, as_rng
 from balancedfact.measurements import Entries
 from balancedfact.solvers import flat_minimum, select_penalty
 
@@ -46,11 +46,20 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     feature_names_in_ : numpy.ndarray of str
         Their names, where the data have names.
 
+    See Also
+    --------
+    balancedfact.complete : The same without scikit-learn.
+    balancedfact.Solution.transform : New rows.
+
     Notes
     -----
     `transform` fits each row to the columns' factors held fixed, in closed form (`Solution.transform`), and leaves what was
     seen as it is. `fit_transform` does the same with the rows of the fit. A column of which nothing was seen is filled with the
     mean and the offset of the row, or with zero in a model without offsets; no column is dropped.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------
@@ -94,7 +103,7 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         A, b = Entries.from_array(validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan"))
         rng = self._generator()
         offset = None if self.offset_penalty is None else as_number(self.offset_penalty, "offset_penalty", above=0.0)
-        if self.penalty == "auto":
+        if isinstance(self.penalty, str) and self.penalty == "auto":
             constant = A.m < 2 or not (b - b.mean() if offset is not None else b).any()
             penalty = 1.0 if constant else select_penalty(A, b, offset_penalty=offset, rng=rng, progress=False).penalty
         elif isinstance(self.penalty, str):
@@ -159,7 +168,7 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _generator(self) -> np.random.Generator:
         if isinstance(self.random_state, np.random.RandomState):
             return np.random.default_rng(self.random_state.randint(2**31))
-        return np.random.default_rng(self.random_state)
+        return as_rng(self.random_state, "random_state")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

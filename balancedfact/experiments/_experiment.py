@@ -41,6 +41,31 @@ class Experiment:
         From the settings and the whole table to a figure.
     stream : str
         The randomness; figures that show the same runs share it. By default the name.
+
+    See Also
+    --------
+    reproduce : Runs one.
+    Table : What its runs fill.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_figure`.
+
+    Examples
+    --------
+    >>> from balancedfact.experiments import Experiment
+    >>> from matplotlib.figure import Figure
+    >>> squares = Experiment(
+    ...     name="squares",
+    ...     source="no paper",
+    ...     caption="Squares.",
+    ...     scales={"quick": {"seed": 0, "numbers": [1, 2]}},
+    ...     units=lambda settings: [{"number": number} for number in settings["numbers"]],
+    ...     run=lambda settings, unit, rng: [unit | {"square": unit["number"] ** 2}],
+    ...     draw=lambda settings, table: Figure(),
+    ... )
+    >>> squares.units(squares.scales["quick"])
+    [{'number': 1}, {'number': 2}]
     """
 
     name: str

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from balancedfact._files import alone, remove_partial, write_json, write_picture, write_text
-from balancedfact._validate import as_path
+from balancedfact._validate import as_choice, as_kind, as_path, as_progress
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
@@ -62,15 +62,44 @@ def reproduce(
     ------
     ValueError
         If `experiment` is no `Experiment` or has no such scale, or another run of it writes to the folder.
+
+    See Also
+    --------
+    Experiment : What is run.
+    process_pool, dask_cluster : Where it may run.
+
+    References
+    ----------
+    Guides :doc:`/guide/reproduce` and :doc:`/guide/own_figure`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from balancedfact.experiments import Experiment, reproduce
+    >>> from matplotlib.figure import Figure
+    >>> squares = Experiment(
+    ...     name="squares",
+    ...     source="no paper",
+    ...     caption="Squares.",
+    ...     scales={"quick": {"seed": 0, "numbers": [1, 2]}},
+    ...     units=lambda settings: [{"number": number} for number in settings["numbers"]],
+    ...     run=lambda settings, unit, rng: [unit | {"square": unit["number"] ** 2}],
+    ...     draw=lambda settings, table: Figure(),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = reproduce(squares, "quick", folder)
+    >>> table["square"].tolist()
+    [1, 4]
     """
     if not isinstance(experiment, Experiment):
         raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
-    if scale not in experiment.scales:
-        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
-    settings, out = experiment.scales[scale], as_path(out, "out")
+    settings, out = experiment.scales[as_choice(scale, "scale", list(experiment.scales))], as_path(out, "out")
+    if executor is not None:
+        as_kind(executor, "executor", Executor, "a concurrent.futures.Executor")
+    shown = as_progress(progress)
     units = list(experiment.units(settings))
     with alone(out / f"{experiment.name}.{scale}.units", f"another run of {experiment.name} writes to {out}"):
-        return _finish(experiment, scale, settings, units, out, executor, progress)
+        return _finish(experiment, scale, settings, units, out, executor, shown)
 
 
 def _finish(
@@ -80,13 +109,13 @@ def _finish(
     units: list[Row],
     out: Path,
     executor: Executor | None,
-    progress: bool | None,
+    shown: bool,
 ) -> Table:
     """Run what is missing, in a folder that no other run of the same experiment uses meanwhile."""
     started = time.perf_counter()
     store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
     found = len(units) - len(store.missing)
-    with _bar(experiment.name, len(units), found, progress) as bar:
+    with _bar(experiment.name, len(units), found, shown) as bar:
         for index, rows in _run(experiment, settings, units, store.missing, executor):
             store.keep(index, rows)
             bar.advance(bar.task_ids[0])
@@ -192,9 +221,9 @@ def _save_picture(experiment: Experiment, settings: Settings, table: Table, out:
         write_picture(out / f"{experiment.name}.png", experiment.draw(settings, table))
 
 
-def _bar(name: str, total: int, found: int, progress: bool | None) -> Progress:
+def _bar(name: str, total: int, found: int, shown: bool) -> Progress:
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, disable=not (console.is_terminal if progress is None else progress))
+    bar = Progress(*columns, console=console, disable=not shown)
     bar.add_task(name, total=total, completed=found)
     return bar

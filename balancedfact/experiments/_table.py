@@ -28,6 +28,15 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 class Table:
     """The columns of a table as arrays, with selection by value.
 
+    See Also
+    --------
+    Experiment : The declaration of a figure.
+    reproduce : Fills one.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_figure`.
+
     Examples
     --------
     >>> from balancedfact.experiments import Table

@@ -66,6 +66,12 @@ class BalancedLayers(LayerManifold):
     ValueError
         If `widths` is no list of at least three positive integers, or `rng` is no seed or generator.
 
+    See Also
+    --------
+    BalancedPairs : Two factors.
+    check_manifold : The check of all its properties.
+    balancedfact.dynamics.balanced_layers : A random balanced start.
+
     Notes
     -----
     **Where it is a manifold.** The layers of rank :math:`q` are an embedded manifold, open and dense in the set; repeated
@@ -83,6 +89,8 @@ class BalancedLayers(LayerManifold):
     ----------
     Marion, Chizat 2024, Lemma 1 (gradient flow keeps :math:`W_{k+1}^\top W_{k+1} - W_kW_k^\top`); Absil, Malick 2012,
     Projection-like retractions on matrix manifolds.
+
+    Chapter :doc:`/theory/deep_manifolds`.
 
     Examples
     --------

@@ -67,6 +67,12 @@ class BalancedPairs(Manifold):
     ValueError
         If a size is not a positive integer, or `rng` is no seed or generator.
 
+    See Also
+    --------
+    RescaledBalancedPairs : Flat in place of balanced.
+    stiefel_product : Another parametrisation.
+    balancedfact.balanced_approximation : A search over it.
+
     Notes
     -----
     **Where it is a manifold.** The pairs of rank :math:`q` are an embedded manifold, open and dense in the set. For
@@ -91,6 +97,8 @@ class BalancedPairs(Manifold):
     ----------
     Absil, Malick 2012, Projection-like retractions on matrix manifolds (metric projections are second order); Absil, Mahony,
     Trumpf 2013, An extrinsic look at the Riemannian Hessian.
+
+    Chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------

@@ -73,6 +73,11 @@ class Factorizations(LayerManifold):
         If `M` is no finite real matrix or is zero, `widths` does not fit it or has a hidden layer narrower than its rank, or
         `rng` is no seed or generator.
 
+    See Also
+    --------
+    ZeroLoss : All networks that fit.
+    balancedfact.flattest_factorization : A search over it.
+
     Notes
     -----
     **Where it is a manifold.** Everywhere: a product of rank `r` needs layers of rank `r` or more, so that the layers of rank
@@ -91,6 +96,8 @@ class Factorizations(LayerManifold):
     ----------
     Gatmiry et al. 2023 (the trace of the Hessian and its isotropic surrogate on factorizations of a fixed matrix); Kempf, Ness
     1979, The length of vectors in representation spaces (convexity along orbits).
+
+    Chapter :doc:`/theory/deep_manifolds`.
 
     Examples
     --------

@@ -25,6 +25,23 @@ class Finding:
         What `measured` should be.
     note : str
         What went wrong or was not looked at.
+
+    See Also
+    --------
+    ManifoldReport : The report it stands in.
+    check_manifold : Makes it.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> report = bf.manifolds.check_manifold(bf.manifolds.BalancedPairs(3, 2, 1), rng=0)
+    >>> finding = report.entries["retraction second order"]
+    >>> finding.ok, round(finding.measured)
+    (True, 3)
     """
 
     ok: bool
@@ -43,6 +60,22 @@ class ManifoldReport:
         The manifold.
     entries : dict of str to Finding
         One verdict per property.
+
+    See Also
+    --------
+    check_manifold : Makes it.
+    Finding : One entry.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> report = bf.manifolds.check_manifold(bf.manifolds.BalancedLayers([2, 2, 2]), rng=0)
+    >>> report.ok, all(finding.ok for finding in report.entries.values())
+    (True, True)
     """
 
     name: str

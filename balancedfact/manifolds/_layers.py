@@ -40,6 +40,16 @@ class LayerManifold(Manifold):
     second_order_retraction : bool
         Whether the retraction agrees with geodesics to second order; set it to ``False`` in the subclass where it does not.
 
+    See Also
+    --------
+    TangentVector : Its tangent vectors.
+    check_manifold : Tells whether a subclass is right.
+    BalancedLayers, ZeroLoss : Subclasses of the package.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
+
     Examples
     --------
     All layers of given widths with the Frobenius norm one each:

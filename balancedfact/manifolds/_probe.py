@@ -13,7 +13,28 @@ from balancedfact.manifolds._product import TangentVector
 
 
 class Cost(NamedTuple):
-    """A smooth function for the check, with derivatives in the ambient space; all take the point as pymanopt passes it."""
+    """A smooth function for the check, with derivatives in the ambient space; all take the point as pymanopt passes it.
+
+    See Also
+    --------
+    check_manifold : Takes one to check derivatives with.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> from balancedfact.manifolds import Cost, ProductPoint
+    >>> cost = Cost(
+    ...     lambda pair: 0.5 * sum(float(np.vdot(part, part)) for part in pair),
+    ...     lambda pair: ProductPoint([part.copy() for part in pair]),
+    ...     lambda pair, direction: ProductPoint([part.copy() for part in direction]),
+    ... )
+    >>> bf.manifolds.check_manifold(bf.manifolds.BalancedPairs(3, 2, 2), rng=0, cost=cost).ok
+    True
+    """
 
     value: Callable[[Any], float]
     gradient: Callable[[Any], Any]

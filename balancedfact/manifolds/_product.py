@@ -7,13 +7,40 @@ from pymanopt.tools import ndarraySequenceMixin
 
 
 class ProductPoint(ndarraySequenceMixin, list):
-    """A point with several parts, such as a pair or layers: a list that NumPy does not turn into an array."""
+    """A point with several parts, such as a pair or layers: a list that NumPy does not turn into an array.
+
+    See Also
+    --------
+    TangentVector : The tangent vectors at such points.
+    LayerManifold : The manifolds of such points.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from balancedfact.manifolds import ProductPoint
+    >>> L, R = point = ProductPoint([np.ones((3, 2)), np.ones((4, 2))])
+    >>> len(point), (L @ R.T).shape
+    (2, (3, 4))
+    """
 
 
 class TangentVector(_ProductTangentVector):
     """A list of matrices with the arithmetic that pymanopt's optimizers use: sums, differences, multiples.
 
     Every manifold of this package whose points have several parts uses it, and a manifold of your own may.
+
+    See Also
+    --------
+    ProductPoint : The points.
+    LayerManifold : The manifolds.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_manifold`.
 
     Examples
     --------

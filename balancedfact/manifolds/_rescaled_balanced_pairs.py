@@ -33,6 +33,11 @@ class RescaledBalancedPairs(BalancedPairs):
     ValueError
         If `D1` or `D2` is not a finite real square matrix or is singular to rounding, or `k` is not a positive integer.
 
+    See Also
+    --------
+    BalancedPairs : The case of equal moments.
+    balancedfact.flat_minimum : A search over it, with ``method="riemannian"``.
+
     Notes
     -----
     For a function of ``L @ R.T`` the conditioning of the problem contains that of `D1` and `D2`, which first-order optimizers
@@ -41,6 +46,8 @@ class RescaledBalancedPairs(BalancedPairs):
     References
     ----------
     Ding et al. 2022 (flat pairs are balanced after rescaling).
+
+    Chapters :doc:`/theory/balanced_geometry` and :doc:`/theory/two_factors`.
 
     Examples
     --------

@@ -31,9 +31,16 @@ def stiefel_product(d1: int, d2: int, k: int) -> Product:
     ValueError
         If a size is not a positive integer.
 
+    See Also
+    --------
+    pair_of, factors_of : From its points to pairs and back.
+    BalancedPairs : The set without a parametrisation.
+
     References
     ----------
     Liu, Shen, Zhou (CS282 report), section 5, which prints ``R = B D`` and believes that solutions are lost.
+
+    Chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------
@@ -64,6 +71,15 @@ def pair_of(B: ArrayLike, C: ArrayLike, D: ArrayLike) -> tuple[np.ndarray, np.nd
     ------
     ValueError
         If the shapes do not fit or `B` or `D` is not orthonormal to eight digits.
+
+    See Also
+    --------
+    stiefel_product : The manifold whose points it reads.
+    factors_of : The triple of a pair.
+
+    References
+    ----------
+    Chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------
@@ -105,6 +121,15 @@ def factors_of(L: ArrayLike, R: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.n
     ------
     ValueError
         If the pair is not balanced to eight digits of its squared norm.
+
+    See Also
+    --------
+    stiefel_product : The manifold whose points it reads.
+    pair_of : The pair of a point.
+
+    References
+    ----------
+    Chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------

@@ -73,6 +73,11 @@ class ZeroLoss(LayerManifold):
         If `A` is no measurement map, `b` or `widths` does not fit it, the data contradict one another, no measurement is
         other than zero, or `rng` is no seed or generator. Also from `random_point`, if no layers are found that fit.
 
+    See Also
+    --------
+    Factorizations : The networks of one matrix.
+    balancedfact.flat_network : A search for the flattest of its points.
+
     Notes
     -----
     **Where it is a manifold.** At the points where `J` has its largest rank :math:`\min(m, p(d_0 + d_L - p))`. At weights
@@ -92,6 +97,8 @@ class ZeroLoss(LayerManifold):
     ----------
     Absil, Malick 2012, Projection-like retractions on matrix manifolds; Gatmiry et al. 2023 (label noise minimises the trace
     of the Hessian on this set).
+
+    Chapter :doc:`/theory/deep_manifolds`.
 
     Examples
     --------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -18,6 +18,9 @@ from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
 from balancedfact.measurements._unfolded import Unfolded
+
+if TYPE_CHECKING:
+    from balancedfact.measurements._ridge import HalfStep
 
 ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
 _COLUMNS_AT_ONCE = 256  # columns of the identity that are multiplied at once
@@ -41,7 +44,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
     here is derived from them, and may be overridden where structure makes it cheaper.
-    `balancedfact.measurements.check_measurements` tells whether a subclass is right.
 
     Attributes
     ----------
@@ -51,6 +53,20 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
         The number of measurements.
     labels : tuple
         The names of rows and of columns, each a list of str or ``None``; solutions take them over.
+
+    See Also
+    --------
+    check_measurements : Tells whether a subclass is right.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> isinstance(bf.measurements.gaussian(7, (2, 3), rng=0), bf.measurements.MeasurementMap)
+    True
     """
 
     matrix_shape: tuple[int, int]
@@ -156,6 +172,15 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
             return G, H
 
         return hessian
+
+    def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep] | None:
+        r"""The steps of alternating least squares for :math:`\|\mathcal A(LR^\top) - b\|^2 + s(\|L\|^2 + \|R\|^2)`.
+
+        The first is a function of ``b`` and `R` with the best `L` as its value, the second of ``b`` and `L`, with the best `R`;
+        ``None`` where the problem does not fall apart into one for every row. The squares of the last column may weigh
+        differently, ``s / scales^2`` for an array `scales` as third argument.
+        """
+        return None
 
     @property
     def best_order(self) -> np.ndarray | slice:
@@ -314,15 +339,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
         """A map `of_entries` as an `Entries` in this process."""
         raise TypeError(f"{type(self).__name__} does not measure single entries")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """State for pickling, without cached properties, which are recomputed on demand."""
-        kind = type(self)
-        return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
-
-    def __repr__(self) -> str:
-        d1, d2 = self.matrix_shape
-        return f"<{type(self).__name__}: {self.m} measurements of {d1} x {d2} matrices>"
-
 
 class SingleEntries(MeasurementMap):
     """A map in this process whose every measurement is of a single entry; `Entries` is the one there is."""
@@ -380,8 +396,3 @@ class Selected(MeasurementMap):
 
     def rotated(self, P: np.ndarray, Q: np.ndarray) -> np.ndarray:
         return self.weights[:, None, None] * self.inner.rotated(P, Q)[self.index]
-
-
-def safe_scale(magnitude: float) -> float:
-    """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
-    return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact._validate import as_number, as_rng
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 
 
@@ -23,6 +24,21 @@ class MeasurementReport:
         What went wrong, for properties whose method raised.
     tolerance : float
         The deviation up to which a property holds.
+
+    See Also
+    --------
+    check_measurements : Makes it.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> report = bf.measurements.check_measurements(bf.measurements.gaussian(5, (2, 3), rng=0), rng=0)
+    >>> report.ok, report.errors["adjoint"] < report.tolerance
+    (True, True)
     """
 
     errors: dict[str, float]
@@ -66,6 +82,15 @@ def check_measurements(
     MeasurementReport
         Printable; ``report.ok`` is the verdict, ``report.errors`` has one named entry per property.
 
+    See Also
+    --------
+    MeasurementMap : The base of maps of your own.
+    MeasurementReport : What is returned.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -74,7 +99,7 @@ def check_measurements(
     """
     as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    (d1, d2), m = A.matrix_shape, A.m
+    (d1, d2), m = as_map(A).matrix_shape, A.m
     try:
         stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
     except Exception as error:

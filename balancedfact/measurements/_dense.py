@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, safe_scale
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import careful_combination, gamma
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment, Superoperator, worth_forming
 
@@ -26,10 +26,20 @@ class Dense(MeasurementMap):
     matrices : array_like, shape (m, d1, d2)
         The matrices :math:`A_i`.
 
+    See Also
+    --------
+    RankOne : Where all matrices are products of vectors.
+    Entries : Where they are single entries.
+    gaussian : Random instances.
+
     Notes
     -----
     The matrices are stored as ``(d1, m, d2)``: in that order both second moments are a plain product on either side of one
     congruence, ``O(m d1 d2 (d1 + d2))`` operations, and nothing is ever transposed in memory.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_measurements`, chapter :doc:`/theory/curvature`.
 
     Examples
     --------

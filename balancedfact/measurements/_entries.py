@@ -11,15 +11,16 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._labels import numbered
-from balancedfact._linalg import frobenius, magnitude
+from balancedfact._linalg import frobenius, magnitude, safe_scale
 from balancedfact._validate import as_array, as_gappy, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, SingleEntries, safe_scale
+from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._careful import gamma
+from balancedfact.measurements._frame import column_of, identified
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
 
 if TYPE_CHECKING:
+    from balancedfact.measurements._ridge import HalfStep
     from balancedfact.measurements._sampled import Layout
 
 
@@ -35,11 +36,21 @@ class Entries(SingleEntries):
     weights : array_like, shape (m,), optional
         The factors :math:`w_i`; all one by default.
 
+    See Also
+    --------
+    TwoWayEntries : With row and column effects projected out.
+    bernoulli_mask : Random instances.
+    balancedfact.complete : Completion of a table in one call.
+
     Notes
     -----
     No ``d1 x d2`` array is formed unless `adjoint` is called. `D1` and `D2` are diagonal, the roots of the row and column
     counts over ``m d2`` and ``m d1``: the flat completion is that of least weighted trace norm (Salakhutdinov and Srebro
     2010). On a factored matrix ``L @ R.T`` of ``k`` columns the forward map costs ``O(m k)`` operations.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------
@@ -159,8 +170,8 @@ class Entries(SingleEntries):
         >>> A, labels
         (<Entries: 3 measurements of 2 x 2 matrices>, (['ann', 'bob'], ['7', '9']))
         """
-        columns = [_column(frame, *pair) for pair in (("row", row), ("column", column), ("value", value))]
-        (rows, row_labels), (cols, col_labels) = _identified(columns[0], row), _identified(columns[1], column)
+        columns = [column_of(frame, *pair) for pair in (("row", row), ("column", column), ("value", value))]
+        (rows, row_labels), (cols, col_labels) = identified(columns[0], row), identified(columns[1], column)
         entries = cls(rows, cols, (len(row_labels), len(col_labels)))
         entries.labels = (row_labels, col_labels)
         return entries, as_array(columns[2], value, shape=(rows.size,)), entries.labels
@@ -237,6 +248,14 @@ class Entries(SingleEntries):
             return G, columns.half_hessian(squares[1], back[1], count, np.hstack([dR, R]), np.hstack([L, dL]))
 
         return hessian
+
+    def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep]:
+        from balancedfact.measurements._ridge import HalfStep  # numba is imported only where it is used
+
+        rows, columns = self._layout, self._transposed_layout
+        order = columns.order if isinstance(rows.order, slice) else rows.order[columns.order]
+        weights = self._sorted(self.weights)
+        return HalfStep(rows, weights, rows.order, shift), HalfStep(columns, weights[columns.order], order, shift)
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         # Distinct measurements of one row share no other matrix entry, so the sum is diagonal.
@@ -332,23 +351,6 @@ class Entries(SingleEntries):
         return self
 
 
-def _column(frame: Any, argument: str, name: str) -> np.ndarray:
-    try:
-        return np.asarray(frame[name])
-    except Exception as error:  # each library has its own for a name that is not there
-        raise ValueError(f"{argument} is {name!r}; expected the name of a column of the frame") from error
-
-
-def _identified(column: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
-    """Positions and labels of the identifiers in a column of a data frame."""
-    missing = sum(cell is None or cell != cell or type(cell).__name__ in ("NAType", "NaTType") for cell in column.tolist())
-    if missing:
-        raise ValueError(f"{name} has {missing} missing cells; expected an identifier in each")
-    if column.dtype.kind == "f" and np.all(np.floor(column) == column) and np.all(np.abs(column) < 2**53):
-        column = column.astype(np.int64)
-    return numbered(column if column.dtype.kind in "iu" else [str(cell) for cell in column.tolist()])
-
-
 class SparseOperator(LinearOperator):
     """The matrix of given entries as an operator that is fast on both sides, on all cores."""
 
@@ -366,6 +368,11 @@ class SparseOperator(LinearOperator):
     @cached_property
     def _other(self) -> SparseOperator:
         return SparseOperator(self._entries, self._data, transposed=not self._is_transposed)
+
+    def to_sparse(self) -> sp.csr_array:
+        """The matrix itself, with what is measured several times stored several times."""
+        layout, data = self._own
+        return sp.csr_array((data, layout.indices, layout.pointers), shape=self.shape)
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         layout, data = self._own

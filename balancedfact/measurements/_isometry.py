@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancedfact._linalg import EPS, magnitude
-from balancedfact._validate import as_count, as_rng
+from balancedfact._validate import as_count, as_rng, check_room
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._isometry_bounds import Relaxation, rounding
@@ -32,6 +33,22 @@ class IsometryEnclosure:
         ``(bound, attained)``: the smallest value lies between them; `least_stretched` attains the second.
     most_stretched, least_stretched : numpy.ndarray, shape (d1, d2)
         Matrices of unit Frobenius norm and rank at most `rank`.
+
+    See Also
+    --------
+    isometry_constant : Computes it.
+
+    References
+    ----------
+    Chapter :doc:`/theory/isometry`.
+
+    Examples
+    --------
+    >>> import balancedfact as bf
+    >>> found = bf.measurements.isometry_constant(bf.measurements.gaussian(40, (3, 3), rng=0), 1, rng=0)
+    >>> attained, bound = found.largest
+    >>> 1 < attained <= bound
+    True
     """
 
     rank: int
@@ -113,6 +130,11 @@ def isometry_constant(
     ValueError
         If `rank`, `starts` or `iterations` is not a count.
 
+    See Also
+    --------
+    IsometryEnclosure : What is returned.
+    gaussian, bernoulli : Ensembles with small constants.
+
     Notes
     -----
     The bounds are rigorous as far as LAPACK is backward stable: each is an eigenvalue in floating point, moved outwards
@@ -126,6 +148,8 @@ def isometry_constant(
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023: Theorems 1 (rank one) and 2 (rank two). The theory page "Isometry constants" has the proofs.
 
+    Chapter :doc:`/theory/isometry`.
+
     Examples
     --------
     >>> import balancedfact as bf
@@ -135,7 +159,9 @@ def isometry_constant(
     >>> high - low < 1e-3 and high < 0.6
     True
     """
+    as_map(A)
     rank, starts = as_count(rank, "rank"), as_count(starts, "starts")
+    check_room("starts", starts, *A.matrix_shape)
     if iterations is not None:
         iterations = as_count(iterations, "iterations", least=0)
     generator = as_rng(rng)

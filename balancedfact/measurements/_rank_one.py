@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import frobenius, safe_scale
 from balancedfact._packing import Packing
 from balancedfact._validate import as_array
-from balancedfact.measurements._base import MeasurementMap, safe_scale
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
@@ -30,10 +30,20 @@ class RankOne(MeasurementMap):
     right : array_like, shape (m, d2)
         The vectors :math:`v_i`.
 
+    See Also
+    --------
+    Dense : Matrices of any rank.
+    bilinear : Random instances.
+    regression : The data of a regression.
+
     Notes
     -----
     A second moment costs two products, ``O(m d (d1 + d2))`` operations; so does the forward map, or ``O(m k (d1 + d2))`` on
     a factored matrix of ``k`` columns.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 
 class RowMajorOperator(ABC):
-    """Everything that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``."""
+    """All that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``; how maps print and pickle."""
 
     matrix_shape: tuple[int, int]
     m: int
@@ -46,3 +48,12 @@ class RowMajorOperator(ABC):
         array([3., 2.])
         """
         return aslinearoperator(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickling, without cached properties, which are recomputed on demand."""
+        kind = type(self)
+        return {name: each for name, each in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)}
+
+    def __repr__(self) -> str:
+        d1, d2 = self.matrix_shape
+        return f"<{type(self).__name__}: {self.m} measurements of {d1} x {d2} matrices>"

@@ -23,10 +23,10 @@ _READING = 4
 # More pieces than threads, so that one that is held up does not keep the others waiting.
 _PIECES_PER_THREAD = 4
 
-_compiled = numba.njit(fastmath=True, nogil=True, cache=True)
+compiled = numba.njit(fastmath=True, nogil=True, cache=True)
 
 
-@_compiled
+@compiled
 def _inner_products(lo, hi, rows, cols, L, R, out):  # type: ignore[no-untyped-def]
     for e in range(lo, hi):
         left, right = L[rows[e]], R[cols[e]]
@@ -36,7 +36,7 @@ def _inner_products(lo, hi, rows, cols, L, R, out):  # type: ignore[no-untyped-d
         out[e] = total
 
 
-@_compiled
+@compiled
 def _sparse_times(lo, hi, pointers, indices, data, V, out):  # type: ignore[no-untyped-def]
     k = out.shape[1]
     total = np.empty(k)
@@ -49,7 +49,7 @@ def _sparse_times(lo, hi, pointers, indices, data, V, out):  # type: ignore[no-u
         out[i] = total
 
 
-@_compiled
+@compiled
 def _sparse_times_vector(lo, hi, pointers, indices, data, v, out):  # type: ignore[no-untyped-def]
     for i in range(lo, hi):
         total = 0.0
@@ -58,7 +58,7 @@ def _sparse_times_vector(lo, hi, pointers, indices, data, v, out):  # type: igno
         out[i] = total
 
 
-@_compiled
+@compiled
 def _half_hessian(lo, hi, pointers, indices, squares, back, coupled, ours, theirs, out):  # type: ignore[no-untyped-def]
     # ours = [dL, L], theirs = [R, dR]: the product of two rows is the change of the entry.
     k = out.shape[1]
@@ -138,7 +138,7 @@ class Layout:
         V = np.ascontiguousarray(V, dtype=float)
         kernel = _sparse_times_vector if V.ndim == 1 else _sparse_times
         work = max(_READING, V.size // len(V))
-        self._by_rows(lambda lo, hi: kernel(lo, hi, self.pointers, self.indices, data, V, out), work)
+        self.by_rows(lambda lo, hi: kernel(lo, hi, self.pointers, self.indices, data, V, out), work)
         return out
 
     def half_hessian(
@@ -147,13 +147,13 @@ class Layout:
         """The rows' half of a Hessian product, see `Entries.pair_hessian`; ``ours = [dL, L]``, ``theirs = [R, dR]``."""
         out = np.empty((self.pointers.size - 1, ours.shape[1] // 2))
         pointers, indices = self.pointers, self.indices
-        self._by_rows(
+        self.by_rows(
             lambda lo, hi: _half_hessian(lo, hi, pointers, indices, squares, back, coupled, ours, theirs, out),
             2 * ours.shape[1],
         )
         return out
 
-    def _by_rows(self, kernel: Callable[[int, int], None], work: int) -> None:
+    def by_rows(self, kernel: Callable[[int, int], None], work: int) -> None:
         """Run a kernel over all rows in pieces with about as many entries each."""
         total = int(self.pointers[-1])
         marks = np.linspace(0, total, _pieces(total * work) + 1)

@@ -33,6 +33,15 @@ class SecondMoment(ABC):
     scale : float
         The magnitude by which the :math:`A_i` are divided in this form, so that their squares neither overflow nor vanish.
 
+    See Also
+    --------
+    MeasurementMap.second_moment : Forms it.
+    IsotropicMoment : That of isotropic measurements.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -170,6 +179,15 @@ class IsotropicMoment(SecondMoment):
     ----------
     shape : tuple of int
         ``(d1, d2)``, the shape of the end-to-end matrix.
+
+    See Also
+    --------
+    SecondMoment : The moment of other measurements.
+    balancedfact.curvature.isotropic_trace : The trace that it gives.
+
+    References
+    ----------
+    Chapter :doc:`/theory/curvature`.
 
     Examples
     --------

@@ -33,6 +33,11 @@ class Sharded(MeasurementMap):
     Made by `from_map` or `from_loaders`. Forward map, adjoint and second moments are sums, or numbers put in place, over the
     shards; only these travel. Solvers, curvature and all else take it as they take any map.
 
+    See Also
+    --------
+    Dense : The same on one machine.
+    balancedfact.experiments.dask_cluster : Workers for experiments.
+
     Notes
     -----
     Vectors with one number for each measurement (data, dual vectors) live in this process, and so do the factors. What a shard
@@ -46,6 +51,10 @@ class Sharded(MeasurementMap):
     with the same software, processor and number of threads.
 
     Needs Dask: ``pip install 'balancedfact[dask]'``.
+
+    References
+    ----------
+    Guide :doc:`/guide/cluster`.
 
     Examples
     --------

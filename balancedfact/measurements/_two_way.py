@@ -40,9 +40,18 @@ class TwoWayEntries(MeasurementMap):
     ValueError
         If an entry is there twice, or has a weight other than one.
 
+    See Also
+    --------
+    Entries : Entries as they are.
+    balancedfact.panel_effect : The fit that uses it.
+
     Notes
     -----
     The effects are fitted with a pseudo-inverse of order ``d1 + d2``, which is formed once.
+
+    References
+    ----------
+    Guide :doc:`/guide/panels`.
 
     Examples
     --------

@@ -42,6 +42,14 @@ _STYLE: dict[Any, Any] = {
 def style() -> AbstractContextManager[None]:
     """The settings of the package's figures, as a context: what is drawn inside has them, and nothing outside changes.
 
+    See Also
+    --------
+    singular_values, gap_history : Drawn in it.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_figure`.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_number
+from balancedfact._validate import as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
@@ -105,6 +105,14 @@ def flat_minimum(
         If an argument is malformed. Data that contradict one another are not an error but ``Status.INFEASIBLE``, and a rank
         limit that no solution meets is ``Status.RANK_EXCLUDED``.
 
+    See Also
+    --------
+    norm_minimum : Least norm in place of least trace.
+    flat_network : Three layers and more.
+    certify : A certificate for a factorization from elsewhere.
+    balancedfact.solvers.select_penalty : A penalty from the data.
+    balancedfact.closed_forms.flat_pair : The flat factors of a given matrix.
+
     Notes
     -----
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
@@ -131,6 +139,8 @@ def flat_minimum(
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023.
 
+    Chapter :doc:`/theory/two_factors`, guide :doc:`/guide/certificate`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -152,7 +162,7 @@ def flat_minimum(
     >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
     True
     """
-    if as_count(depth, "depth", least=2) > 2:
+    if as_depth(depth) > 2:
         if as_number(penalty, "penalty", least=0.0) > 0:
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
         if offset_penalty is not None:

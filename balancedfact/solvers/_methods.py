@@ -52,11 +52,20 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    Algorithm : The base of all methods.
+    InteriorPoint, Splitting, Factored, RiemannianSearch : What it may return.
+
     Notes
     -----
     Measurements that depend on others are left out before the choice, and so are rows and columns that none sees: a solve
     may therefore find a problem smaller than `A`, and choose for that. The limits of each algorithm are its fields, and are
     explained there.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_algorithm`.
 
     Examples
     --------

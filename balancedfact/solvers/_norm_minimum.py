@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_depth
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._methods import as_method
@@ -97,6 +97,12 @@ def norm_minimum(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    flat_minimum : Least trace in place of least norm.
+    balancedfact.closed_forms.balanced_pair : The norm-minimal factors of a given matrix.
+    balancedfact.closed_forms.schatten_layers : The same for more layers.
+
     Notes
     -----
     Beyond two layers a fit of rank `r` that is the only one of its rank nearby is a strict local minimum whatever its norm:
@@ -108,6 +114,8 @@ def norm_minimum(
     Kuemmerle, Sigl, "Harmonic mean iteratively reweighted least squares for low-rank matrix recovery", 2018.
     Wang, Jacot, "Implicit bias of SGD in L2-regularized linear DNNs: one-way jumps from high to low rank", 2024.
 
+    Chapters :doc:`/theory/two_factors` and :doc:`/theory/weight_decay`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -118,7 +126,7 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    layers = as_count(depth, "depth", least=2)
+    layers = as_depth(depth)
     if layers > 2:
         for name, value, neutral in (
             ("penalty", penalty, 0.0),

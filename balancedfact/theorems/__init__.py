@@ -49,6 +49,15 @@ def ledger() -> list[Claim]:
     -------
     list of Claim
 
+    See Also
+    --------
+    Claim : One entry.
+    claim : Enters one of your own.
+
+    References
+    ----------
+    The ledger, :doc:`/theorems`.
+
     Examples
     --------
     >>> from balancedfact.theorems import ledger

@@ -41,6 +41,22 @@ class Outcome:
         inequality ``(bound - value) / |bound|``.
     details : dict of str to float
         Both sides, sizes, and whatever else a reader may want.
+
+    See Also
+    --------
+    Claim.check : Returns one.
+    equal, at_most, at_least, all_of, fails : Make one.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import at_most
+    >>> outcome = at_most(3.0, 4.0)
+    >>> outcome.holds, outcome.slack, outcome.details
+    (True, 0.25, {'value': 3.0, 'bound': 4.0})
     """
 
     holds: bool
@@ -66,6 +82,23 @@ class Claim:
         The page of the documentation that explains it, such as ``"theory/two_factors"``.
     test : callable
         Draws an instance that meets the hypotheses from a generator, and compares.
+
+    See Also
+    --------
+    claim : Enters one.
+    ledger : All of them.
+    Outcome : What a run returns.
+
+    References
+    ----------
+    The ledger, :doc:`/theorems`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import ledger
+    >>> claim = next(claim for claim in ledger() if claim.key == "mc-theorem-1")
+    >>> claim.source, claim.name, claim.check(rng=0).holds
+    ('MC', 'Theorem 1', True)
     """
 
     source: str
@@ -128,6 +161,15 @@ def claim(source: str, name: str, statement: str, *, kind: str, page: str = "") 
     ValueError
         If `kind` is none of the kinds, a text is empty, or another function has the same key.
 
+    See Also
+    --------
+    ledger : Where it is listed then.
+    equal, at_most, at_least : Comparisons for its end.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
     Examples
     --------
     >>> import numpy as np
@@ -165,7 +207,23 @@ def _origin(test: Test) -> str:
 
 
 def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = None, **details: float) -> Outcome:
-    """Compare two numbers or arrays, relative to the larger of them or to `scale`."""
+    """Compare two numbers or arrays, relative to the larger of them or to `scale`.
+
+    See Also
+    --------
+    at_most, at_least : Inequalities.
+    all_of : Several at once.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import equal
+    >>> equal([1.0, 2.0], [1.0, 2.0]).holds, equal(1.0, 1.1).holds
+    (True, False)
+    """
     a, b = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"the two sides have shapes {a.shape} and {b.shape}; expected one")
@@ -176,19 +234,68 @@ def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = No
 
 
 def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
-    """Check that a number does not exceed a bound, up to rounding relative to the bound."""
+    """Check that a number does not exceed a bound, up to rounding relative to the bound.
+
+    See Also
+    --------
+    at_least : The other direction.
+    equal : An identity.
+    all_of : Several at once.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import at_most
+    >>> at_most(3.0, 4.0).slack, at_most(5.0, 4.0).holds
+    (0.25, False)
+    """
     slack = (bound - value) / abs(bound) if bound else -value
     return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
-    """Check that a number is not below a bound, up to rounding relative to the bound."""
+    """Check that a number is not below a bound, up to rounding relative to the bound.
+
+    See Also
+    --------
+    at_most : The other direction.
+    equal : An identity.
+    all_of : Several at once.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import at_least
+    >>> at_least(5.0, 4.0).slack, at_least(3.0, 4.0).holds
+    (0.25, False)
+    """
     slack = (value - bound) / abs(bound) if bound else value
     return _judged(slack, rtol if bound else 0.0, {"value": float(value), "bound": float(bound)} | details)
 
 
 def all_of(**parts: Outcome) -> Outcome:
-    """Combine comparisons that must all hold; the slack is the least."""
+    """Combine comparisons that must all hold; the slack is the least.
+
+    See Also
+    --------
+    equal, at_most, at_least : The comparisons that it joins.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import all_of, at_least, at_most
+    >>> all_of(above=at_least(2.0, 1.0), below=at_most(2.0, 8.0)).slack
+    0.75
+    """
     details = {f"{name} {key}": value for name, part in parts.items() for key, value in part.details.items()}
     return Outcome(all(part.holds for part in parts.values()), min(part.slack for part in parts.values()), details)
 
@@ -197,6 +304,20 @@ def fails(printed: Outcome, **details: float) -> Outcome:
     """Turn a comparison round: a statement that is false as printed fails on this instance; the slack is by how much.
 
     Not when it could not be judged: what is not a number refutes nothing.
+
+    See Also
+    --------
+    equal, at_most : The comparisons that it turns round.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_claim`.
+
+    Examples
+    --------
+    >>> from balancedfact.theorems import equal, fails
+    >>> fails(equal(1.0, 2.0)).holds, fails(equal(1.0, 1.0)).holds
+    (True, False)
     """
     details = printed.details | details
     if printed.holds:

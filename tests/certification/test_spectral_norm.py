@@ -4,6 +4,7 @@ import scipy.sparse as sp
 
 from balancedfact.certification import _spectral_norm
 from balancedfact.certification._spectral_norm import FAILURE, is_small, norm_bound
+from balancedfact.measurements import Entries
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -157,3 +158,17 @@ def test_the_probability_of_failure_is_that_of_the_theorem(monkeypatch):
         monkeypatch.setattr(_spectral_norm, "FAILURE", allowed)
         failures = sum(norm_bound(S, *nothing(LARGE), rng, steps=10)[0] < 1 for _ in range(60))
         assert failures <= 60 * allowed
+
+
+@pytest.mark.parametrize("shape", [(30, 20_000), (20_000, 30)])
+@pytest.mark.parametrize("size", [1.0, 1e-150, 1e150])
+def test_the_gram_matrix_of_a_short_side_gives_the_norm_with_a_margin(shape, size, rng):
+    places = [rng.integers(0, d, 30_000) for d in shape]
+    y = rng.standard_normal(30_000)
+    A = Entries(*places, shape)
+    A = Entries(*([each[A.best_order] for each in places]), shape)
+    exact = np.linalg.norm(A.adjoint(y), 2)
+    bound, proof = norm_bound(A.adjoint_operator(size * y), *nothing(shape), rng)
+    assert "Gram" in proof
+    assert exact <= bound / size <= exact * (1 + 1e-9)
+    assert norm_bound(A.adjoint_operator(0 * y), *nothing(shape), rng)[0] == 0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
-from balancedfact._validate import as_array, as_count, as_layers, as_number, as_rng
+from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
 from balancedfact.certification._pair import FEASIBLE
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
@@ -120,6 +120,8 @@ def flat_network(
     Gatmiry, Li, Chuang, Reddi, Ma, Jegelka, "The inductive bias of flatness regularization for deep matrix factorization",
     2023.
 
+    Chapters :doc:`/theory/deep_flat_minimum` and :doc:`/theory/global_certificate`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -140,10 +142,10 @@ def flat_network(
     if not isinstance(bound, str) or bound not in ("best", "quick"):
         raise ValueError(f"bound is {bound!r}; expected 'best' or 'quick'")
     generator = as_rng(rng)
-    depth = as_count(depth, "depth", least=3)
+    depth = as_depth(depth, least=3)
     start = None
     if initial is not None:
-        start = as_layers(initial, A.matrix_shape)
+        start = as_layers(initial, A.matrix_shape, name="initial")
         if len(start) != depth:
             raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     search = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._chain_newton import Ending
@@ -106,6 +106,8 @@ def induced_regularizer(
     single measurement (Theorems 1, 5, 7). The general solution and its certificate are explained in the documentation, under
     "Induced regularizer".
 
+    Chapter :doc:`/theory/induced_regularizer`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -168,6 +170,10 @@ def induced_regularizer_gradient(
     ValueError
         As `induced_regularizer` does.
 
+    See Also
+    --------
+    induced_regularizer : The value with layers that attain it.
+
     Notes
     -----
     At a rank-deficient `M` the function has a kink across the matrices of its rank, like the nuclear norm, which it is for two
@@ -178,6 +184,10 @@ def induced_regularizer_gradient(
     either side. The gradient is then along curves on which the rank of that matrix stays.
 
     The gradient costs ``2 L`` second moments of `A`.
+
+    References
+    ----------
+    Chapter :doc:`/theory/induced_regularizer`.
 
     Examples
     --------
@@ -200,7 +210,7 @@ def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[n
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    return matrix, as_depth(depth), as_number(tol, "tol", above=0.0)
 
 
 def _verdict(fibre: Fibre, minimum: FibreMinimum, certificate: Certificate, log: Log) -> tuple[Status, str]:

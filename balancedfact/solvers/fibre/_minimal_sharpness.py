@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_depth, as_number
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._base import ENTRIES_AT_ONCE
 from balancedfact.solution import Certificate, Solution, Status
@@ -87,6 +87,8 @@ def minimal_sharpness(
     Mulayoff, Michaeli, "Unique properties of flat minima in deep networks", 2020, for white data.
     Kamber, Parhi, "Sharpness of minima in deep matrix factorization: exact expressions", 2025.
 
+    Chapter :doc:`/theory/several_outputs`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -98,7 +100,7 @@ def minimal_sharpness(
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    L, gap_goal = as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    L, gap_goal = as_depth(depth), as_number(tol, "tol", above=0.0)
     size = magnitude(matrix)
     U, s, Vt = np.linalg.svd(matrix / size, full_matrices=True)
     rank = int(np.count_nonzero(s > max(matrix.shape) * EPS * s[0]))

@@ -35,6 +35,10 @@ class Limits:
     --------
     flat_minimum, norm_minimum, flat_network : Functions that take ``limits=``.
 
+    References
+    ----------
+    Guide :doc:`/guide/large`.
+
     Examples
     --------
     >>> import balancedfact as bf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -12,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
-from balancedfact._validate import as_callback
+from balancedfact._validate import as_callback, as_progress
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import _DEADLINE, Limits, Stopped, as_limits, check_time
 
@@ -45,8 +44,7 @@ class Log:
         self.records: list[dict[str, float]] = []
         self.started = time.perf_counter()
         self.ended: tuple[Status, str] | None = None
-        shown = sys.stderr.isatty() if progress is None else progress
-        self._spinner = Spinner("solving", console=Console(stderr=True)) if shown else None
+        self._spinner = Spinner("solving", console=Console(stderr=True)) if as_progress(progress) else None
 
     def __enter__(self) -> Log:
         self._outermost = not _WITHIN.get()

@@ -26,6 +26,15 @@ class Algorithm(ABC):
         Whether the points are pairs of the rank that they should have, and keep within `max_rank`. Those of other algorithms
         are polished: brought to exact rank and fit by a descent on the factors; a rank limit is met by a search that follows.
 
+    See Also
+    --------
+    select_method : The choice among those of the package.
+    InteriorPoint, Splitting, Factored, RiemannianSearch : Those of the package.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_algorithm`.
+
     Examples
     --------
     Proximal gradient steps, for problems with a penalty:

@@ -12,26 +12,24 @@ and Recht 2009). Where that fails, the path's own dual vector bounds the optimum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, svds
 
+from balancedfact._validate import as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.nuclear._algorithm import Algorithm
+from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
+from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
+from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
-_SHRINK = 0.25  # from one penalty of the path to the next
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
 _ROUNDS = 30  # most rounds of adding and removing columns when rounding errors keep the rank from settling
-_COARSE, _FEW = 1e-2, 8  # above this dual slack, randomized subspace iteration with so many columns is accurate enough
-_RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,33 @@ class Factored(Algorithm):
     give_up : float, optional
         The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
 
+    See Also
+    --------
+    InteriorPoint : For few measurements.
+    Splitting : For solutions of high rank.
+    select_method : The choice between them.
+
     References
     ----------
     Burer and Monteiro 2003; Haeffele and Vidal 2015.
+
+    Guide :doc:`/guide/large`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.bernoulli_mask((30, 20), 0.6, rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((30, 20))), method=bf.solvers.Factored(), rng=0)
+    >>> solution.status.name, solution.rank
+    ('OPTIMAL', 1)
     """
 
     name, low_rank = "factored", True
     give_up: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.give_up is not None:
+            as_number(self.give_up, "give_up", above=0.0)
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
@@ -84,26 +102,31 @@ def factored(
     if problem.offsets is not None:  # how much a matrix is needed shows once they are in place
         end = descend(A, b, problem.q, L, R, density=density, terms=problem.offsets, gradient_tol=1e-6 * np.linalg.norm(b))
         first, offsets = end.residual, end.offsets
-    largest = _leading(A.adjoint_for_many(first), 1, L, R, rng, tol=1e-3)[1][0]
+    largest = leading(A.adjoint_for_many(first), 1, L, R, rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
+    uneven = is_uneven(problem)
+    if uneven:
+        for point in alternating(problem, rng, max_rank=max_rank, initial=initial):
+            yield point
+            initial, offsets = (point.L, point.R), point.offsets
     if initial is not None:
-        L, R, s = (part[..., :limit] for part in _trimmed(*initial))
+        L, R, s = (part[..., :limit] for part in trimmed(*initial))
         penalty = problem.q or penalty
     accuracy = _accuracy(penalty, problem.q, largest)
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         for _ in range(_ROUNDS):
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
             rank = L.shape[1]
             room = min(limit - rank, max(8, rank))
-            wider = _widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
+            wider = widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
             if wider[0].shape[1] == rank:
                 break
             if give_up is not None and wider[0].shape[1] > give_up:
                 return
             L, R = wider
         else:
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets)
+            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
             rank = L.shape[1]
         if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
@@ -116,7 +139,7 @@ def factored(
             yield from _interpolating(problem, L, R, y)
         if penalty <= _FLOOR * largest:
             return
-        penalty = max(_SHRINK * penalty, problem.q)
+        penalty = max(SHRINK * penalty, problem.q)
         accuracy = _accuracy(penalty, problem.q, largest)
 
 
@@ -131,7 +154,7 @@ def _interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.
     d1, d2 = A.matrix_shape
     size = float(np.linalg.norm(b))
     end = descend(A, b, 0.0, L, R, density=problem.density, residual_tol=1e-14 * size, max_products=300)
-    L, R, s = _trimmed(end.L, end.R)
+    L, R, s = trimmed(end.L, end.R)
     k = s.size
     if np.linalg.norm(end.residual) <= 1e-10 * size and k * (d1 + d2 - k) <= A.m:
         yield Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
@@ -152,111 +175,23 @@ def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, m
     return A.forward_factored(np.hstack([X, U]), np.hstack([V, Y]))
 
 
-def _settled(problem, L, R, penalty, density, accuracy, offsets):  # type: ignore[no-untyped-def]
+def _settled(problem, L, R, penalty, density, accuracy, offsets, uneven):  # type: ignore[no-untyped-def]
     """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
     A, b, terms = problem.map, problem.b, problem.offsets
     while L.shape[1] > 0 or terms is not None:
         size = np.vdot(L, L) + np.vdot(R, R) if L.shape[1] > 0 else b @ b / penalty
         tol = accuracy * penalty * float(np.sqrt(size))
         end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol, terms=terms, offsets=offsets)
-        L, R, s = _trimmed(end.L, end.R)
+        L, R, s = trimmed(end.L, end.R)
         y, offsets = end.residual / penalty, end.offsets
-        shorter = _pressed(A.adjoint_operator(y), L, R, s, penalty / density)
-        if shorter is None:
-            return L, R, s, y, offsets
+        if uneven:
+            shorter = needed(A, L, R, s, y, penalty)[:2]
+            if shorter[0].shape[1] == s.size:
+                return L, R, s, y, offsets
+        else:
+            found = pressed(A.adjoint_operator(y), L, R, s, penalty / density)
+            if found is None:
+                return L, R, s, y, offsets
+            shorter = found
         L, R = shorter
     return L, R, np.zeros(0), b / penalty, None
-
-
-def _pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
-    """The pair without the directions that a proximal gradient step sets to zero; ``None`` if there are none.
-
-    A column that is not in the solution shrinks to zero only in the limit of Newton's method; soft thresholding drops it.
-    """
-    root = np.sqrt(s)
-    U, V = L / root, R / root
-    P, values, Qt = np.linalg.svd(np.diag(s) + step * (U.T @ (S @ V)))
-    keep = values > step
-    if keep.all():
-        return None
-    P, Q = P[:, keep], Qt[keep].T
-    return U @ (P @ (P.T @ (s[:, None] * Q))), V @ Q
-
-
-def _widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
-    """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
-    if room == 0:
-        return L, R
-    norms = np.linalg.norm(L, axis=0)
-    S, U, V = A.adjoint_for_many(y), L / norms, R / norms
-    tol = min(0.1 * slack, 1e-2)
-    if slack >= _COARSE:
-        left, sigma, right = _many(S, min(room, _FEW), U, V, np.zeros((len(R), 0)), rng)
-    else:
-        left, sigma, right = _leading(S, 1, U, V, rng, tol=tol)
-    if room > sigma.size and sigma[-1] - 1 > slack:
-        left, sigma, right = _many(S, room, U, V, right, rng)
-    rise = sigma - 1
-    chosen = rise > slack
-    step = np.sqrt(penalty * rise[chosen] / density)
-    return np.hstack([L, left[:, chosen] * step]), np.hstack([R, right[:, chosen] * step])
-
-
-def _leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, tol: float):  # type: ignore[no-untyped-def]
-    """The leading singular triplets of ``(I - U U.T) S (I - V V.T)``, largest first."""
-    times, transposed_times = _outside(S, U, V)
-    shape = S.shape
-    if count >= min(shape):
-        return _whole(shape, times, transposed_times)
-    operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
-    start = rng.standard_normal(min(shape))
-    ahead, back = (times, transposed_times) if shape[1] <= shape[0] else (transposed_times, times)
-    if not np.any(back(ahead(start))):  # nothing is left, and ARPACK refuses to start
-        return np.zeros((shape[0], count)), np.zeros(count), np.zeros((shape[1], count))
-    left, sigma, right = svds(operator, k=count, tol=tol, v0=start)
-    return left[:, ::-1], sigma[::-1], right[::-1].T
-
-
-def _many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    """Approximate leading `count` singular triplets by randomized subspace iteration.
-
-    Subspace iteration from random columns beside `first`, three times there and back (Halko, Martinsson and Tropp 2011). The
-    values are those of `S` on the subspaces found, and never too large.
-    """
-    times, transposed_times = _outside(S, U, V)
-    if 4 * count >= min(S.shape):
-        left, sigma, right = _whole(S.shape, times, transposed_times)
-        return left[:, :count], sigma[:count], right[:, :count]
-    Q = np.hstack([first, rng.standard_normal((S.shape[1], count + 8 - first.shape[1]))])
-    for _ in range(3):
-        P = np.linalg.qr(times(Q))[0]
-        Q, T = np.linalg.qr(transposed_times(P))
-    W, sigma, Xt = np.linalg.svd(T.T)
-    return P @ W[:, :count], sigma[:count], Q @ Xt[:count].T
-
-
-def _outside(S: Any, U: np.ndarray, V: np.ndarray) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """Products with ``(I - U U.T) S (I - V V.T)`` and its transpose."""
-
-    def times(x: np.ndarray) -> np.ndarray:
-        w = S @ (x - V @ (V.T @ x))
-        return w - U @ (U.T @ w)
-
-    def transposed_times(x: np.ndarray) -> np.ndarray:
-        w = S.T @ (x - U @ (U.T @ x))
-        return w - V @ (V.T @ w)
-
-    return times, transposed_times
-
-
-def _whole(shape, times, transposed_times):  # type: ignore[no-untyped-def]
-    whole = times(np.eye(shape[1])) if shape[1] <= shape[0] else transposed_times(np.eye(shape[0])).T
-    left, sigma, right = np.linalg.svd(whole, full_matrices=False)
-    return left, sigma, right.T
-
-
-def _trimmed(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The balanced pair without the columns that have vanished."""
-    L, R, s = balanced(L, R)
-    keep = s > _RELATIVE_RANK * max(float(s.max(initial=0.0)), np.finfo(float).tiny)
-    return L[:, keep], R[:, keep], s[keep]

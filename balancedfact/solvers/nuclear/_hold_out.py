@@ -14,7 +14,6 @@ estimated by the residual with random signs, which destroys what structure is le
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,9 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
 
-from balancedfact._validate import as_array, as_count, as_number, as_rng
+from balancedfact._validate import as_array, as_callback, as_count, as_flag, as_number, as_progress, as_rng
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
@@ -65,6 +65,24 @@ class PenaltyPath:
         The ranks of the solutions, the largest over the folds.
     message : str
         A sentence on the choice, also on whether the best is at an end of what was tried.
+
+    See Also
+    --------
+    select_penalty : Computes it.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> rng = np.random.default_rng(0)
+    >>> A = bf.measurements.bernoulli_mask((20, 15), 0.7, rng)
+    >>> b = A(np.ones((20, 15))) + 0.1 * rng.standard_normal(A.m)
+    >>> path = bf.solvers.select_penalty(A, b, rng=0)
+    >>> path.penalty in path.penalties, bool(path.errors.min() < 0.2)
+    (True, True)
     """
 
     penalty: float
@@ -154,6 +172,12 @@ def select_penalty(
     KeyboardInterrupt
         If the user stops it: a path that was not walked to its end chooses nothing.
 
+    See Also
+    --------
+    PenaltyPath : What is returned.
+    balancedfact.complete : Chooses and solves in one call.
+    balancedfact.flat_minimum : The solver that takes the penalty.
+
     Notes
     -----
     A rise of the error is no evidence by itself: where rows and columns are seen unevenly, the first singular vectors may cost
@@ -164,6 +188,10 @@ def select_penalty(
 
     A matrix entry whose row or column lost all its measurements is predicted as zero at every penalty. That adds the same
     amount to all errors and leaves the choice as it is.
+
+    References
+    ----------
+    Guide :doc:`/guide/tables`.
 
     Examples
     --------
@@ -178,19 +206,17 @@ def select_penalty(
     >>> bool(path.penalty == path.penalties[path.errors.argmin()])
     True
     """
-    data = as_array(b, "b", shape=(A.m,))
+    data = as_array(b, "b", shape=(as_map(A).m,))
     as_number(fraction, "fraction", above=0.0, most=0.9)
     as_count(count, "count", least=2)
     as_number(tol, "tol", above=0.0)
     if offset_penalty is not None:
         as_number(offset_penalty, "offset_penalty", above=0.0)
-    as_count(folds, "folds", least=1)
-    if not isinstance(one_standard_error, bool):
-        raise ValueError(f"one_standard_error is {one_standard_error!r}; expected True or False")
-    generator = as_rng(rng)
-    if A.m < max(2, folds):
-        noun = "measurement" if A.m == 1 else "measurements"
-        raise ValueError(f"A has {A.m} {noun}; expected at least {max(2, folds)}, so that some can be held out")
+    as_flag(one_standard_error, "one_standard_error")
+    generator, bounds, shown, call = as_rng(rng), as_limits(limits), as_progress(progress), as_callback(callback)
+    if A.m < 2:
+        raise ValueError("A has 1 measurement; expected at least 2, so that some can be held out")
+    as_count(folds, "folds", most=A.m)
     order = generator.permutation(A.m)
     cuts = [max(1, round(fraction * A.m))] if folds == 1 else [len(part) for part in np.array_split(order, folds)][:-1]
     parts = np.split(order, np.cumsum(cuts))
@@ -203,10 +229,8 @@ def select_penalty(
     if largest == 0:
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
-    bounds = as_limits(limits)
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
     console = Console(stderr=True)
-    shown = progress if progress is not None else sys.stderr.isatty()
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
         while not walk.ended:
@@ -239,9 +263,9 @@ def select_penalty(
             if cut or len(walk.errors) == bounds.iterations:
                 walk.stop()
             bar.update(task, advance=1, description=f"penalty by hold-out  error {walk.errors[-1]:.4g}  rank {rank}")
-            if callback is not None:
+            if call is not None:
                 record = {"iteration": len(walk.errors) - 1, "penalty": walk.penalties[-1]}
-                callback(record | {"error": walk.errors[-1], "rank": float(rank)})
+                call(record | {"error": walk.errors[-1], "rank": float(rank)})
     return walk.chosen(one_standard_error)
 
 

@@ -26,6 +26,23 @@ class Point(NamedTuple):
     """A balanced pair ``Z = L @ R.T`` with its singular values `s` (``L.T @ L = R.T @ R = diag(s)``) and a dual vector.
 
     Where the problem has offsets, also their values `a` and `c`.
+
+    See Also
+    --------
+    Algorithm : What proposes points.
+    NuclearProblem : The problem that they belong to.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_algorithm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from balancedfact.solvers import Point
+    >>> point = Point.from_matrix(np.outer([1.0, 2.0], [2.0, 0.0, 1.0]), np.zeros(4))
+    >>> point.L.shape, point.R.shape, round(float(point.s[0]), 6)
+    ((2, 2), (3, 2), 5.0)
     """
 
     L: np.ndarray
@@ -66,7 +83,25 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class NuclearProblem:
-    """A map, its data and the penalty `q` (0: interpolate)."""
+    """A map, its data and the penalty `q` (0: interpolate).
+
+    See Also
+    --------
+    Algorithm : What is given such a problem.
+    Point : What it returns.
+
+    References
+    ----------
+    Guide :doc:`/guide/own_algorithm`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> from balancedfact.solvers import NuclearProblem
+    >>> problem = NuclearProblem(bf.measurements.gaussian(4, (2, 3), rng=0), np.ones(4), 0.5)
+    >>> problem.map.matrix_shape, problem.q
+    ((2, 3), 0.5)
+    """
 
     map: MeasurementMap
     b: np.ndarray

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancedfact._validate import as_count
 from balancedfact.solvers.iteration._limits import check_time
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
@@ -37,15 +38,35 @@ class Splitting(Algorithm):
     max_iterations : int
         Where to stop at last.
 
+    See Also
+    --------
+    InteriorPoint : More accurate where it can be afforded.
+    Factored : For large matrices.
+    select_method : The choice between them.
+
     References
     ----------
     Lions and Mercier 1979; Anderson 1965 for the acceleration.
+
+    Guide :doc:`/guide/certificate`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (6, 5), rng=0)
+    >>> solution = bf.flat_minimum(A, np.ones(20), method=bf.solvers.Splitting())
+    >>> solution.status.name, solution.method
+    ('OPTIMAL', 'splitting')
     """
 
     name = "splitting"
     most_entries: int = 4_000_000
     most_measurements: int = 6000
     max_iterations: int = 5000
+
+    def __post_init__(self) -> None:
+        for name in ("most_entries", "most_measurements", "max_iterations"):
+            as_count(getattr(self, name), name)
 
     def suits(self, problem: NuclearProblem) -> str | None:
         """Return the limit that the problem exceeds, if any."""

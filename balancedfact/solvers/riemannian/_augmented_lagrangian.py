@@ -42,9 +42,25 @@ class RiemannianSearch(Algorithm):
 
     It is here to be compared and to be built upon: it knows nothing of convexity and arrives at the same value.
 
+    See Also
+    --------
+    Factored : Second-order descent on factors.
+    balancedfact.manifolds.RescaledBalancedPairs : The manifold it searches.
+    select_method : The choice between them.
+
     References
     ----------
     Liu, Shen, Zhou (CS282 report); Absil, Baker, Gallivan 2007 for trust regions.
+
+    Guide :doc:`/guide/riemannian`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (4, 3), rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((4, 3))), method=bf.solvers.RiemannianSearch(), rng=0)
+    >>> solution.status.name, bool(np.allclose(solution.matrix, 1.0))
+    ('OPTIMAL', True)
     """
 
     name, low_rank = "riemannian", True

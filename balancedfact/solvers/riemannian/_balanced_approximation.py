@@ -10,7 +10,7 @@ from scipy.sparse.linalg import svds
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._pymanopt_draws import pymanopt_draws
-from balancedfact._validate import as_array, as_count, as_pair, as_rng
+from balancedfact._validate import as_array, as_choice, as_count, as_pair, as_rng, check_room
 from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
@@ -80,6 +80,11 @@ def balanced_approximation(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    balancedfact.manifolds.BalancedPairs : The set over which it minimises.
+    balancedfact.closed_forms.balanced_pair : The balanced factors of a given matrix.
+
     Notes
     -----
     **Certificate.** By Eckart and Young (1936) no matrix of rank `k` is nearer than :math:`\|M\|^2` less the sum `s` of the
@@ -103,6 +108,8 @@ def balanced_approximation(
     ----------
     Eckart, Young 1936; Liu, Shen, Zhou (CS282 report), problem (3).
 
+    Chapter :doc:`/theory/balanced_geometry`.
+
     Examples
     --------
     >>> import numpy as np, balancedfact as bf
@@ -115,9 +122,9 @@ def balanced_approximation(
     True
     """
     M, k = as_array(M, "M", ndim=2), as_count(rank, "rank")
-    if method not in ("svd", "riemannian"):
-        raise ValueError(f"method is {method!r}; expected 'svd' or 'riemannian'")
-    generator = as_rng(rng)
+    check_room("rank", sum(M.shape), k)
+    as_choice(method, "method", ("svd", "riemannian"))
+    generator, log = as_rng(rng), Log(callback, progress, limits)
     start = None if initial is None else _checked_pair(initial, M.shape, k)
     if start is not None and method == "svd":
         raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
@@ -133,7 +140,7 @@ def balanced_approximation(
         Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
         start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
     searches: list[Search] = []
-    with Log(callback, progress, limits) as log:
+    with log:
         _search(target, q, start, generator, log, searches)
     if not searches:  # stopped before the first point
         return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), method, log=log)
@@ -146,7 +153,7 @@ def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndar
         L, R = initial
     except (TypeError, ValueError):
         raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)") from None
-    L, R = as_pair(L, R, (shape[0], shape[1]))
+    L, R = as_pair(L, R, (shape[0], shape[1]), names=("initial[0]", "initial[1]"))
     if L.shape[1] != k:
         raise ValueError(f"initial has {L.shape[1]} columns; expected {k}, the rank")
     return L, R

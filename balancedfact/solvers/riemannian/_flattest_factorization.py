@@ -78,6 +78,11 @@ def flattest_factorization(
     ValueError
         If an argument is malformed or a hidden width is below the rank of `M`.
 
+    See Also
+    --------
+    induced_regularizer : The same with a proof.
+    balancedfact.manifolds.Factorizations : The set over which it minimises.
+
     Notes
     -----
     **Width.** Projecting hidden layers on what they pass on keeps the product and lowers each of the three functions, so a
@@ -94,6 +99,8 @@ def flattest_factorization(
     References
     ----------
     Gatmiry et al. 2023, Lemma 4 (with the constants corrected); Ding et al. 2022.
+
+    Chapters :doc:`/theory/deep_manifolds` and :doc:`/theory/induced_regularizer`.
 
     Examples
     --------

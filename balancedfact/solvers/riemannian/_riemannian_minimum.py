@@ -73,6 +73,11 @@ def riemannian_minimum(
     ValueError
         If an argument is malformed.
 
+    See Also
+    --------
+    balancedfact.manifolds.check_manifold : A check of the manifold first.
+    balanced_approximation, flattest_factorization : Searches that use it.
+
     Notes
     -----
     **Stationarity** is :math:`\|\operatorname{grad}f\| / (\lambda\,\|x\|)`, with :math:`\lambda` the largest eigenvalue of the
@@ -90,6 +95,8 @@ def riemannian_minimum(
     References
     ----------
     Absil, Baker, Gallivan 2007, Trust-region methods on Riemannian manifolds; Townsend, Koep, Weichwald 2016, Pymanopt.
+
+    Guide :doc:`/guide/riemannian`.
 
     Examples
     --------

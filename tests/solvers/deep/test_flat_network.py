@@ -358,7 +358,7 @@ def test_bad_generators_are_refused(seed, rng):
         ({"penalty": 0.1}, "penalty is 0.1; expected 0 for depth 3"),
         ({"tol": 0.0}, "tol is 0"),
         ({"initial": [np.ones((2, 2)), np.ones((2, 2))]}, "initial has 2 layers; expected 3"),
-        ({"initial": [np.ones((2, 3)), np.ones((2, 2)), np.ones((2, 2))]}, "layers multiply to shape"),
+        ({"initial": [np.ones((2, 3)), np.ones((2, 2)), np.ones((2, 2))]}, "initial multiply to shape"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, rng):
