@@ -1,9 +1,16 @@
 """The code shown in the documentation runs, and the notebooks are stored with their outputs."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
 import re
 import runpy
+import shlex
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +111,51 @@ def test_code_on_the_page_of_panels_finds_the_effect():
     assert names["found"].solution.status is bf.Status.OPTIMAL
     assert names["found"].effect == pytest.approx(3.0, abs=0.5)
     assert [each.penalty for each in names["path"]] == [2.0, 1.0, 0.5]
+
+
+def words_agree(word, other):
+    """Whether two words are the same, or numbers that agree to three digits or are both as small as rounding."""
+    try:
+        a, b = (float(each.strip("<>(),;:")) for each in (word, other))
+    except ValueError:
+        return word == other
+    return abs(a - b) <= 2e-3 * abs(a) or max(abs(a), abs(b)) < 1e-6
+
+
+def printed(language, code, names):
+    """What a block of a page prints."""
+    if language == "bash":
+        command = code.replace("balancedfact ", f"{shlex.quote(sys.executable)} -m balancedfact ")
+        environment = os.environ | {"PYTHONPATH": str(Path(bf.__file__).parents[1])}
+        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True, env=environment).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, names)
+    return out.getvalue()
+
+
+def test_numbers_agree_as_they_should():
+    assert words_agree("0.501,", "0.5005,")
+    assert words_agree("3e-13", "9e-12>")
+    assert not words_agree("3e-13", "9e-5")
+    assert not words_agree("optimal", "gap")
+
+
+@pytest.mark.parametrize("page", ["index.md", pytest.param("start/quickstart.md", marks=pytest.mark.slow)])
+def test_pages_print_what_they_say_they_print(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python|bash|text)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    names, found, compared = {}, "", 0
+    for language, code in blocks:
+        if language != "text":
+            found = "" if "pip install" in code else printed(language, code, names)
+            continue
+        lines = [[line.split() for line in each.splitlines() if not line.startswith("seconds")] for each in (code, found)]
+        assert [len(line) for line in lines[0]] == [len(line) for line in lines[1]], found
+        for said, got in zip(chain(*lines[0]), chain(*lines[1]), strict=True):
+            assert words_agree(said, got), f"{said} is printed as {got}"
+        compared += 1
+    assert compared == sum(language == "text" for language, _ in blocks) > 0
 
 
 @pytest.mark.parametrize("page", ["index.md", "guide/certificate.md", "guide/riemannian.md"])

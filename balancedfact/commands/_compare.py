@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count
-from balancedfact.commands._options import seconds
+from balancedfact.commands._options import seconds, whole
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: balancedfact compare problem.npz --depth 3 --out comparison",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as for balancedfact solve")
-    parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--depth", metavar="N", type=whole, default=2, help="number of layers (default: 2)")
+    parser.add_argument("--seed", metavar="S", type=whole, default=0, help="seed of all randomness (default: 0)")
     parser.add_argument(
         "--methods",
         metavar="NAME",

@@ -102,9 +102,9 @@ def balanced_flow(
         return -(U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt).ravel()
 
     floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
-    solver = scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor)
-    times, states, message = [0.0], [start.ravel()], "Reached t_final"
     log = Log(progress=False, limits=limits)
+    solver = log.insist(lambda: scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor))
+    times, states, message = [0.0], [start.ravel()], "Reached t_final"
     with log:
         log.write("", {})
         while solver.status == "running":
@@ -120,8 +120,8 @@ def balanced_flow(
             states.append(solver.y)
             times.append(float(solver.t))
             log.write("", {})
-    status, message = log.end(message)
     matrices = np.stack(states[: len(times)]).reshape(-1, rows, cols)
-    loss = np.mean(model.residual(matrices) ** 2, axis=-1)
-    layers = balanced_layers(matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
+    loss = np.mean(log.insist(model.residual, matrices) ** 2, axis=-1)
+    layers = log.insist(balanced_layers, matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
+    status, message = log.end(message)
     return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message, status=status)

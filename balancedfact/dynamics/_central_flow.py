@@ -126,7 +126,6 @@ def central_flow(
         variances.append(variance)
         tops.append(top)
 
-    note(0.0, y)
     with np.errstate(over="ignore"):
         wanted = np.float64(end) / eta * parts
     if not wanted <= _COUNTABLE_STEPS:
@@ -140,6 +139,7 @@ def central_flow(
     now = 0.0
     log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, y)
         log.write("", {})
         for taken in range(1, steps + 1 if end > 0 else 1):
             check_time()
@@ -154,8 +154,9 @@ def central_flow(
                 log.write("", {})
     if log.ended:
         recorder.drop_torn(times, variances, tops)
-        if now > times[-1]:
-            note(now, y)
+        if not times or now > times[-1]:
+            log.insist(note, now, y)
+            recorder.drop_torn(times, variances, tops)
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {"variance": np.array(variances), "top": np.array(tops)}

@@ -116,10 +116,11 @@ def edge_flow(
     check_room("record", count, sum(layer.size for layer in W))
     jets = Jets(model, [layer.shape for layer in W])
     y, n = jets.flat(W), jets.size
-    values, vectors = top_of_hessian(jets, y, 1)
+    log = Log(progress=False, limits=limits)
+    values, vectors = log.insist(top_of_hessian, jets, y, 1)
     v, curved = vectors[:, 0], float(values[0])
     if amplitude is None:
-        a = abs(float(v @ jets.gradient(y))) / curved if curved > 0 else 0.0
+        a = abs(float(v @ log.insist(jets.gradient, y))) / curved if curved > 0 else 0.0
     else:
         a = as_number(amplitude, "amplitude", least=0)
 
@@ -139,12 +140,12 @@ def edge_flow(
     state = np.concatenate([y, v, [np.log(a) if a > 0 else _NOTHING]])
     floor = tol * np.concatenate([np.full(n, max(float(np.abs(y).max()), 1e-300)), np.full(n, 1.0), [1.0]])
     with np.errstate(over="ignore", invalid="ignore"):
-        moving = slope(0.0, state)
+        moving = log.insist(slope, 0.0, state)
     if not np.abs(moving).max() <= FASTEST:
         speed = f"layers, amplitude {a:.3g} and step {eta:.3g} make the flow run at {np.abs(moving).max():.1e}"
         raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
     with np.errstate(over="ignore"):
-        solver = scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor) if end > 0 else None
+        solver = log.insist(lambda: scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor)) if end > 0 else None
     recorder, times = Recorder(observe, model, ()), []
     extra: dict[str, list[np.ndarray]] = {"amplitude": [], "rayleigh": [], "direction": []}
 
@@ -156,11 +157,10 @@ def edge_flow(
         extra["rayleigh"].append(way @ jets.product(centre, way))
         extra["direction"].append(way)
 
-    note(0.0, state)
     now = 0.0
     targets, message, steps = np.linspace(0.0, end, count + 1)[1:], "Reached t_final", 0
-    log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, state)
         log.write("", {})
         while solver is not None and solver.status == "running":
             check_time()
@@ -182,8 +182,9 @@ def edge_flow(
             now, state = float(solver.t), solver.y
     if log.ended:
         recorder.drop_torn(times, *extra.values())
-        if now > times[-1]:
-            note(now, state)
+        if not times or now > times[-1]:
+            log.insist(note, now, state)
+            recorder.drop_torn(times, *extra.values())
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {name: np.array(values) for name, values in extra.items()}

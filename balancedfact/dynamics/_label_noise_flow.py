@@ -119,7 +119,9 @@ def label_noise_flow(
     W = as_layers(layers, A.matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
     end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
-    most, drift = as_count(max_steps, "max_steps"), _Drift(model, W, eta, as_noise(label_noise, A.m), as_batch(batch))
+    most, noise, size = as_count(max_steps, "max_steps"), as_noise(label_noise, A.m), as_batch(batch)
+    log = Log(progress=False, limits=limits)
+    drift = log.insist(_Drift, model, W, eta, noise, size)
     recorder = Recorder(observe, model, ())
     times: list[float] = []
 
@@ -127,16 +129,15 @@ def label_noise_flow(
         recorder.record([layer[None] for layer in drift.jets.layers(y)], np.array([True]))
         times.append(t)
 
-    y = drift.fit(drift.jets.flat(W))
-    note(0.0, y)
+    y = log.insist(drift.fit, drift.jets.flat(W))
     with np.errstate(over="ignore", invalid="ignore"):
-        moving = drift(0.0, y)
+        moving = log.insist(drift, 0.0, y)
     if not np.abs(moving).max() <= FASTEST:
         speed = f"step {eta:.3g} and label_noise make the flow run at {np.abs(moving).max():.1e}"
         raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
     message, h = "Reached t_final", None
-    log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, y)
         log.write("", {})
         while times[-1] < end:
             check_time()
@@ -156,6 +157,9 @@ def label_noise_flow(
             y = following
             log.write("", {})
     recorder.drop_torn(times)
+    if not times:
+        log.insist(note, 0.0, y)
+        recorder.drop_torn(times)
     status, message = log.end(message)
     loss, series = recorder.results()
     return Trajectory(

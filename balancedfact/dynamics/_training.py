@@ -62,12 +62,20 @@ def train(
 ) -> Trajectory:
     """Run the rule on every start, with what is drawn for it, and record at the moments, as far as the limits allow."""
     log = Log(progress=False, limits=limits)
-    shown = model if isinstance(model, RegressionModel) or draws is not None else regression_of(model.A, model.b, start.runs)
-    recorder = Recorder(observe, shown or model, start.lead)
     stochastic = draws is not None and (draws[0].batch is not None or draws[0].noise.any)
-    blocks = _blocks(start, model, rule, steps, draws, stochastic, dtype)
-    current, diverged, reached = _joined(blocks, start.runs), np.full(start.runs, -1), [0]
-    recorder.record(current, alive(recorder, current, diverged))
+    diverged, reached = np.full(start.runs, -1), [0]
+
+    def begun() -> tuple[Recorder, Sequence[_Lanes | Walker], list[np.ndarray]]:
+        shown = None
+        if isinstance(model, MapModel) and draws is None:
+            shown = regression_of(model.A, model.b, start.runs)
+        recorder = Recorder(observe, shown or model, start.lead)
+        blocks = _blocks(start, model, rule, steps, draws, stochastic, dtype)
+        first = _joined(blocks, start.runs)
+        recorder.record(first, alive(recorder, first, diverged))
+        return recorder, blocks, first
+
+    recorder, blocks, current = log.insist(begun)
     with log, ThreadPoolExecutor(max(1, min(len(blocks), os.cpu_count() or 1))) as pool:
         log.write("", {})
         for moment in moments[1:]:

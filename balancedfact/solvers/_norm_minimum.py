@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_depth
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Solution, Status
+from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
 from balancedfact.solvers.deep._schatten import schatten_minimum
 from balancedfact.solvers.iteration._limits import Limits
@@ -155,8 +155,6 @@ def norm_minimum(
     log = Log(callback, progress, limits)
     # The least nuclear norm is where the search starts and what its bound comes from.
     nuclear = norm_minimum(A, b, method=method, tol=tol, rng=rng, limits=limits, progress=False)
-    if nuclear.status in (Status.LIMIT, Status.INTERRUPTED):
-        return nuclear
     start = None
     if initial is not None:
         left, right = as_start(initial, A)

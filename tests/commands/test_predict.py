@@ -16,7 +16,7 @@ SEEN = RNG.random(LEVELS.shape) < 0.7
 
 
 @pytest.fixture(autouse=True)
-def _ratings(tmp_path, monkeypatch):
+def _ratings(tmp_path, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
     rows = [(100 + r, 10 * c, LEVELS[r, c]) for r, c in np.argwhere(SEEN)]
     Path("ratings.csv").write_text(

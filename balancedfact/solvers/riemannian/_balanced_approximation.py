@@ -128,24 +128,27 @@ def balanced_approximation(
     start = None if initial is None else _checked_pair(initial, M.shape, k)
     if start is not None and method == "svd":
         raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
-    target = _Target(M, k, generator)
+    log = Log(callback, progress, limits)
+    target = log.insist(_Target, M, k, generator)
     q = min(k, *M.shape)
     if not np.any(M):
         return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), "closed form")
+    L, R = np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q))
     if method == "svd":
-        L, R = _truncated(target.M, q, generator)
-        return target.solution(L, R, method)
+        with log:
+            L, R = _truncated(target.M, q, generator)
+        return log.insist(target.solution, L, R, method, None, log)
     if start is not None:
-        L, R = (part / np.sqrt(target.size) for part in start)
-        Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
-        start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
+        left, right = (part / np.sqrt(target.size) for part in start)
+        Vt = np.linalg.svd(np.concatenate([left, right]), full_matrices=False)[2]
+        start = (left, right) if k == q else (left @ Vt[:q].T, right @ Vt[:q].T)
     searches: list[Search] = []
     with log:
         _search(target, q, start, generator, log, searches)
-    if not searches:  # stopped before the first point
-        return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), method, log=log)
-    L, R = searches[-1].point
-    return target.solution(L, R, method, searches[-1], log)
+    search = searches[-1] if searches and searches[-1].point is not None else None
+    if search is not None:  # else stopped before the first point
+        L, R = search.point
+    return log.insist(target.solution, L, R, method, search, log)
 
 
 def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndarray, np.ndarray]:
