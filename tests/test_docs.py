@@ -178,6 +178,7 @@ def test_the_file_of_the_readme_becomes_predictions_by_the_command_and_by_six_li
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     stars = 3 + np.add.outer(rng.standard_normal(14), rng.standard_normal(12)) + np.outer(*map(rng.standard_normal, (14, 12)))
+    stars += 0.5 * rng.standard_normal(stars.shape)
     lines = [f"{r + 1},{c + 307},{stars[r, c]},964982703" for r, c in np.argwhere(rng.random(stars.shape) < 0.7)]
     Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines) + "\n")
     Path("pairs.csv").write_text("userId,movieId\n1,318\n2,1\n")
