@@ -74,8 +74,11 @@ def flat_minimum(
         is drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data,
         beforehand.
     max_rank : int, optional
-        Largest number of columns of the factors. A limit below the rank of the solution makes the problem non-convex: the
-        certificate still bounds how much better any factorization could be. For depth 3 and more, the largest hidden width.
+        Largest number of columns of the factors. Where matrices of that rank have fewer parameters than there are data to
+        interpolate, the search goes straight to the rank, and `Certificate.injectivity` says how well the data determine the
+        matrix; a named `method` solves the convex problem first all the same. Otherwise a limit below the rank of the solution
+        makes the problem non-convex: the certificate still bounds how much better any factorization could be.
+        For depth 3 and more, the largest hidden width.
     tol : float
         Relative gap between value and lower bound at which to stop; for depth 3 and more, relative stationarity.
     rng : int or numpy.random.Generator, optional
