@@ -222,7 +222,7 @@ def _save_picture(experiment: Experiment, settings: Settings, table: Table, out:
 
 
 def _bar(name: str, total: int, found: int, shown: bool) -> Progress:
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, disable=not shown)
     bar.add_task(name, total=total, completed=found)

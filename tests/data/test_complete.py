@@ -82,3 +82,13 @@ def test_tensors_and_strange_arrays_go_in():
         assert bf.curvature.sharpness(given, A, b) == pytest.approx(bf.curvature.sharpness(layers, A, b))
     with pytest.raises(ValueError, match=r"layers\[0\] has a bias"):
         bf.curvature.trace(torch.nn.Sequential(torch.nn.Linear(6, 8)), A)
+
+
+def test_limits_end_the_choice_and_the_solve():
+    M = np.where(SEEN, TRUTH, np.nan)
+    filled, solution = bf.complete(M, 0.0, limits=bf.Limits(iterations=1), return_solution=True, rng=0)
+    assert solution.status is bf.Status.LIMIT
+    np.testing.assert_array_equal(filled[SEEN], TRUTH[SEEN])
+    assert np.all(np.isfinite(bf.complete(M, limits=bf.Limits(seconds=1e-6), rng=0)))
+    with pytest.raises(ValueError, match=r"limits is 3; expected bf\.Limits"):
+        bf.complete(M, limits=3)

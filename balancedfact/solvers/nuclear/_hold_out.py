@@ -230,7 +230,7 @@ def select_penalty(
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
         while not walk.ended:

@@ -30,6 +30,9 @@ SOLVES = {
     "closed form": lambda: bf.balanced_approximation(M, 2, rng=0),
     "descent": lambda: dynamics.gradient_descent(LAYERS, A, B, step=0.01, iterations=50, record=10),
     "sgd": lambda: dynamics.sgd(LAYERS, A, B, step=0.01, iterations=50, record=10, batch=5, rng=0),
+    "perceptron": lambda: dynamics.perceptron_descent(
+        [np.eye(3), np.ones((1, 3))], M, B[:4], step=0.01, iterations=20, record=2
+    ),
     "flow": lambda: dynamics.gradient_flow(LAYERS, A, B, t_final=1.0),
     "edge": lambda: dynamics.edge_flow(LAYERS, A, B, step=0.1, t_final=0.3),
     "central": lambda: dynamics.central_flow(LAYERS, A, B, step=0.1, t_final=0.3),
