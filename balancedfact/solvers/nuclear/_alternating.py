@@ -148,7 +148,7 @@ class _Sweeps:
     def run(
         self, L: np.ndarray, R: np.ndarray, offsets: Pair | None, count: int
     ) -> tuple[np.ndarray, np.ndarray, Pair | None, np.ndarray]:
-        """So many sweeps from the shorter factor; the pair, the offsets and the residual that they leave."""
+        """Sweep so many times from the shorter factor; return the pair, the offsets and the residual that they leave."""
         x = self.ordered((L, R))[0]
         if offsets is not None:
             x = np.column_stack([x, self.ordered(offsets)[0]])
