@@ -151,9 +151,11 @@ def uses(claim: Claim) -> list[str]:
 
 
 def named_in(function: Any) -> list[Any]:
-    """The objects that the code of a function names: globals, and attributes of modules among them."""
+    """The objects that the body of a function names: globals, and attributes of modules among them."""
     found = []
-    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    body = definition.body if isinstance(definition, ast.FunctionDef) else []
+    for node in (node for statement in body for node in ast.walk(statement)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             module = function.__globals__.get(node.value.id)
             if isinstance(module, ModuleType) and module.__name__.startswith("balancedfact"):
