@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.cli import main
 from balancedfact.theorems._claim import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +168,29 @@ def test_code_on_pages_runs(page):
     for block in blocks:
         exec(block, names)
     assert names["solution"].status.ok
+
+
+def test_the_file_of_the_readme_becomes_predictions_by_the_command_and_by_six_lines(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^<!-- command: file -->\n```bash\nbalancedfact (.*)\n```", text, flags=re.MULTILINE)[1]
+    code = re.search(r"^<!-- code: file -->\n```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) == 6
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    stars = 3 + np.add.outer(rng.standard_normal(14), rng.standard_normal(12)) + np.outer(*map(rng.standard_normal, (14, 12)))
+    stars += 0.5 * rng.standard_normal(stars.shape)
+    lines = [f"{r + 1},{c + 307},{stars[r, c]},964982703" for r, c in np.argwhere(rng.random(stars.shape) < 0.7)]
+    Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines) + "\n")
+    Path("pairs.csv").write_text("userId,movieId\n1,318\n2,1\n")
+    assert main(command.split()) == 0
+    assert re.search(r"root mean squared error \S+ on the data held out, \S+ by offsets alone", capsys.readouterr().out)
+    first, second = (line.split(",") for line in Path("answer/predictions.csv").read_text().splitlines()[1:])
+    assert (first[3], second[3]) == ("1", "0")
+    assert Path("answer/top.csv").read_text().startswith("row,column,value\n")
+    assert json.loads(Path("answer/report.json").read_text())["status"] == "optimal"
+    exec(code, names := {})
+    assert names["model"].status is bf.Status.OPTIMAL
+    assert names["model"].predict(["1"], ["318"])[0] == pytest.approx(float(first[2]), rel=1e-4)
 
 
 def test_guide_computes_the_reported_bound():

@@ -73,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
     for word in args.claims:
         if not any(key.startswith(word.lower()) for key in keys):
             raise ValueError(_unknown(word, keys))
-    console = Console(stderr=True)
+    shown = Console(stderr=True).is_terminal
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     verdicts: dict[str, Tally] = {}
     interrupted = False
-    with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
+    with process_pool(args.workers) as pool, Progress(console=console, disable=not shown) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        lines = _SignsOfLife(len(chosen)) if not console.is_terminal else None
+        lines = _SignsOfLife(len(chosen)) if not shown else None
 
         def advance(done: int) -> None:
             bar.update(task, completed=done)

@@ -177,10 +177,15 @@ def perceptron_descent(
     padded, widest = -(-n // _LANES) * _LANES, sizes.max()
     h, slopes, z = np.zeros((len(stack), widest, padded)), np.zeros((len(stack), widest, padded)), np.zeros(widest * padded)
     back, carried, target = np.zeros((widest, padded)), np.zeros((widest, padded)), np.zeros(padded)
-    recorder, diverged, reached = Recorder(observe, _Perceptron(X, y), lead), np.full(runs, -1), [0]
-    starts = np.concatenate([[0], offsets])
-    recorder.record(current, alive(recorder, current, diverged))
+    diverged, reached, starts = np.full(runs, -1), [0], np.concatenate([[0], offsets])
     log = Log(progress=False, limits=limits)
+
+    def begun() -> Recorder:
+        recorder = Recorder(observe, _Perceptron(X, y), lead)
+        recorder.record(current, alive(recorder, current, diverged))
+        return recorder
+
+    recorder = log.insist(begun)
     with log:
         log.write("", {})
         for moment in moments[1:]:

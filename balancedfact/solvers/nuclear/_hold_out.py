@@ -230,7 +230,7 @@ def select_penalty(
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
         while not walk.ended:
@@ -270,7 +270,7 @@ def select_penalty(
 
 
 class _Walk:
-    """Down the path of penalties: the next one, what was found at each, and when it is enough."""
+    """The walk down the path of penalties: the next one, what was found at each, and when it is enough."""
 
     def __init__(self, largest: float, count: int) -> None:
         self.count, self.ratio, self.end = count, _END ** (1 / (count - 1)), 1.001 * largest * _END
