@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -61,7 +62,9 @@ def _parse(file: IO[bytes], size: int, free: float) -> np.ndarray:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
         if read is None:
             raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0)")
-        shape, fortran, dtype = read(file, max_header_size=_HEADER)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the header was written by Python 2, or looks like it
+            shape, fortran, dtype = read(file, max_header_size=_HEADER)
     except (ValueError, TypeError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError) as error:
         raise ValueError(f"not a NumPy file of plain arrays ({' '.join(str(error).split())[:200]})") from None
     if dtype.hasobject:

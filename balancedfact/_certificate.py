@@ -45,6 +45,10 @@ class Certificate(ByValue):
         The largest residual of a single datum, rounding included, relative to ``max(|b_i|, 1e-3 norm(A_i) norm(X))``.
     rounding : float
         How much of the gap is a bound on rounding, an a priori one: what is claimed holds in exact arithmetic.
+    injectivity, injectivity_above : float
+        Where a rank was given and the data are more than a matrix of that rank has parameters, an enclosure of the least
+        singular value of the measurements on the tangent space at it, ``inf norm(A(Z)) / norm(Z)`` over the directions `Z` in
+        which it moves at its rank. If positive, no other matrix of that rank near it fits. Else ``nan``.
     excluded_norm : float
         Where the data contradict one another: no matrix of nuclear norm up to this fits them; ``inf`` excludes every matrix.
 
@@ -84,6 +88,8 @@ class Certificate(ByValue):
     worst_datum: float = np.nan
     rounding: float = np.nan
     excluded_norm: float = np.nan
+    injectivity: float = np.nan
+    injectivity_above: float = np.nan
 
     def to_dict(self) -> dict[str, float | str]:
         """The numbers without the arrays, for a report."""
@@ -107,4 +113,6 @@ _CERTIFICATE_FIELDS = (
     "worst_datum",
     "rounding",
     "excluded_norm",
+    "injectivity",
+    "injectivity_above",
 )

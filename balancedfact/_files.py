@@ -18,6 +18,10 @@ try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,27 +84,43 @@ def remove_partial(folder: Path) -> None:
 def alone(folder: Path, refusal: str) -> Iterator[None]:
     """Hold a folder, made if need be, while the block runs; the system frees it when the process ends, however it ends.
 
+    What is locked is the folder itself, or on Windows, which locks no folders, a file ``.NAME.lock`` beside it.
+
     Raises
     ------
     ValueError
         If another process or thread holds it; the message begins with `refusal`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:  # without advisory locks, as on Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    beside = folder.with_name(f".{folder.name}.lock")
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else os.open(beside, os.O_CREAT | os.O_RDWR, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gone = not os.path.samestat(os.fstat(descriptor), os.stat(folder))
-        except (BlockingIOError, FileNotFoundError):
-            gone = True
-        if gone:  # or the other one removed the folder just now
+        if not (_flocked(descriptor, folder) if fcntl else _locked(descriptor)):
             raise ValueError(f"{refusal}; expected it to be finished, or another folder")
         yield
     finally:
         os.close(descriptor)
+        if not fcntl:
+            with suppress(OSError):  # another process has opened it meanwhile, and removes it
+                beside.unlink()
+
+
+def _flocked(descriptor: int, folder: Path) -> bool:
+    """Tell whether the open folder is now ours, and still there: its owner may have removed it just now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _locked(descriptor: int) -> bool:
+    """Tell whether the first byte of the open file is now ours."""
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
+        return False
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._memory import available_memory
+
+_Kind = TypeVar("_Kind")
+
 
 def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Return `value` as a finite, non-empty float64 array, or raise a ``ValueError`` that names the argument."""
-    array = _regular(value, name)
+    array = as_regular(value, name)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers")
     if ndim is not None and array.ndim != ndim:
@@ -30,26 +37,32 @@ def as_array(value: ArrayLike, name: str, *, ndim: int | None = None, shape: tup
     return array
 
 
-def _regular(value: ArrayLike, name: str) -> np.ndarray:
+def as_regular(value: ArrayLike, name: str) -> np.ndarray:
+    """Return `value` as an array of any kind; rows of unequal length, and what lies under a mask, are refused."""
     if isinstance(value, np.ma.MaskedArray):
         hidden = int(np.count_nonzero(np.ma.getmaskarray(value)))
         if hidden:  # the numbers under a mask are not data
             raise ValueError(f"{name} has {hidden} masked value{'s' * (hidden != 1)}; expected none, leave them out")
         value = value.data
-    detach = getattr(value, "detach", None)
     try:
-        if callable(detach):  # a tensor or parameter of PyTorch, which may require a gradient or lie elsewhere
-            value = detach().cpu().numpy()
-        return np.asarray(value)
+        if isinstance(value, (list, tuple)) and any(hasattr(each, "detach") for each in value):
+            return np.asarray([_untracked(each) for each in value])
+        return np.asarray(_untracked(value))
     except (TypeError, ValueError, OverflowError) as error:  # rows of unequal length, or an object that cannot become an array
         raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
+
+
+def _untracked(value: Any) -> Any:
+    """The numbers of a tensor of PyTorch, which may require a gradient or lie elsewhere; anything else as it is."""
+    detach = getattr(value, "detach", None)
+    return detach().cpu().numpy() if callable(detach) else value
 
 
 def as_gappy(value: ArrayLike, name: str) -> np.ndarray:
     """Return `value` as a float64 matrix with ``nan`` where it is ``nan``, ``None`` or masked; infinite values are refused."""
     if isinstance(value, np.ma.MaskedArray):
         value = np.ma.filled(value.astype(np.float64), np.nan)
-    array = _regular(value, name)
+    array = as_regular(value, name)
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)  # None is nan
@@ -57,6 +70,8 @@ def as_gappy(value: ArrayLike, name: str) -> np.ndarray:
             raise ValueError(f"{name} holds things that are not numbers; expected numbers, or nan where nothing is") from None
     if array.dtype.kind not in "fiub" or array.ndim != 2:
         raise ValueError(f"{name} has dtype {array.dtype} and shape {array.shape}; expected a matrix of real numbers")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty, of shape {array.shape}; expected at least one number")
     if np.isinf(array).any():
         raise ValueError(f"{name} has {int(np.isinf(array).sum())} infinite values; expected finite numbers or nan")
     return array.astype(np.float64, copy=False)
@@ -64,7 +79,7 @@ def as_gappy(value: ArrayLike, name: str) -> np.ndarray:
 
 def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     """Return `value` as a one-dimensional integer array with entries in ``[0, bound)``."""
-    array = _regular(value, name)
+    array = as_regular(value, name)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}; expected 1 dimension")
     if array.size == 0:
@@ -76,13 +91,31 @@ def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
     return array.astype(np.intp, copy=False)
 
 
-def as_count(value: int, name: str, *, least: int = 1) -> int:
-    """Return `value` as an ``int`` that is at least `least`."""
+_LARGEST_COUNT = 2**63 - 1  # what NumPy takes for a size
+_DEEPEST = 1_000_000  # layers; a list of the layers of a much deeper network fits into no memory
+
+
+def as_count(value: int, name: str, *, least: int = 1, most: int = _LARGEST_COUNT) -> int:
+    """Return `value` as an ``int`` that is at least `least` and at most `most`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; expected an integer")
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")
+    if value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most}")
     return int(value)
+
+
+def check_room(name: str, *sizes: int) -> None:
+    """Refuse arguments, named by `name`, that ask for an array of the shape `sizes` which the free memory does not hold."""
+    if 8 * math.prod(sizes) > available_memory():
+        shape = " x ".join(str(size) for size in sizes)
+        raise ValueError(f"{name} asks for {shape} numbers; expected as many as fit into the free memory")
+
+
+def as_depth(value: int, *, least: int = 2) -> int:
+    """Return the number of layers `value`, at least `least`."""
+    return as_count(value, "depth", least=least, most=_DEEPEST)
 
 
 def as_number(value: float, name: str, *, least: float = -np.inf, above: float = -np.inf, most: float = np.inf) -> float:
@@ -104,6 +137,41 @@ def as_number(value: float, name: str, *, least: float = -np.inf, above: float =
     return value
 
 
+def as_flag(value: bool, name: str) -> bool:
+    """Return `value` if it is true or false."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
+
+
+def as_progress(value: bool | None) -> bool:
+    """Tell whether to show progress: as `value` says or, without it, on a terminal."""
+    return sys.stderr.isatty() if value is None else as_flag(value, "progress")
+
+
+def as_choice(value: str, name: str, choices: Sequence[str]) -> str:
+    """Return `value` if it is one of the words `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        *words, last = map(repr, choices)
+        raise ValueError(f"{name} is {value!r}; expected {', '.join(words) + ' or ' if words else ''}{last}")
+    return value
+
+
+def as_words(value: str | Iterable[str], name: str) -> list[str]:
+    """Return one word, or several, as a list."""
+    words = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [None]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{name} is {value!r}; expected a word or a list of words")
+    return [word for word in words if isinstance(word, str)]
+
+
+def as_kind(value: object, name: str, kind: type[_Kind], expected: str) -> _Kind:
+    """Return `value` if it is an instance of `kind`, which the words `expected` describe."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {type(value).__name__}; expected {expected}")
+    return value
+
+
 def as_path(value: str | os.PathLike[str], name: str = "path") -> Path:
     """Return `value` as a ``pathlib.Path`` that names a file."""
     try:
@@ -115,10 +183,17 @@ def as_path(value: str | os.PathLike[str], name: str = "path") -> Path:
     return path
 
 
+def _in_order(value: Iterable[int]) -> list[int]:
+    """The members of something that has an order."""
+    if isinstance(value, (AbstractSet, Mapping)):
+        raise TypeError
+    return list(value)
+
+
 def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
     """Return `value` as a pair of positive integers."""
     try:
-        sizes = tuple(value)
+        sizes = _in_order(value)
     except TypeError:
         raise ValueError(f"{name} is {value!r}; expected a pair (d1, d2)") from None
     if len(sizes) != 2:
@@ -129,7 +204,7 @@ def as_shape(value: tuple[int, int], name: str = "shape") -> tuple[int, int]:
 def as_widths(value: Iterable[int], matrix_shape: tuple[int, ...] | None = None, *, least: int = 3) -> list[int]:
     """Return `value` as the widths ``[d_0, ..., d_L]``, of layers that multiply to shape `matrix_shape` if it is given."""
     try:
-        entries = list(value)
+        entries = _in_order(value)
     except TypeError:
         raise ValueError(f"widths is {value!r}; expected a list [d_0, ..., d_L]") from None
     if len(entries) < least:
@@ -142,32 +217,34 @@ def as_widths(value: Iterable[int], matrix_shape: tuple[int, ...] | None = None,
     return widths
 
 
-def as_rng(value: int | np.random.Generator | None) -> np.random.Generator:
+def as_rng(value: int | np.random.Generator | None, name: str = "rng") -> np.random.Generator:
     """Return a ``numpy.random.Generator`` from a seed, a generator or ``None``."""
     if value is None or isinstance(value, (numbers.Integral, np.random.Generator, np.random.SeedSequence)):
         if isinstance(value, numbers.Integral) and (isinstance(value, bool) or value < 0):
-            raise ValueError(f"rng is {value!r}; expected a non-negative seed or a numpy.random.Generator")
+            raise ValueError(f"{name} is {value!r}; expected a non-negative seed or a numpy.random.Generator")
         return np.random.default_rng(value)
-    raise ValueError(f"rng is {value!r}; expected a seed or a numpy.random.Generator")
+    raise ValueError(f"{name} is {value!r}; expected a seed or a numpy.random.Generator")
 
 
-def as_layers(layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None = None) -> list[np.ndarray]:
+def as_layers(
+    layers: Sequence[ArrayLike], matrix_shape: tuple[int, int] | None = None, *, name: str = "layers"
+) -> list[np.ndarray]:
     """Return `layers` as float64 matrices whose product ``W_L ... W_1`` exists and has shape `matrix_shape`."""
     try:
-        checked = [as_array(_weight(layer, f"layers[{k}]"), f"layers[{k}]", ndim=2) for k, layer in enumerate(layers)]
+        checked = [as_array(_weight(layer, f"{name}[{k}]"), f"{name}[{k}]", ndim=2) for k, layer in enumerate(layers)]
     except TypeError:
-        raise ValueError(f"layers is {layers!r}; expected a list of matrices [W_1, ..., W_L]") from None
+        raise ValueError(f"{name} is {layers!r}; expected a list of matrices [W_1, ..., W_L]") from None
     if not checked:
-        raise ValueError("layers is empty; expected a list of matrices [W_1, ..., W_L]")
+        raise ValueError(f"{name} is empty; expected a list of matrices [W_1, ..., W_L]")
     for k in range(1, len(checked)):
         if checked[k].shape[1] != checked[k - 1].shape[0]:
             raise ValueError(
-                f"layers[{k}] has shape {checked[k].shape} after layers[{k - 1}] of shape {checked[k - 1].shape}; "
+                f"{name}[{k}] has shape {checked[k].shape} after {name}[{k - 1}] of shape {checked[k - 1].shape}; "
                 f"expected {checked[k - 1].shape[0]} columns"
             )
     found = (checked[-1].shape[0], checked[0].shape[1])
     if matrix_shape is not None and found != tuple(matrix_shape):
-        raise ValueError(f"layers multiply to shape {found}; expected {tuple(matrix_shape)}")
+        raise ValueError(f"{name} multiply to shape {found}; expected {tuple(matrix_shape)}")
     return checked
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from balancedfact._arrays import read_array, read_arrays
 from balancedfact._files import write_arrays
 from balancedfact._matrix_market import Coordinates, read_matrix_market
-from balancedfact._validate import as_array, as_index, as_path, as_shape
+from balancedfact._validate import as_array, as_choice, as_flag, as_index, as_path, as_shape
 from balancedfact.data._frames import read_parquet
 from balancedfact.data._pictures import PICTURE_SUFFIXES, read_picture
 from balancedfact.data._reading import Columns, Triplets, interpret, parse_columns
@@ -165,8 +165,10 @@ def read_problem(
     (['ann', 'bob'], ['Ran', 'Alien'])
     """
     file = as_path(path)
-    if format not in (None, "triplets", "matrix"):
-        raise ValueError(f"format is {format!r}; expected 'triplets' or 'matrix'")
+    if format is not None:
+        as_choice(format, "format", ("triplets", "matrix"))
+    if header is not None:
+        as_flag(header, "header")
     chosen = parse_columns(columns)
     suffix = file.suffix.lower()
     kind = Path(file.stem).suffix.lower() if suffix == ".gz" else suffix
@@ -175,7 +177,9 @@ def read_problem(
     if not tabular and (suffix == ".gz" or suffix not in known):
         raise ValueError(f"{file}: the extension is {suffix!r}; expected one of {', '.join(known)}, or .csv.gz and its kin")
     if not tabular and (chosen, format, header) != (None, None, None):
-        raise ValueError(f"{file}: columns, format and header are for tables; a {suffix} file can be read in one way only")
+        raise ValueError(
+            f"{file}: columns, format and header are for tables; a {suffix} file can be read in one way only; expected none"
+        )
     if not file.is_file():
         raise ValueError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}; expected a file to read")
     try:

@@ -21,6 +21,28 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if named and all(path.is_file() for path in named) else None
 
 
+# These folders train networks: in one process the loops of training are compiled once, in several at the same time.
+COMPILED = {"dynamics", "experiments", "theorems"}
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Share the tests among processes by files, or, where loops are compiled, by folders."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFiles(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            folder = nodeid.split("/")[1]
+            return "compiled" if folder in COMPILED else super()._split_scope(nodeid)
+
+    return ByFiles(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures of ``balancedfact solve`` empty, for tests that look at other files: layout takes most of its time."""
+    monkeypatch.setattr("balancedfact.commands._solve_files.write_picture", lambda path, figure: path.touch())
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20220)

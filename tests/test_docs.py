@@ -1,15 +1,23 @@
 """The code shown in the documentation runs, and the notebooks are stored with their outputs."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
 import re
 import runpy
+import shlex
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.cli import main
 from balancedfact.theorems._claim import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +113,51 @@ def test_code_on_the_page_of_panels_finds_the_effect():
     assert [each.penalty for each in names["path"]] == [2.0, 1.0, 0.5]
 
 
+def words_agree(word, other):
+    """Whether two words are the same, or numbers that agree to three digits or are both as small as rounding."""
+    try:
+        a, b = (float(each.strip("<>(),;:")) for each in (word, other))
+    except ValueError:
+        return word == other
+    return abs(a - b) <= 2e-3 * abs(a) or max(abs(a), abs(b)) < 1e-6
+
+
+def printed(language, code, names):
+    """What a block of a page prints."""
+    if language == "bash":
+        command = code.replace("balancedfact ", f"{shlex.quote(sys.executable)} -m balancedfact ")
+        environment = os.environ | {"PYTHONPATH": str(Path(bf.__file__).parents[1])}
+        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True, env=environment).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, names)
+    return out.getvalue()
+
+
+def test_numbers_agree_as_they_should():
+    assert words_agree("0.501,", "0.5005,")
+    assert words_agree("3e-13", "9e-12>")
+    assert not words_agree("3e-13", "9e-5")
+    assert not words_agree("optimal", "gap")
+
+
+@pytest.mark.parametrize("page", ["index.md", pytest.param("start/quickstart.md", marks=pytest.mark.slow)])
+def test_pages_print_what_they_say_they_print(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python|bash|text)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    names, found, compared = {}, "", 0
+    for language, code in blocks:
+        if language != "text":
+            found = "" if "pip install" in code else printed(language, code, names)
+            continue
+        lines = [[line.split() for line in each.splitlines() if not line.startswith("seconds")] for each in (code, found)]
+        assert [len(line) for line in lines[0]] == [len(line) for line in lines[1]], found
+        for said, got in zip(chain(*lines[0]), chain(*lines[1]), strict=True):
+            assert words_agree(said, got), f"{said} is printed as {got}"
+        compared += 1
+    assert compared == sum(language == "text" for language, _ in blocks) > 0
+
+
 @pytest.mark.parametrize("page", ["index.md", "guide/certificate.md", "guide/riemannian.md"])
 def test_code_on_pages_runs(page):
     A = bf.measurements.gaussian(30, (6, 5), rng=0)
@@ -115,6 +168,29 @@ def test_code_on_pages_runs(page):
     for block in blocks:
         exec(block, names)
     assert names["solution"].status.ok
+
+
+def test_the_file_of_the_readme_becomes_predictions_by_the_command_and_by_six_lines(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^<!-- command: file -->\n```bash\nbalancedfact (.*)\n```", text, flags=re.MULTILINE)[1]
+    code = re.search(r"^<!-- code: file -->\n```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) == 6
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    stars = 3 + np.add.outer(rng.standard_normal(14), rng.standard_normal(12)) + np.outer(*map(rng.standard_normal, (14, 12)))
+    stars += 0.5 * rng.standard_normal(stars.shape)
+    lines = [f"{r + 1},{c + 307},{stars[r, c]},964982703" for r, c in np.argwhere(rng.random(stars.shape) < 0.7)]
+    Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines) + "\n")
+    Path("pairs.csv").write_text("userId,movieId\n1,318\n2,1\n")
+    assert main(command.split()) == 0
+    assert re.search(r"root mean squared error \S+ on the data held out, \S+ by offsets alone", capsys.readouterr().out)
+    first, second = (line.split(",") for line in Path("answer/predictions.csv").read_text().splitlines()[1:])
+    assert (first[3], second[3]) == ("1", "0")
+    assert Path("answer/top.csv").read_text().startswith("row,column,value\n")
+    assert json.loads(Path("answer/report.json").read_text())["status"] == "optimal"
+    exec(code, names := {})
+    assert names["model"].status is bf.Status.OPTIMAL
+    assert names["model"].predict(["1"], ["318"])[0] == pytest.approx(float(first[2]), rel=1e-4)
 
 
 def test_guide_computes_the_reported_bound():
@@ -144,14 +220,26 @@ def test_notebooks_are_stored_executed(path):
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
 
 
-def test_theorem_page_lists_every_claim(tmp_path):
+def test_theorem_page_leads_from_every_claim_to_its_proof_its_functions_its_code_and_its_command(tmp_path):
     page = tmp_path / "theorems.md"
-    runpy.run_path(str(ROOT / "docs" / "ledger.py"))["write"](page)
+    names = runpy.run_path(str(ROOT / "docs" / "ledger.py"))
+    names["write"](page)
     text = page.read_text(encoding="utf-8")
-    for claim in bf.theorems.ledger():
-        assert f"`balancedfact verify {claim.key}`" in text
+    claims = bf.theorems.ledger()
+    assert len(names["statements"]()) == len(claims) == text.count('<span class="claim"')
+    for claim in claims:
+        section = text[text.index(f"({claim.key})=\n") :].split("\n(")[0]
+        heading, statement = names["statements"]()[claim.key]
+        assert statement in section
+        assert statement.count("$") % 2 == 0, claim.key
+        assert f"({claim.page}.md#{names['slug'](heading)})" in section
+        assert f"`balancedfact verify {claim.key}`" in section
+        assert f".html#{claim.test.__name__}" in section
         assert f".. autofunction:: {claim.test.__module__}.{claim.test.__name__}\n" in text
-        assert (ROOT / "docs" / f"{claim.page}.md").is_file(), claim.key
+    calls = {claim.key: names["uses"](claim) for claim in claims}
+    assert "balancedfact.closed_forms.flat_pair" in calls["ddf-flat-value-of-a-matrix"]
+    assert "balancedfact.closed_forms.single_measurement_minimum" in calls["new-one-measurement"]
+    assert sum(map(bool, calls.values())) > 0.9 * len(claims)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from balancedfact._files import remove_partial, write_arrays, write_json, write_picture, write_text, writing
+from balancedfact import _files
+from balancedfact._files import alone, remove_partial, write_arrays, write_json, write_picture, write_text, writing
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 
 def names(folder):
@@ -107,3 +113,38 @@ def test_leftovers_are_removed(tmp_path):
     Path(tmp_path, "note.partial").touch()
     remove_partial(tmp_path)
     assert names(tmp_path) == ["note.partial"]
+
+
+class Msvcrt:
+    """What Windows has for `fcntl`: a lock on the first byte of an open file, which closing frees."""
+
+    LK_NBLCK = 2
+
+    @staticmethod
+    def locking(descriptor, mode, count):
+        assert (mode, count) == (Msvcrt.LK_NBLCK, 1)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    "windows", [False, pytest.param(True, marks=pytest.mark.skipif(fcntl is None, reason="it is Windows"))]
+)
+def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch, windows):
+    if windows:
+        monkeypatch.setattr(_files, "fcntl", None)
+        monkeypatch.setattr(_files, "msvcrt", Msvcrt)
+    folder = tmp_path / "figures" / "units"
+    with alone(folder, "another writes"):
+        assert folder.is_dir()
+        with (
+            pytest.raises(ValueError, match=r"^another writes; expected it to be finished, or another folder$"),
+            alone(folder, "another writes"),
+        ):
+            pass
+        with alone(tmp_path / "other", "another writes"):
+            pass
+    with alone(folder, "another writes"):
+        folder.rmdir()  # as a run that is finished does
+    with alone(folder, "another writes"):
+        assert names(folder.parent) == ([".units.lock", "units"] if windows else ["units"])
+    assert names(folder.parent) == ["units"]

@@ -448,3 +448,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_problem(path, A, np.zeros(3))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_array_files_that_python_2_wrote(tmp_path):
+    """NumPy warns of them; they are read, and those that only look like it are refused, without a word on the terminal."""
+    path = tmp_path / "old.npy"
+    np.save(path, np.array([[1.0, np.nan], [2.0, 3.0]]))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(2, 2), }  ", b"(2L, 2L), }"))
+    assert read_problem(path).b.tolist() == [1.0, 2.0, 3.0]
+    path.write_bytes(
+        content.replace(
+            b"<f8', 'fortran_order': False, 'shape': (2, 2), }    ", b"<f1e999', 'fortran_order': False, 'shape': (2, 2), }"
+        )
+    )
+    with pytest.raises(ValueError, match="not a NumPy file of plain arrays"):
+        read_problem(path)

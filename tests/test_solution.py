@@ -36,6 +36,8 @@ def example(depth=2, **changes):
             3e-15,
             4e-13,
             5e6,
+            0.1,
+            0.2,
         ),
         "history": {"gap": np.array([1.0, 1e-3, np.nan]), "seconds": np.array([0.1, 0.2, 0.3]), "rank": np.array([3, 2, 2])},
         "method": "interior point",
@@ -300,6 +302,8 @@ def test_the_numbers_of_a_certificate_are_a_report():
         "worst_datum": 3e-15,
         "rounding": 4e-13,
         "excluded_norm": 5e6,
+        "injectivity": 0.1,
+        "injectivity_above": 0.2,
     }
 
 

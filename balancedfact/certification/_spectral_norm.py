@@ -45,7 +45,7 @@ def as_dense(S: Any) -> np.ndarray:
 
 def lanczos_steps(accuracy: float, shape: tuple[int, int]) -> int:
     """Lanczos steps for a relative `accuracy`; `_LANCZOS_STEPS` if that would take more than `_MOST_STEPS`."""
-    steps = int(_exponent(min(shape)) / np.sqrt(8 * accuracy)) + 1
+    steps = int(_exponent(min(shape)) / np.sqrt(8 * max(accuracy, np.finfo(float).eps))) + 1
     return max(steps, _LANCZOS_STEPS) if steps <= _MOST_STEPS else _LANCZOS_STEPS
 
 

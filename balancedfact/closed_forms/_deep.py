@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude, scaled_product
 from balancedfact._spectrum import RANK_CUT, numerical_rank
-from balancedfact._validate import as_array, as_count, as_widths
+from balancedfact._validate import as_array, as_depth, as_widths
 from balancedfact.closed_forms._pairs import compact_svd, weighted_pair
 
 # What a part of the matrix that costs nothing on one side is multiplied by on the other. Its cost there is 1e-8 of what it
@@ -59,7 +59,7 @@ def min_isotropic_trace(M: ArrayLike, depth: int) -> float:
     >>> bf.closed_forms.min_isotropic_trace(np.ones((4, 1)), 3)  # 3 * 4**(1/3) * 2**(4/3)
     12.0
     """
-    matrix, depth = as_array(M, "M", ndim=2), as_count(depth, "depth", least=2)
+    matrix, depth = as_array(M, "M", ndim=2), as_depth(depth)
     _, s, _, size = compact_svd(matrix)
     return _least_value(float(s.sum()), *np.sqrt(matrix.shape), depth, size)
 
@@ -189,7 +189,7 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     True
     """
     matrix, left, right, x, y = _kronecker_input(M, X, Y)
-    depth = as_count(depth, "depth", least=2)
+    depth = as_depth(depth)
     U, s, V, size = compact_svd(matrix)
     nuclear = np.linalg.svd((left @ U * s) @ (right @ V).T, compute_uv=False).sum()
     return _least_value(float(nuclear), frobenius(left), frobenius(right), depth, size, x, y)

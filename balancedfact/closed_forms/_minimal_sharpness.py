@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, scaled_product
-from balancedfact._validate import as_count, as_widths
+from balancedfact._validate import as_depth, as_widths
 from balancedfact.closed_forms._regression_data import best_scale, one_of, regression_data
 
 
@@ -89,7 +89,7 @@ def minimal_sharpness(
     8.0
     """
     data = regression_data(covariance, M, w=w)
-    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    L = as_depth(depth)  # type: ignore[arg-type]
     if data.size == 0:
         return 0.0
     nu, s, _ = best_scale(data, L)
@@ -141,7 +141,7 @@ def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> 
     True
     """
     data = regression_data(covariance, M)
-    L = as_count(depth, "depth", least=2)
+    L = as_depth(depth)
     return data.vectors @ best_scale(data, L)[2] if data.size else data.vectors[:, -1]
 
 
@@ -272,7 +272,7 @@ def balanced_sharpness(
     True
     """
     data = regression_data(covariance, M, w=w)
-    L = as_count(depth, "depth", least=2)  # type: ignore[arg-type]
+    L = as_depth(depth)  # type: ignore[arg-type]
     matrix = one_of(M, w, data.values.size)
     size = np.linalg.norm(matrix / (largest := np.abs(matrix).max() or 1.0), 2)
     if size == 0:
@@ -329,7 +329,7 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     (4.0, 4.0)
     """
     data = regression_data(covariance, w=w)
-    L = as_count(depth, "depth", least=2)
+    L = as_depth(depth)
     if data.size == 0:
         return 0.0, 0.0
     values = data.values

@@ -9,8 +9,9 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_count, check_room
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 # A direction whose cost can be made as small as one likes is shrunk by this power of two: its square is below rounding.
 _VANISHING = 2.0**-27
@@ -140,7 +141,7 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     >>> bool(np.isclose(bf.curvature.scaled_trace(L, R, A), value))
     True
     """
-    U, s, V, size = compact_svd(as_array(X, "X", shape=A.matrix_shape))
+    U, s, V, size = compact_svd(as_array(X, "X", shape=as_map(A).matrix_shape))
     L, R, _ = weighted_pair(U, s, V, A.rescale_left, A.rescale_right, _VANISHING)
     return _padded(L * np.sqrt(size), R * np.sqrt(size), rank)
 
@@ -198,6 +199,7 @@ def _padded(L: np.ndarray, R: np.ndarray, rank: int | None) -> tuple[np.ndarray,
     """`L` and `R` with zero columns up to `rank`."""
     found = L.shape[1]
     width = max(found, 1) if rank is None else as_count(rank, "rank")
+    check_room("rank", len(L) + len(R), width)
     if width < found:
         raise ValueError(f"rank is {rank}; expected at least {found}, the numerical rank of X")
     pad = ((0, 0), (0, width - found))

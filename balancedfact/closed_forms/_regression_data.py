@@ -37,7 +37,9 @@ def one_of(M: ArrayLike | None, w: ArrayLike | None, inputs: int) -> np.ndarray:
         raise ValueError("M and w are both given; expected one of them")
     if w is not None:
         return as_array(w, "w", shape=(inputs,))[None]
-    matrix = as_array(M, "M")  # type: ignore[arg-type]
+    if M is None:
+        raise ValueError("M and w are both missing; expected one of them")
+    matrix = as_array(M, "M")
     if matrix.ndim not in (1, 2) or matrix.shape[-1] != inputs:
         raise ValueError(f"M has shape {matrix.shape}; expected ({inputs},), or outputs x {inputs}, as the covariance has")
     return np.atleast_2d(matrix)

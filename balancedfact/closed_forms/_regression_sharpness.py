@@ -104,7 +104,7 @@ def as_regression(
     sigma = _last_axes(covariance, "covariance", (d, d))
     target = np.zeros(d) if w is None else _last_axes(w, "w", (d,))
     if readout is None and out != 1:
-        raise ValueError(f"readout is None with a last layer of {out} rows; expected a vector of length {out}")
+        raise ValueError(f"readout is None with layers that end in {out} rows; expected a vector of length {out}")
     p = np.ones(1) if readout is None else _last_axes(readout, "readout", (out,))
     try:
         np.broadcast_shapes(*(x.shape[:-2] for x in (*stack, sigma)), *(x.shape[:-1] for x in (target, p)))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, magnitude, scaled_product
-from balancedfact._validate import as_array, as_count, as_number, as_widths
+from balancedfact._validate import as_array, as_depth, as_number, as_widths
 from balancedfact.closed_forms._minimal_sharpness import padded
 
 
@@ -74,7 +74,7 @@ def schatten_value(M: ArrayLike, depth: int) -> float:
     >>> print(round(bf.closed_forms.schatten_value(np.diag([8.0, 1.0]), depth=6), 12))
     18.0
     """
-    L = as_count(depth, "depth", least=2)
+    L = as_depth(depth)
     found = singular_values(as_array(M, "M", ndim=2))
     return scaled_product(float(L), float(np.sum(found.sigma ** (2 / L))), found.size ** (1 / L), found.size ** (1 / L))
 
@@ -181,7 +181,7 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
      [0.       0.      ]]
     """
     matrix = as_array(Y, "Y", ndim=2)
-    weight, L = as_number(penalty, "penalty", least=0.0), as_count(depth, "depth", least=2)
+    weight, L = as_number(penalty, "penalty", least=0.0), as_depth(depth)
     U, sigma, Vt, size = singular_values(matrix)
     # In units of the size: x = size * t has t + (weight * size**(2/L - 2)) * t**(2/L - 1) = y / size.
     return size * (U * _shrunk(sigma, weight * size ** (2 / L - 2), L)) @ Vt
@@ -234,7 +234,7 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     >>> bf.closed_forms.collapse_threshold(0.5, depth=4)
     (1.5, 1.1905507889761497)
     """
-    weight, L = as_number(penalty, "penalty", least=0.0), as_count(depth, "depth", least=2)
+    weight, L = as_number(penalty, "penalty", least=0.0), as_depth(depth)
     if L == 2:
         return weight, weight
     power = L / (2 * L - 2)

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude, scaled_product
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_depth
 from balancedfact.closed_forms._pairs import compact_svd
 from balancedfact.closed_forms._product_spectrum import log2_singular_values
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 
 def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float:
@@ -78,7 +79,7 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
     """
     matrix = as_array(M, "M", ndim=2)
     measurement = as_array(A1, "A1", shape=matrix.shape)
-    depth = as_count(depth, "depth", least=2)
+    depth = as_depth(depth)
     U, s, V, size = compact_svd(matrix)
     if s.size == 0:
         return 0.0
@@ -145,7 +146,7 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
     >>> bool(np.isclose(bf.curvature.trace([R.T / t, t * L], A), bf.closed_forms.two_layer_minimum(M, A)))
     True
     """
-    U, s, V, size = compact_svd(as_array(M, "M", shape=A.matrix_shape))
+    U, s, V, size = compact_svd(as_array(M, "M", shape=as_map(A).matrix_shape))
     if s.size == 0:
         return 0.0
     nuclear = np.linalg.svd((A.rescale_left(U) * s) @ A.rescale_right(V).T, compute_uv=False).sum()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_number
-from balancedfact.commands._options import add_table_options, problem_of, solution_file
+from balancedfact.commands._options import add_table_options, problem_of, real, solution_file
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as balancedfact solve read it")
     parser.add_argument("--rigorous", action="store_true", help="in exact arithmetic, for small problems (extra: rigorous)")
     parser.add_argument(
-        "--tol", metavar="T", type=float, default=1e-8, help="relative gap that counts as closed (default: 1e-8)"
+        "--tol", metavar="T", type=real, default=1e-8, help="relative gap that counts as closed (default: 1e-8)"
     )
     add_table_options(parser)
     parser.set_defaults(run=run)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count
-from balancedfact.commands._options import seconds
+from balancedfact.commands._options import add_table_options, problem_of, seconds, whole
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: balancedfact compare problem.npz --depth 3 --out comparison",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as for balancedfact solve")
-    parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--depth", metavar="N", type=whole, default=2, help="number of layers (default: 2)")
+    parser.add_argument("--seed", metavar="S", type=whole, default=0, help="seed of all randomness (default: 0)")
     parser.add_argument(
         "--methods",
         metavar="NAME",
@@ -30,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         help="rows of the table, by their names, such as certified SGD 'descent, large step' (default: all)",
     )
     parser.add_argument("--limit", metavar="SECONDS", type=seconds, help="time for all rows together, such as 60 or 60s")
+    add_table_options(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -comparison, here)")
     parser.set_defaults(run=run)
 
@@ -42,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     import balancedfact as bf
     from balancedfact._files import write_json, write_picture
-    from balancedfact.io import read_problem
 
-    problem = read_problem(args.file)
+    problem = problem_of(args)
     table = bf.compare(
         problem.A, problem.b, args.depth, truth=problem.truth, methods=args.methods, rng=args.seed, limits=bf.Limits(args.limit)
     )

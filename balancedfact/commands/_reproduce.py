@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from balancedfact.commands._options import whole
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand to those of the command line."""
@@ -25,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         default="quick",
         help="the published numbers of steps and repetitions, or fewer (default: quick)",
     )
-    parser.add_argument("--workers", metavar="N", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--workers", metavar="N", type=whole, help="number of processes (default: one per core)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="run on the workers of this Dask scheduler instead")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="where to write (default: figures)")
     parser.set_defaults(run=run)

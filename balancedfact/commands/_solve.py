@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count, as_number, as_rng
-from balancedfact.commands._options import PICTURES, add_table_options, problem_of, seconds
+from balancedfact.commands._options import PICTURES, add_table_options, problem_of, real, seconds, solution_file, whole
 
 _DESCRIPTION = """\
 Find the flat factorization that fits the data in FILE and write it with its
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem")
-    parser.add_argument("--depth", metavar="N", type=int, default=2, help="number of layers (default: 2)")
+    parser.add_argument("--depth", metavar="N", type=whole, default=2, help="number of layers (default: 2)")
     parser.add_argument(
         "--penalty",
         metavar="X|auto",
@@ -55,19 +55,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--offsets",
         metavar="W",
-        type=float,
+        type=real,
         nargs="?",
         const=1.0,
         help="add a mean and row and column offsets, their squares weighed by W (1 if W is left out); needs a penalty",
     )
-    parser.add_argument("--max-rank", metavar="K", type=int, help="largest rank allowed (default: any)")
-    parser.add_argument("--tol", metavar="T", type=float, default=1e-8, help="relative gap to reach (default: 1e-8)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--max-rank", metavar="K", type=whole, help="largest rank allowed (default: any)")
+    parser.add_argument("--tol", metavar="T", type=real, default=1e-8, help="relative gap to reach (default: 1e-8)")
+    parser.add_argument("--seed", metavar="S", type=whole, default=0, help="seed of all randomness (default: 0)")
     add_table_options(parser)
     parser.add_argument("--predict", metavar="PAIRS", type=Path, help="predict these rows and columns, into predictions.csv")
-    parser.add_argument("--top", metavar="N", type=int, help="write the N largest unseen entries of each row into top.csv")
+    parser.add_argument("--top", metavar="N", type=whole, help="write the N largest unseen entries of each row into top.csv")
     parser.add_argument("--complete", choices=("csv", "npy"), help="write completed.csv or completed.npy, the whole matrix")
-    parser.add_argument("--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution")
+    parser.add_argument(
+        "--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution, or from its folder"
+    )
     parser.add_argument(
         "--limit",
         metavar="SECONDS",
@@ -133,9 +135,7 @@ def _start(path: Path, depth: int, shape: tuple[int, int]) -> Any:
     """A saved solution as the point to start from."""
     from balancedfact.solution import Solution
 
-    if not path.is_file():
-        raise ValueError(f"--from is {str(path)!r}; expected a file that balancedfact solve wrote")
-    saved = Solution.load(path)
+    saved = Solution.load(solution_file(path, "--from"))
     found = (saved.layers[-1].shape[0], saved.layers[0].shape[1])
     if found != shape or len(saved.layers) != depth:
         raise ValueError(
@@ -149,8 +149,8 @@ def _penalty(text: str) -> float | str:
     if text == "auto":
         return text
     try:
-        return float(text)
-    except ValueError:
+        return real(text)
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
 
 

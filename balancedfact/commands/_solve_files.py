@@ -140,7 +140,9 @@ def summary(problem: Problem, content: dict[str, Any], out: Path, files: list[st
         lines["penalty"] = f"{content['penalty']['value']:.6g}"
     if "held_out_errors" in content["penalty"]:
         errors = content["penalty"]["held_out_errors"]
+        alone = "without a matrix" if content["settings"]["offsets"] is None else "by offsets alone"
         lines["penalty"] += f", of {len(errors)} tried; root mean squared error {min(errors):.4g} on the data held out"
+        lines["penalty"] += f", {errors[0]:.4g} {alone}"
     lines["value"] = f"{content['value']:.10g}"
     lines["lower bound"] = f"{certificate['lower_bound']:.10g}" if not np.isnan(certificate["lower_bound"]) else "none exists"
     if not np.isnan(certificate["gap"]):

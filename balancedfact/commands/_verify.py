@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from balancedfact._validate import as_count
+from balancedfact.commands._options import whole
 
 _SIGN_OF_LIFE = 30.0  # seconds between signs of life where no bar is shown
 
@@ -45,9 +46,9 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: balancedfact verify glcrmj mc-theorem --instances 20",
     )
     parser.add_argument("claims", metavar="CLAIM", nargs="*", help="beginnings of keys, such as mc or glcrmj-lemma-4")
-    parser.add_argument("--instances", metavar="N", type=int, default=5, help="instances of each claim (default: 5)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the instances (default: 0)")
-    parser.add_argument("--workers", metavar="N", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--instances", metavar="N", type=whole, default=5, help="instances of each claim (default: 5)")
+    parser.add_argument("--seed", metavar="S", type=whole, default=0, help="seed of the instances (default: 0)")
+    parser.add_argument("--workers", metavar="N", type=whole, help="number of processes (default: one per core)")
     parser.add_argument("--file", metavar="FILE", type=Path, help="a Python file with claims of your own; they run too")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and the worst instances to a file")
     parser.set_defaults(run=run)
@@ -72,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
     for word in args.claims:
         if not any(key.startswith(word.lower()) for key in keys):
             raise ValueError(_unknown(word, keys))
-    console = Console(stderr=True)
+    shown = Console(stderr=True).is_terminal
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     verdicts: dict[str, Tally] = {}
     interrupted = False
-    with process_pool(args.workers) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
+    with process_pool(args.workers) as pool, Progress(console=console, disable=not shown) as bar:
         task = bar.add_task("claims", total=len(chosen))
-        lines = _SignsOfLife(len(chosen)) if not console.is_terminal else None
+        lines = _SignsOfLife(len(chosen)) if not shown else None
 
         def advance(done: int) -> None:
             bar.update(task, completed=done)

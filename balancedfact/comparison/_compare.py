@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_rng
+from balancedfact._validate import as_array, as_depth, as_rng, as_words
 from balancedfact.comparison._distance import aligned_distance
 from balancedfact.comparison._table import Comparison, row_of
 from balancedfact.comparison._ways import Ways
@@ -96,7 +96,7 @@ def compare(
     """
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data, layers = as_array(b, "b", shape=(A.m,)), as_count(depth, "depth", least=2)
+    data, layers = as_array(b, "b", shape=(A.m,)), as_depth(depth)
     known = None if truth is None else as_array(truth, "truth", shape=A.matrix_shape)
     if not data.any():
         raise ValueError("b is zero; every way leads to the zero matrix")
@@ -126,7 +126,7 @@ def compare(
 
 def _chosen(methods: Sequence[str], names: list[str]) -> list[str]:
     """The names that were asked for, and the one that the others are compared with."""
-    asked = [methods] if isinstance(methods, str) else methods
+    asked = as_words(methods, "methods")
     for name in asked:
         if name not in names:
             raise ValueError(f"methods holds {name!r}; expected names of rows: {'; '.join(names)}")

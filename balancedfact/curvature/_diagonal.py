@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_layers
 from balancedfact.curvature._scaled import ONE, Scaled, ordinary, partial_products
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 
@@ -62,7 +63,7 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
     >>> bf.curvature.diagonal([np.array([[3.0]]), np.array([[4.0]])], A)
     [array([[32.]]), array([[18.]])]
     """
-    W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
+    W = [ordinary(layer) for layer in as_layers(layers, as_map(A).matrix_shape)]
     B, C = partial_products(W)
     unit = A.at_unit_scale()
     found = []

@@ -264,7 +264,7 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     >>> print(round(rise.value / 1e-6 * 2, 1), rise.value <= rise.upper)
     50.0 True
     """
-    at, rho = _Hessian(layers, A, b), as_number(radius, "radius", above=0.0)
+    at, rho = _Hessian(layers, A, b), as_number(radius, "radius", above=0.0, most=1e100)
     W = [np.asarray(layer, dtype=float) for layer in layers]
     residual = at.at.residual.value()
 
@@ -290,9 +290,12 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     for start in starts:
         if np.linalg.norm(start) == 0:
             continue
-        found = minimize(rise, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-12, "ftol": 1e-15})
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimize(rise, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-12, "ftol": 1e-15})
         if -found.fun > best:
             best, where = -float(found.fun), found.x
+    if not np.isfinite(best):
+        raise ValueError(f"radius is {rho}, where the loss is beyond the range of numbers; expected a smaller one")
     return Rise(best, at.parts(rho * where / np.linalg.norm(where)), at.upper(W, rho, slope, frobenius(residual)))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_directions, as_layers
 from balancedfact.curvature._scaled import Scaled, derivatives_before, ordinary, partial_products
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 
 def loss_gradient(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> list[np.ndarray]:
@@ -125,7 +126,7 @@ class Linearisation:
     """The loss near a point. All derivatives are those of ``m / 2`` times the loss."""
 
     def __init__(self, layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> None:
-        checked = as_layers(layers, A.matrix_shape)
+        checked = as_layers(layers, as_map(A).matrix_shape)
         data = as_array(b, "b", shape=(A.m,))
         self.m, self.matrix_shape, self.shapes = A.m, A.matrix_shape, [layer.shape for layer in checked]
         self.W = [ordinary(layer) for layer in checked]

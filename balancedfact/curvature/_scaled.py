@@ -61,7 +61,9 @@ ZERO = Scaled(None)
 def ordinary(array: np.ndarray, exponent: int = 0) -> Scaled:
     """The matrix ``array * 2**exponent`` with an array of ordinary size."""
     flat = array.ravel()
-    if _LEAST_SQUARE < flat @ flat < _MOST_SQUARE:
+    with np.errstate(over="ignore"):
+        square = flat @ flat
+    if _LEAST_SQUARE < square < _MOST_SQUARE:
         return Scaled(array, exponent)
     size = float(np.max(np.abs(array)))
     if size == 0:

@@ -15,6 +15,7 @@ from balancedfact._linalg import frobenius, magnitude
 from balancedfact._validate import as_layers, as_pair
 from balancedfact.curvature._scaled import ZERO, Scaled, ordinary, partial_products
 from balancedfact.measurements import IsotropicMoment, MeasurementMap, SecondMoment
+from balancedfact.measurements._as_map import as_map
 
 
 def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
@@ -62,7 +63,7 @@ def scaled_trace(L: ArrayLike, R: ArrayLike, A: MeasurementMap) -> float:
     >>> bf.curvature.scaled_trace(np.eye(2), np.eye(2), A)
     8.0
     """
-    left, right = as_pair(L, R, A.matrix_shape)
+    left, right = as_pair(L, R, as_map(A).matrix_shape)
     a, b = magnitude(left), magnitude(right)
     norm_left = np.sqrt(2 * A.m) * A.scale * a * frobenius(A.rescale_left(left / a))
     norm_right = np.sqrt(2 * A.m) * A.scale * b * frobenius(A.rescale_right(right / b))
@@ -169,7 +170,7 @@ def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) 
 
 def _terms(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> list[Scaled]:
     """The trace over the entries of each layer."""
-    W = [ordinary(layer) for layer in as_layers(layers, A.matrix_shape)]
+    W = [ordinary(layer) for layer in as_layers(layers, as_map(A, or_moment=True).matrix_shape)]
     B, C = partial_products(W)
     moment = A if isinstance(A, SecondMoment) else A.streamed_moment()
     energies = moment.energies([(c.array, b.array) for b, c in zip(B, C, strict=True)])

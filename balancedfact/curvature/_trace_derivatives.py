@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_directions, as_layers
 from balancedfact.curvature._scaled import ZERO, Scaled, derivatives_after, derivatives_before, ordinary, partial_products
 from balancedfact.measurements import MeasurementMap, SecondMoment
+from balancedfact.measurements._as_map import as_map
 
 
 def trace_gradient(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> list[np.ndarray]:
@@ -174,7 +175,7 @@ def _twice(X: Scaled) -> Scaled:
 
 
 def _prepared(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> tuple[list[Scaled], SecondMoment]:
-    checked = as_layers(layers, A.matrix_shape)
+    checked = as_layers(layers, as_map(A, or_moment=True).matrix_shape)
     return [ordinary(layer) for layer in checked], A if isinstance(A, SecondMoment) else A.streamed_moment()
 
 

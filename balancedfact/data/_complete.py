@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from balancedfact._validate import as_number
+from balancedfact._validate import as_flag, as_number, as_rng
 from balancedfact.data._frames import library
 from balancedfact.measurements import Entries
 from balancedfact.solution import Solution
 from balancedfact.solvers import flat_minimum, select_penalty
+from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 
 def complete(
@@ -22,6 +25,7 @@ def complete(
     max_rank: int | None = None,
     tol: float = 1e-6,
     rng: int | np.random.Generator | None = None,
+    limits: Limits | None = None,
     return_solution: bool = False,
 ) -> Any:
     r"""Fill in a matrix by the flattest factorization.
@@ -43,6 +47,8 @@ def complete(
         Relative gap between value and lower bound at which to stop.
     rng : int or numpy.random.Generator, optional
         Randomness of the hold-out and of starting vectors.
+    limits : Limits, optional
+        As in `flat_minimum`; its time is shared with the choice of the penalty.
     return_solution : bool
         Return the `Solution` with its certificate too.
 
@@ -58,6 +64,8 @@ def complete(
     ------
     ValueError
         If `M` is none of these, or no entry was seen.
+    KeyboardInterrupt
+        If the user stops the solve and did not ask for the `Solution`, whose status would say so.
 
     See Also
     --------
@@ -77,6 +85,9 @@ def complete(
     >>> bf.complete(M, penalty=0.0).round(3)[2]
     array([3., 6., 9.])
     """
+    as_flag(return_solution, "return_solution")
+    generator, bounds = as_rng(rng), as_limits(limits)
+    budget = Budget(bounds.seconds)
     kind = library(M)
     if kind is not None:
         A, b = Entries.from_array(M.to_numpy())
@@ -87,16 +98,17 @@ def complete(
     if isinstance(penalty, str):
         if penalty != "auto":
             raise ValueError(f"penalty is {penalty!r}; expected a number or 'auto'")
-        generator = np.random.default_rng(rng)
-        penalty = select_penalty(A, b, offset_penalty=offset_penalty, rng=generator).penalty
-    solution = flat_minimum(
-        *(A, b),
-        penalty=as_number(penalty, "penalty", least=0.0),
-        offset_penalty=offset_penalty,
-        max_rank=max_rank,
-        tol=tol,
-        rng=rng,
-    )
+        penalty = select_penalty(A, b, offset_penalty=offset_penalty, rng=generator, limits=budget.rest(0.8)).penalty
+    with nullcontext() if return_solution else interrupts_pass():
+        solution = flat_minimum(
+            *(A, b),
+            penalty=as_number(penalty, "penalty", least=0.0),
+            offset_penalty=offset_penalty,
+            max_rank=max_rank,
+            tol=tol,
+            rng=rng,
+            limits=Limits(budget.rest().seconds, bounds.iterations),
+        )
     if kind == "pandas":
         solution = solution.with_labels(None, [str(name) for name in M.columns])
     filled = _filled(solution, A, b)

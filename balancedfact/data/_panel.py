@@ -23,6 +23,7 @@ from balancedfact.solvers import Splitting, norm_minimum
 _COUNT, _LAST_PENALTY = 13, 1e-3
 # Smaller penalties are not tried once so many in a row are worse than the best by this factor.
 _PANEL_PATIENCE, _PANEL_CLEARLY = 4, 1.02
+_LEAST_SHARE = 1e-20  # of the largest useful penalty: the fit is then exact up to rounding
 _FOLD_TOL = 1e-4  # the gap of fits that are only compared on entries held out
 
 
@@ -178,7 +179,7 @@ def panel_effect(
         penalties, errors = panel.cross_validated(folds, generator)
         weight = float(penalties[np.argmin(errors)])
     else:
-        weight = as_number(penalty, "penalty", above=0.0)
+        weight = panel.as_penalty(penalty, "penalty")
     return panel.effect(panel.fit(panel.all, weight, tol, generator), weight, penalties, errors)
 
 
@@ -228,7 +229,9 @@ def panel_path(
     """
     panel, generator = _Panel(Y, treated), as_rng(rng)
     tol = as_number(tol, "tol", above=0.0)
-    tried = panel.grid() if penalties is None else [as_number(each, "penalties", above=0.0) for each in penalties]
+    tried = panel.grid() if penalties is None else as_array(penalties, "penalties", ndim=1).tolist()
+    for each in tried:
+        panel.as_penalty(each, "penalties")
     found, start = [], None
     for weight in tried:
         solution = panel.fit(panel.all, weight, tol, generator, start)
@@ -250,7 +253,7 @@ class _Panel:
         self.treated = marks.astype(bool)
         seen = ~np.isnan(self.Y)
         if not (self.treated & seen).any():
-            raise ValueError("treated holds no entry that was observed; expected at least one")
+            raise ValueError("treated holds no entry that was observed in Y; expected at least one")
         control = seen & ~self.treated
         self.all = np.argwhere(control)
         if not len(self.all):
@@ -263,6 +266,13 @@ class _Panel:
                 f"treated has entry ({i}, {t}), whose row and column no chain of untreated entries connects; expected one, or "
                 "nothing is known of their effects together"
             )
+
+    def as_penalty(self, value: float, name: str) -> float:
+        """Return the penalty `value` if it is more than what rounding makes of the data."""
+        penalty, least = as_number(value, name, above=0.0), _LEAST_SHARE * self.grid()[0]
+        if penalty < least:
+            raise ValueError(f"{name} is {penalty}; expected at least {least:.1e}, below which rounding decides")
+        return penalty
 
     def grid(self) -> np.ndarray:
         """Penalties from the largest useful one down."""

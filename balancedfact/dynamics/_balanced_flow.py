@@ -6,7 +6,7 @@ import numpy as np
 import scipy.integrate
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.dynamics._initialisations import balanced_layers
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._trajectory import Trajectory
@@ -85,7 +85,7 @@ def balanced_flow(
     """
     model = MapModel(A, b)
     start = as_array(M, "M", shape=A.matrix_shape)
-    L, end = as_count(depth, "depth", least=2), as_number(t_final, "t_final", least=0)
+    L, end = as_depth(depth), as_number(t_final, "t_final", least=0)
     tol, most = as_number(rtol, "rtol", above=0, most=1e-2) / 30, as_count(max_steps, "max_steps")
     rows, cols = start.shape
 
@@ -102,9 +102,9 @@ def balanced_flow(
         return -(U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt).ravel()
 
     floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
-    solver = scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor)
-    times, states, message = [0.0], [start.ravel()], "Reached t_final"
     log = Log(progress=False, limits=limits)
+    solver = log.insist(lambda: scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor))
+    times, states, message = [0.0], [start.ravel()], "Reached t_final"
     with log:
         log.write("", {})
         while solver.status == "running":
@@ -120,8 +120,8 @@ def balanced_flow(
             states.append(solver.y)
             times.append(float(solver.t))
             log.write("", {})
-    status, message = log.end(message)
     matrices = np.stack(states[: len(times)]).reshape(-1, rows, cols)
-    loss = np.mean(model.residual(matrices) ** 2, axis=-1)
-    layers = balanced_layers(matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
+    loss = np.mean(log.insist(model.residual, matrices) ** 2, axis=-1)
+    layers = log.insist(balanced_layers, matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
+    status, message = log.end(message)
     return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message, status=status)

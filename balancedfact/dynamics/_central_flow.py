@@ -17,6 +17,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
+_LEAST, _COUNTABLE_STEPS = 1e-300, 1e15  # of a step size, whose inverse is then a number; steps that can be counted exactly
 _COMPLEMENTARITY_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
 
 
@@ -111,7 +112,7 @@ def central_flow(
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
-    model, eta = MapModel(A, b), as_number(step, "step", above=0)
+    model, eta = MapModel(A, b), as_number(step, "step", least=_LEAST)
     end, count, parts = as_number(t_final, "t_final", least=0), as_count(record, "record"), as_count(substeps, "substeps")
     jets = Jets(model, [layer.shape for layer in W])
     field = _CentralField(jets, eta, as_count(directions, "directions"))
@@ -125,13 +126,20 @@ def central_flow(
         variances.append(variance)
         tops.append(top)
 
-    note(0.0, y)
-    steps = max(1, int(np.ceil(end / eta * parts - 1e-9)))
-    h, moments = end / steps, set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
+    with np.errstate(over="ignore"):
+        wanted = np.float64(end) / eta * parts
+    if not wanted <= _COUNTABLE_STEPS:
+        raise ValueError(
+            f"t_final is {end} with step {eta} and substeps {parts}; expected at most {_COUNTABLE_STEPS:.0e} steps"
+        )
+    steps = max(1, int(np.ceil(wanted - 1e-9)))
+    h, count = end / steps, min(count, steps)
+    moments = set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
     message = "Reached t_final"
     now = 0.0
     log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, y)
         log.write("", {})
         for taken in range(1, steps + 1 if end > 0 else 1):
             check_time()
@@ -146,8 +154,9 @@ def central_flow(
                 log.write("", {})
     if log.ended:
         recorder.drop_torn(times, variances, tops)
-        if now > times[-1]:
-            note(now, y)
+        if not times or now > times[-1]:
+            log.insist(note, now, y)
+            recorder.drop_torn(times, variances, tops)
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {"variance": np.array(variances), "top": np.array(tops)}

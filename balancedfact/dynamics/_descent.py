@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._validate import as_regular
 from balancedfact.closed_forms._regression_sharpness import as_regression
 from balancedfact.dynamics._model import MapModel, RegressionModel
 from balancedfact.dynamics._observables import Observe
@@ -186,7 +187,9 @@ def regression_descent(
     True
     """
     stack, sigma, target, p = as_regression(layers, covariance, w, readout)
-    lead = np.broadcast_shapes(stack[0].shape[:-2], sigma.shape[:-2], target.shape[:-1], p.shape[:-1], np.shape(step))
+    lead = np.broadcast_shapes(
+        stack[0].shape[:-2], sigma.shape[:-2], target.shape[:-1], p.shape[:-1], as_regular(step, "step").shape
+    )
     runs = int(np.prod(lead))
 
     def per_run(array: np.ndarray, axes: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_number, check_room
 
 DRAWS_HELD = 1_000_000  # random numbers held at a time
 _EIGENVALUES = 1e-12  # how negative an eigenvalue of a covariance may be, relative to the largest
@@ -27,11 +27,16 @@ class Noise:
         return bool(self.deviation.any()) or self.factor is not None
 
 
+_LARGEST_NOISE = 1e150  # of label noise, whose square is a number of float64
+
+
 def as_noise(value: ArrayLike, m: int) -> Noise:
     """Checked label noise: a standard deviation, ``(m,)`` of them, or a covariance ``(m, m)``."""
-    if np.ndim(value) == 0:
-        return Noise(np.array(as_number(value, "label_noise", least=0)))  # type: ignore[arg-type]
     array = as_array(value, "label_noise")
+    if array.ndim == 0:
+        return Noise(np.array(as_number(float(array), "label_noise", least=0, most=_LARGEST_NOISE)))
+    if np.abs(array).max() > _LARGEST_NOISE:
+        raise ValueError(f"label_noise has the entry {np.abs(array).max()}; expected at most {_LARGEST_NOISE}")
     if array.shape == (m,):
         if array.min() < 0:
             raise ValueError(f"label_noise has the entry {array.min()}; expected standard deviations of at least 0")
@@ -95,4 +100,6 @@ def as_batch(batch: int | str) -> int | None:
     """A checked size of the batch; ``"all"``, here ``None``, means all measurements, each once."""
     if isinstance(batch, str) and batch == "all":
         return None
-    return as_count(batch, "batch")  # type: ignore[arg-type]
+    size = as_count(batch, "batch")  # type: ignore[arg-type]
+    check_room("batch", 3, size)
+    return size

@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.sparse.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_layers, as_number
+from balancedfact._validate import as_count, as_layers, as_number, check_room
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
@@ -19,6 +19,8 @@ from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
 _NOTHING = -1e3  # the logarithm of a size that is zero
+FASTEST = 1e100  # of what is integrated, whose squares are then numbers
+TIGHTEST = 3e-14  # the relative accuracy below which the integrator only repeats rounding errors
 _DECOMPOSED_WEIGHTS = 200  # weights up to which eigenvectors come from the whole Hessian
 
 
@@ -109,16 +111,21 @@ def edge_flow(
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
-    end, tol = as_number(t_final, "t_final", least=0), as_number(rtol, "rtol", above=0, most=1e-2)
+    end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
     count, most = as_count(record, "record"), as_count(max_steps, "max_steps")
+    check_room("record", count, sum(layer.size for layer in W))
     jets = Jets(model, [layer.shape for layer in W])
     y, n = jets.flat(W), jets.size
-    values, vectors = top_of_hessian(jets, y, 1)
+    log = Log(progress=False, limits=limits)
+    values, vectors = log.insist(top_of_hessian, jets, y, 1)
     v, curved = vectors[:, 0], float(values[0])
     if amplitude is None:
-        a = abs(float(v @ jets.gradient(y))) / curved if curved > 0 else 0.0
+        a = abs(float(v @ log.insist(jets.gradient, y))) / curved if curved > 0 else 0.0
     else:
         a = as_number(amplitude, "amplitude", least=0)
+
+    with np.errstate(over="ignore"):
+        rate = float(2 / np.float64(eta))
 
     # The logarithm of the size is what grows evenly; a size of zero stays zero.
     def slope(_: float, state: np.ndarray) -> np.ndarray:
@@ -128,11 +135,17 @@ def edge_flow(
         drift = -(jets.gradient(centre + pushed) + jets.gradient(centre - pushed)) / 2
         turned = jets.product(centre, way)
         rayleigh = way @ turned
-        return np.concatenate([drift, turned - rayleigh * way, [rayleigh - 2 / eta if size > 0 else 0.0]])
+        return np.concatenate([drift, turned - rayleigh * way, [rayleigh - rate if size > 0 else 0.0]])
 
     state = np.concatenate([y, v, [np.log(a) if a > 0 else _NOTHING]])
     floor = tol * np.concatenate([np.full(n, max(float(np.abs(y).max()), 1e-300)), np.full(n, 1.0), [1.0]])
-    solver = scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor) if end > 0 else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        moving = log.insist(slope, 0.0, state)
+    if not np.abs(moving).max() <= FASTEST:
+        speed = f"layers, amplitude {a:.3g} and step {eta:.3g} make the flow run at {np.abs(moving).max():.1e}"
+        raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
+    with np.errstate(over="ignore"):
+        solver = log.insist(lambda: scipy.integrate.RK45(slope, 0.0, state, end, rtol=tol, atol=floor)) if end > 0 else None
     recorder, times = Recorder(observe, model, ()), []
     extra: dict[str, list[np.ndarray]] = {"amplitude": [], "rayleigh": [], "direction": []}
 
@@ -144,11 +157,10 @@ def edge_flow(
         extra["rayleigh"].append(way @ jets.product(centre, way))
         extra["direction"].append(way)
 
-    note(0.0, state)
     now = 0.0
     targets, message, steps = np.linspace(0.0, end, count + 1)[1:], "Reached t_final", 0
-    log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, state)
         log.write("", {})
         while solver is not None and solver.status == "running":
             check_time()
@@ -170,8 +182,9 @@ def edge_flow(
             now, state = float(solver.t), solver.y
     if log.ended:
         recorder.drop_torn(times, *extra.values())
-        if now > times[-1]:
-            note(now, state)
+        if not times or now > times[-1]:
+            log.insist(note, now, state)
+            recorder.drop_torn(times, *extra.values())
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {name: np.array(values) for name, values in extra.items()}

@@ -158,8 +158,9 @@ def _one(
     most: int,
     limits: Limits,
 ) -> Trajectory:
-    field = _GradientField(model, [layer.shape for layer in start])
-    watched: Model = regression_of(model.A, model.b, 1) or model
+    log = Log(progress=False, limits=limits)
+    field = log.insist(_GradientField, model, [layer.shape for layer in start])
+    watched: Model = log.insist(regression_of, model.A, model.b, 1) or model
     recorder = Recorder(observe, watched, ())
     times: list[float] = []
     drifts: list[float] = []
@@ -176,11 +177,11 @@ def _one(
         drifts.append(max(changes, default=0.0) / size)
 
     y = np.concatenate([layer.ravel() for layer in start])
-    t, steps, loss, message = 0.0, 0, field.loss(y), "Reached t_final"
-    note(t, y)
+    t, steps, message = 0.0, 0, "Reached t_final"
     method: _Explicit | _Exponential | None = None
-    log = Log(progress=False, limits=limits)
     with log:
+        loss = field.loss(y)
+        note(t, y)
         log.write("", {})
         while t < end:
             check_time()
@@ -209,8 +210,9 @@ def _one(
     if log.ended:
         recorder.drop_torn(times, taken, drifts)
         message = "Stopped"
-    if times[-1] < t:
-        note(t, y)
+    if not times or times[-1] < t:
+        log.insist(note, t, y)
+        recorder.drop_torn(times, taken, drifts)
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]

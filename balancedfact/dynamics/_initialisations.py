@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import magnitude
-from balancedfact._validate import as_array, as_count, as_rng, as_widths
+from balancedfact._validate import as_array, as_count, as_depth, as_rng, as_widths, check_room
 
 
 def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.random.Generator | None = None) -> list[np.ndarray]:
@@ -53,6 +53,7 @@ def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.rando
     """
     sizes, size = as_widths(widths, least=2), _as_scale(scale)
     generator = as_rng(rng)
+    check_room("widths", *size.shape[:-2], sum(rows * cols for rows, cols in _shapes(sizes)))
     return [size * generator.standard_normal((*size.shape[:-2], *shape)) for shape in _shapes(sizes)]
 
 
@@ -98,7 +99,8 @@ def residual_layers(width: int, depth: int, scale: ArrayLike, rng: int | np.rand
     [[1. 0.]
      [0. 1.]]
     """
-    d, L, size = as_count(width, "width"), as_count(depth, "depth"), _as_scale(scale)
+    d, L, size = as_count(width, "width"), as_depth(depth, least=1), _as_scale(scale)
+    check_room("width", L, *size.shape[:-2], d, d)
     generator = as_rng(rng)
     spread = size / np.sqrt(L * d)
     return [np.eye(d) + spread * generator.standard_normal((*size.shape[:-2], d, d)) for _ in range(L)]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact import curvature
 from balancedfact._validate import as_count, as_layers, as_number
 from balancedfact.dynamics._draws import Noise, as_batch, as_noise
+from balancedfact.dynamics._edge_flow import FASTEST, TIGHTEST
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
@@ -117,8 +118,10 @@ def label_noise_flow(
         raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     W = as_layers(layers, A.matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
-    end, tol = as_number(t_final, "t_final", least=0), as_number(rtol, "rtol", above=0, most=1e-2)
-    most, drift = as_count(max_steps, "max_steps"), _Drift(model, W, eta, as_noise(label_noise, A.m), as_batch(batch))
+    end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
+    most, noise, size = as_count(max_steps, "max_steps"), as_noise(label_noise, A.m), as_batch(batch)
+    log = Log(progress=False, limits=limits)
+    drift = log.insist(_Drift, model, W, eta, noise, size)
     recorder = Recorder(observe, model, ())
     times: list[float] = []
 
@@ -126,11 +129,15 @@ def label_noise_flow(
         recorder.record([layer[None] for layer in drift.jets.layers(y)], np.array([True]))
         times.append(t)
 
-    y = drift.fit(drift.jets.flat(W))
-    note(0.0, y)
+    y = log.insist(drift.fit, drift.jets.flat(W))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moving = log.insist(drift, 0.0, y)
+    if not np.abs(moving).max() <= FASTEST:
+        speed = f"step {eta:.3g} and label_noise make the flow run at {np.abs(moving).max():.1e}"
+        raise ValueError(f"{speed}; expected at most {FASTEST:.0e}")
     message, h = "Reached t_final", None
-    log = Log(progress=False, limits=limits)
     with log:
+        note(0.0, y)
         log.write("", {})
         while times[-1] < end:
             check_time()
@@ -138,8 +145,9 @@ def label_noise_flow(
                 message = f"Stopped after {most} steps, before t_final"
                 break
             floor = 1e-2 * tol * float(np.abs(y).max())
-            solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
-            solver.step()
+            with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
+                solver = scipy.integrate.RK45(drift, times[-1], y, end, rtol=tol, atol=floor, first_step=h)
+                solver.step()
             if solver.status == "failed":
                 message = "Stopped where a step fell below rounding error"
                 break
@@ -149,6 +157,9 @@ def label_noise_flow(
             y = following
             log.write("", {})
     recorder.drop_torn(times)
+    if not times:
+        log.insist(note, 0.0, y)
+        recorder.drop_torn(times)
     status, message = log.end(message)
     loss, series = recorder.results()
     return Trajectory(

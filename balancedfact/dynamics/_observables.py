@@ -92,18 +92,23 @@ class Recorder:
 
 def _functions(observe: Observe, model: Model) -> dict[str, Callable[[list[np.ndarray]], Any]]:
     if isinstance(observe, Mapping):
+        for name, function in observe.items():
+            if not callable(function):
+                raise ValueError(f"observe has {function!r} for {name!r}; expected a function of the layers")
         return {name: _each_run(function) for name, function in observe.items()}
     if isinstance(observe, str):
         observe = (observe,)
+    known = sorted([*_OF_LAYERS, *(name for name in _OF_MODEL if hasattr(model, name))])
+    if not isinstance(observe, Iterable):
+        raise ValueError(f"observe is {observe!r}; expected names among {known}, or a dictionary of functions")
     functions: dict[str, Callable[[list[np.ndarray]], Any]] = {}
     for name in observe:
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"observe has {name!r}; expected names among {known}, or a dictionary of functions")
         if name in _OF_LAYERS:
             functions[name] = _OF_LAYERS[name]
-        elif name in _OF_MODEL and hasattr(model, name):
-            functions[name] = getattr(model, name)
         else:
-            known = sorted([*_OF_LAYERS, *(name for name in _OF_MODEL if hasattr(model, name))])
-            raise ValueError(f"observe has {name!r}; expected names among {known}, or a dictionary of functions")
+            functions[name] = getattr(model, name)
     return functions
 
 

@@ -12,8 +12,10 @@ from balancedfact._validate import as_array
 from balancedfact.closed_forms._regression_sharpness import as_stack
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._perceptron_kernel import advance
-from balancedfact.dynamics._training import OVERFLOW, as_moments, as_steps, finished
+from balancedfact.dynamics._training import alive, as_moments, as_steps, finished, stretches
 from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.solvers.iteration._limits import Limits
+from balancedfact.solvers.iteration._log import Log
 
 _LANES = 8  # samples are padded to a multiple of this
 
@@ -112,6 +114,7 @@ def perceptron_descent(
     iterations: int,
     record: int | Sequence[int] | None = None,
     observe: Observe = ("norms",),
+    limits: Limits | None = None,
 ) -> Trajectory:
     r"""Gradient descent on :math:`\frac1n\sum_i(f(x_i)-y_i)^2` for GELU perceptrons, one or many.
 
@@ -131,6 +134,8 @@ def perceptron_descent(
         As in `gradient_descent`.
     observe : sequence of str or dict of str to callable
         As in `gradient_descent`; of the names, ``"sharpness"`` and those of series of the layers alone.
+    limits : Limits, optional
+        As in `gradient_descent`.
 
     Returns
     -------
@@ -172,20 +177,31 @@ def perceptron_descent(
     padded, widest = -(-n // _LANES) * _LANES, sizes.max()
     h, slopes, z = np.zeros((len(stack), widest, padded)), np.zeros((len(stack), widest, padded)), np.zeros(widest * padded)
     back, carried, target = np.zeros((widest, padded)), np.zeros((widest, padded)), np.zeros(padded)
-    recorder, diverged, last = Recorder(observe, _Perceptron(X, y), lead), np.full(runs, -1), 0
-    starts = np.concatenate([[0], offsets])
-    for moment in moments:
-        for r in np.flatnonzero(diverged < 0) if moment > last else ():
-            h[0, : sizes[0], :n], target[:n] = X[r].T, y[r]
-            work = h, slopes, z, back, carried, target
-            diverged[r] = advance(weights[r], sizes, starts, *work, n, steps[r], last, moment)
-        last = moment
-        parts = np.split(weights, offsets[:-1], axis=1)
-        current = [part.reshape(runs, *layer.shape[-2:]) for part, layer in zip(parts, stack, strict=True)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            alive = (diverged < 0) & (recorder.model.loss(current) < OVERFLOW)
-        recorder.record(current, alive)
-    return finished(current, recorder, steps, moments, diverged, lead)
+    diverged, reached, starts = np.full(runs, -1), [0], np.concatenate([[0], offsets])
+    log = Log(progress=False, limits=limits)
+
+    def begun() -> Recorder:
+        recorder = Recorder(observe, _Perceptron(X, y), lead)
+        recorder.record(current, alive(recorder, current, diverged))
+        return recorder
+
+    recorder = log.insist(begun)
+    with log:
+        log.write("", {})
+        for moment in moments[1:]:
+            for first, stop in stretches(reached[-1], int(moment), log):
+                for r in np.flatnonzero(diverged < 0):
+                    h[0, : sizes[0], :n], target[:n] = X[r].T, y[r]
+                    work = h, slopes, z, back, carried, target
+                    diverged[r] = advance(weights[r], sizes, starts, *work, n, steps[r], first, stop)
+            parts = np.split(weights, offsets[:-1], axis=1)
+            layers_now = [part.reshape(runs, *layer.shape[-2:]) for part, layer in zip(parts, stack, strict=True)]
+            recorder.record(layers_now, alive(recorder, layers_now, diverged))
+            current = [layer.copy() for layer in layers_now]
+            reached.append(stop)
+            log.write("", {})
+    recorder.drop_torn(reached)
+    return finished(current, recorder, steps, np.array(reached), diverged, lead, log.ended)
 
 
 class _Perceptron:

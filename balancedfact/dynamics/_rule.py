@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from balancedfact._validate import as_count, as_number
+from balancedfact._validate import as_choice, as_count, as_number
 from balancedfact.dynamics._training_kernel import ASCENT, AVERAGE, HERE
 
 DIRECTIONS = ("ascent", "worst", "average")
@@ -42,8 +42,7 @@ def as_rule(momentum: float, weight_decay: float, normalised: bool) -> Rule:
 
 def as_aware_rule(plain: Rule, radius: float, direction: str, inner: int, samples: int) -> Rule:
     """The same rule with the gradient taken within a ball around the weights."""
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction is {direction!r}; expected one of {', '.join(DIRECTIONS)}")
+    as_choice(direction, "direction", list(DIRECTIONS))
     size, times, drawn = as_number(radius, "radius", above=0), as_count(inner, "inner"), as_count(samples, "samples")
     kept = {"momentum": plain.momentum, "weight_decay": plain.weight_decay, "normalised": plain.normalised}
     options: dict[str, Any] = kept | {"radius": size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_count, as_regular
 from balancedfact.closed_forms._regression_sharpness import as_stack
 from balancedfact.dynamics import _training_kernel as kernel
 from balancedfact.dynamics._draws import DRAWS_HELD, Draws
@@ -61,22 +62,30 @@ def train(
 ) -> Trajectory:
     """Run the rule on every start, with what is drawn for it, and record at the moments, as far as the limits allow."""
     log = Log(progress=False, limits=limits)
-    shown = model if isinstance(model, RegressionModel) or draws is not None else regression_of(model.A, model.b, start.runs)
-    recorder = Recorder(observe, shown or model, start.lead)
     stochastic = draws is not None and (draws[0].batch is not None or draws[0].noise.any)
-    blocks = _blocks(start, model, rule, steps, draws, stochastic, dtype)
-    current, diverged, reached = _joined(blocks, start.runs), np.full(start.runs, -1), [0]
-    recorder.record(current, _alive(recorder, current, diverged))
+    diverged, reached = np.full(start.runs, -1), [0]
+
+    def begun() -> tuple[Recorder, Sequence[_Lanes | Walker], list[np.ndarray]]:
+        shown = None
+        if isinstance(model, MapModel) and draws is None:
+            shown = regression_of(model.A, model.b, start.runs)
+        recorder = Recorder(observe, shown or model, start.lead)
+        blocks = _blocks(start, model, rule, steps, draws, stochastic, dtype)
+        first = _joined(blocks, start.runs)
+        recorder.record(first, alive(recorder, first, diverged))
+        return recorder, blocks, first
+
+    recorder, blocks, current = log.insist(begun)
     with log, ThreadPoolExecutor(max(1, min(len(blocks), os.cpu_count() or 1))) as pool:
         log.write("", {})
         for moment in moments[1:]:
-            for first, stop in _stretches(reached[-1], int(moment), log):
+            for first, stop in stretches(reached[-1], int(moment), log):
                 if len(blocks) > 1:
                     list(pool.map(lambda block, first=first, stop=stop: block.advance(first, stop), blocks))
                 else:
                     blocks[0].advance(first, stop)
             layers, lost = _joined(blocks, start.runs), np.concatenate([block.diverged for block in blocks])[: start.runs]
-            recorder.record(layers, _alive(recorder, layers, lost))
+            recorder.record(layers, alive(recorder, layers, lost))
             current, diverged = layers, lost
             reached.append(stop)
             log.write("", {})
@@ -84,12 +93,13 @@ def train(
     return finished(current, recorder, steps, np.array(reached), diverged, start.lead, log.ended)
 
 
-def _alive(recorder: Recorder, layers: list[np.ndarray], diverged: np.ndarray) -> np.ndarray:
+def alive(recorder: Recorder, layers: list[np.ndarray], diverged: np.ndarray) -> np.ndarray:
+    """Tell which runs have neither diverged nor a loss that overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray((diverged < 0) & (recorder.model.loss(layers) < OVERFLOW))
 
 
-def _stretches(first: int, end: int, log: Log) -> Iterator[tuple[int, int]]:
+def stretches(first: int, end: int, log: Log) -> Iterator[tuple[int, int]]:
     """Parts of the steps from `first` to `end`: all at once, or with a limit on seconds, a tenth of a second at most each.
 
     Once time is up, they end where they are, to be recorded there.
@@ -285,7 +295,8 @@ def finished(
 ) -> Trajectory:
     """Collect the results of a training run, which may have been stopped."""
     loss, series = recorder.results()
-    times = np.multiply.outer(steps, moments) if np.unique(steps).size > 1 else steps[0] * moments
+    with np.errstate(over="ignore"):  # a time beyond the range of numbers is infinite
+        times = np.multiply.outer(steps, moments) if np.unique(steps).size > 1 else steps[0] * moments
     times = times.reshape(*lead, -1) if times.ndim > 1 else times
     lost = int(np.count_nonzero(diverged >= 0))
     message = f"Ran {moments[-1]} steps; {lost} of {diverged.size} diverged" if lost else f"Ran {moments[-1]} steps"
@@ -325,10 +336,10 @@ def as_moments(record: int | Sequence[int] | None, iterations: int) -> np.ndarra
     last = as_count(iterations, "iterations", least=0)
     if record is None:
         every = max(1, last // 100)
-    elif np.ndim(record) == 0:
+    elif isinstance(record, numbers.Integral):
         every = as_count(record, "record")  # type: ignore[arg-type]
     else:
-        chosen = np.asarray(record)
+        chosen = as_regular(record, "record")
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or np.any(chosen < 0) or np.any(chosen > last):
             raise ValueError(f"record is {record!r}; expected numbers of steps from 0 to {last}")
         return np.union1d(chosen, [0, last])

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_number
+from balancedfact._validate import as_number, as_rng
 from balancedfact.measurements import Entries
 from balancedfact.solvers import flat_minimum, select_penalty
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 try:
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -103,7 +104,7 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         A, b = Entries.from_array(validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan"))
         rng = self._generator()
         offset = None if self.offset_penalty is None else as_number(self.offset_penalty, "offset_penalty", above=0.0)
-        if self.penalty == "auto":
+        if isinstance(self.penalty, str) and self.penalty == "auto":
             constant = A.m < 2 or not (b - b.mean() if offset is not None else b).any()
             penalty = 1.0 if constant else select_penalty(A, b, offset_penalty=offset, rng=rng, progress=False).penalty
         elif isinstance(self.penalty, str):
@@ -111,15 +112,16 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         else:
             penalty = as_number(self.penalty, "penalty", least=0.0)
         self.penalty_ = penalty
-        self.solution_ = flat_minimum(
-            *(A, b),
-            penalty=penalty,
-            offset_penalty=offset if penalty > 0 else None,
-            max_rank=self.max_rank,
-            tol=self.tol,
-            rng=rng,
-            progress=False,
-        )
+        with interrupts_pass():  # a search over parameters would go on otherwise
+            self.solution_ = flat_minimum(
+                *(A, b),
+                penalty=penalty,
+                offset_penalty=offset if penalty > 0 else None,
+                max_rank=self.max_rank,
+                tol=self.tol,
+                rng=rng,
+                progress=False,
+            )
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -168,7 +170,7 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _generator(self) -> np.random.Generator:
         if isinstance(self.random_state, np.random.RandomState):
             return np.random.default_rng(self.random_state.randint(2**31))
-        return np.random.default_rng(self.random_state)
+        return as_rng(self.random_state, "random_state")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

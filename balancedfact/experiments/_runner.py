@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from balancedfact._files import alone, remove_partial, write_json, write_picture, write_text
-from balancedfact._validate import as_path
+from balancedfact._validate import as_choice, as_kind, as_path, as_progress
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 _WAITING = 64  # units handed to the executor beyond those finished
 
@@ -93,12 +94,13 @@ def reproduce(
     """
     if not isinstance(experiment, Experiment):
         raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
-    if scale not in experiment.scales:
-        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(experiment.scales)}")
-    settings, out = experiment.scales[scale], as_path(out, "out")
+    settings, out = experiment.scales[as_choice(scale, "scale", list(experiment.scales))], as_path(out, "out")
+    if executor is not None:
+        as_kind(executor, "executor", Executor, "a concurrent.futures.Executor")
+    shown = as_progress(progress)
     units = list(experiment.units(settings))
     with alone(out / f"{experiment.name}.{scale}.units", f"another run of {experiment.name} writes to {out}"):
-        return _finish(experiment, scale, settings, units, out, executor, progress)
+        return _finish(experiment, scale, settings, units, out, executor, shown)
 
 
 def _finish(
@@ -108,13 +110,13 @@ def _finish(
     units: list[Row],
     out: Path,
     executor: Executor | None,
-    progress: bool | None,
+    shown: bool,
 ) -> Table:
     """Run what is missing, in a folder that no other run of the same experiment uses meanwhile."""
     started = time.perf_counter()
     store = _Store(out / f"{experiment.name}.{scale}.units", settings, units)
     found = len(units) - len(store.missing)
-    with _bar(experiment.name, len(units), found, progress) as bar:
+    with _bar(experiment.name, len(units), found, shown) as bar:
         for index, rows in _run(experiment, settings, units, store.missing, executor):
             store.keep(index, rows)
             bar.advance(bar.task_ids[0])
@@ -206,7 +208,8 @@ def _run(
 
 
 def _work(run: Any, settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    return [{name: _plain(value) for name, value in row.items()} for row in run(settings, unit, rng)]
+    with interrupts_pass():
+        return [{name: _plain(value) for name, value in row.items()} for row in run(settings, unit, rng)]
 
 
 def _plain(value: Any) -> Any:
@@ -220,9 +223,9 @@ def _save_picture(experiment: Experiment, settings: Settings, table: Table, out:
         write_picture(out / f"{experiment.name}.png", experiment.draw(settings, table))
 
 
-def _bar(name: str, total: int, found: int, progress: bool | None) -> Progress:
-    console = Console(stderr=True)
+def _bar(name: str, total: int, found: int, shown: bool) -> Progress:
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, disable=not (console.is_terminal if progress is None else progress))
+    bar = Progress(*columns, console=console, disable=not shown)
     bar.add_task(name, total=total, completed=found)
     return bar

@@ -9,7 +9,7 @@ import numpy as np
 from pymanopt.manifolds.manifold import Manifold
 
 from balancedfact._pymanopt_draws import pymanopt_draws
-from balancedfact._validate import as_rng
+from balancedfact._validate import as_flag, as_kind, as_rng
 from balancedfact.manifolds._derivatives import Derivatives
 from balancedfact.manifolds._findings import EXACT, Finding, ManifoldReport
 from balancedfact.manifolds._geometry import Missing
@@ -79,6 +79,10 @@ def check_manifold(
     >>> round(report.entries["retraction second order"].measured)
     3
     """
+    as_kind(manifold, "manifold", Manifold, "a pymanopt manifold")
+    if cost is not None:
+        as_kind(cost, "cost", Cost, "a Cost with its derivatives")
+    as_flag(quotient, "quotient")
     generator = as_rng(rng)
     with pymanopt_draws(generator):
         return _Check(manifold, generator, cost, point, quotient).run()

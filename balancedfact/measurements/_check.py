@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import aslinearoperator
 
 from balancedfact._validate import as_number, as_rng
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 
 
@@ -98,7 +99,7 @@ def check_measurements(
     """
     as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    (d1, d2), m = A.matrix_shape, A.m
+    (d1, d2), m = as_map(A).matrix_shape, A.m
     try:
         stack = np.stack([A.adjoint(unit) for unit in np.eye(m)])
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from balancedfact._validate import as_count, as_number, as_rng, as_shape
+from balancedfact._validate import as_count, as_number, as_rng, as_shape, check_room
 from balancedfact.measurements._dense import Dense
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import RankOne
@@ -29,7 +29,7 @@ def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | No
     >>> bf.measurements.gaussian(5, (3, 4), rng=0)
     <Dense: 5 measurements of 3 x 4 matrices>
     """
-    m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    m, (d1, d2) = _fitting(m, shape)
     return Dense._from_slabs(as_rng(rng).standard_normal((d1, m, d2)))
 
 
@@ -51,8 +51,15 @@ def bernoulli(m: int, shape: tuple[int, int], rng: int | np.random.Generator | N
     >>> bf.measurements.bernoulli(5, (3, 4), rng=0)
     <Dense: 5 measurements of 3 x 4 matrices>
     """
-    m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    m, (d1, d2) = _fitting(m, shape)
     return Dense._from_slabs(as_rng(rng).choice([-1.0, 1.0], (d1, m, d2)))
+
+
+def _fitting(m: int, shape: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """A checked number of dense matrices, and their shape."""
+    count, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    check_room("m with this shape", count, d1, d2)
+    return count, (d1, d2)
 
 
 def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> RankOne:
@@ -74,6 +81,7 @@ def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | No
     <RankOne: 5 measurements of 3 x 4 matrices>
     """
     m, (d1, d2) = as_count(m, "m"), as_shape(shape)
+    check_room("m with this shape", m, d1 + d2)
     generator = as_rng(rng)
     return RankOne(generator.standard_normal((m, d1)), generator.standard_normal((m, d2)))
 
@@ -102,6 +110,7 @@ def bernoulli_mask(shape: tuple[int, int], p: float, rng: int | np.random.Genera
     """
     (d1, d2), p = as_shape(shape), as_number(p, "p", above=0.0, most=1.0)
     generator = as_rng(rng)
+    check_room("shape", d1 + 3 * int(p * d1 * d2))
     # Row by row: the number in a row is binomial and its places a uniform subset, so that memory stays at O(entries).
     counts = generator.binomial(d2, p, size=d1)
     if counts.sum() == 0:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancedfact._linalg import EPS, magnitude
-from balancedfact._validate import as_count, as_rng
+from balancedfact._validate import as_count, as_rng, check_room
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._isometry_bounds import Relaxation, rounding
@@ -158,7 +159,9 @@ def isometry_constant(
     >>> high - low < 1e-3 and high < 0.6
     True
     """
+    as_map(A)
     rank, starts = as_count(rank, "rank"), as_count(starts, "starts")
+    check_room("starts", starts, *A.matrix_shape)
     if iterations is not None:
         iterations = as_count(iterations, "iterations", least=0)
     generator = as_rng(rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_count, check_room
 from balancedfact.measurements._rank_one import RankOne
 
 
@@ -56,6 +56,7 @@ def regression(inputs: ArrayLike, readout: ArrayLike | None = None, *, outputs: 
         if readout is not None:
             raise ValueError("outputs and readout are both given; expected one of them")
         q = as_count(outputs, "outputs")
+        check_room("outputs", len(X), q, q)
         return RankOne(np.tile(np.eye(q), (len(X), 1)), np.repeat(X, q, axis=0))
     p = np.ones(1) if readout is None else as_array(readout, "readout", ndim=1)
     return RankOne(np.broadcast_to(p, (X.shape[0], p.size)), X)

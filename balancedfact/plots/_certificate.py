@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
+from balancedfact.plots._given import as_axes, as_solution
 from balancedfact.plots._style import FLOOR, PALETTE
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
     >>> bf.plots.singular_values(Figure().subplots(), solution).get_title()
     'rank 1'
     """
-    values = product_singular_values(solution.layers)
+    as_axes(ax)
+    values = product_singular_values(as_solution(solution).layers)
     largest = float(values.max())
     ax.set(xlabel="index", ylabel="singular value (units of the data)", title=f"rank {numerical_rank(values)}")
     ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -99,6 +101,7 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('iteration', 'relative size')
     """
+    as_axes(ax), as_solution(solution)
     series = {
         "gap": ("relative gap", "blue", "-"),
         "stationarity": ("relative gradient", "green", "-."),
@@ -145,6 +148,7 @@ def value_history(ax: Axes, solution: Solution) -> Axes:
     >>> [line.get_label() for line in ax.lines]
     ['value', 'lower bound']
     """
+    as_axes(ax), as_solution(solution)
     drawn = _series(ax, solution, {"value": ("value", "blue", "-"), "lower_bound": ("lower bound", "green", "--")}, floor=0.0)
     ax.set(xlabel="iteration", ylabel="objective", title=f"final value {solution.value:.6g}")
     return _finish(ax) if drawn else _say(ax, "no iterations were needed")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from balancedfact.plots._given import as_axes, as_comparison
 from balancedfact.plots._style import FLOOR, PALETTE
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     >>> [label.get_text() for label in axes[0].get_yticklabels()][0]
     'analytic'
     """
-    names = [row.method for row in table.rows]
+    if isinstance(axes, (str, bytes)) or not isinstance(axes, Iterable):
+        raise ValueError(f"axes is {axes!r}; expected a list of matplotlib axes")
+    panels = [as_axes(ax, f"axes[{k}]") for k, ax in enumerate(axes)]
+    names = [row.method for row in as_comparison(table).rows]
     positions = np.arange(len(names))
     quantities = [name for name in _PANELS if not all(np.isnan(getattr(row, name)) for row in table.rows)]
-    for index, (ax, name) in enumerate(zip(axes, quantities, strict=False)):
+    for index, (ax, name) in enumerate(zip(panels, quantities, strict=False)):
         values = np.array([getattr(row, name) for row in table.rows])
         if name in ("error", "fit", "distance"):
             values = np.maximum(values, np.finfo(float).eps)
@@ -108,7 +112,8 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     >>> ax.get_xscale(), ax.get_yscale()
     ('log', 'log')
     """
-    for row in table.rows:
+    as_axes(ax)
+    for row in as_comparison(table).rows:
         x, y = max(row.distance, FLOOR), max(abs(row.excess), FLOOR)
         face = PALETTE["blue"] if row.fit <= 1e-6 else "none"
         ax.scatter(x, y, facecolor=face, edgecolor=PALETTE["blue"], zorder=3)

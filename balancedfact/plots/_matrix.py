@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array
+from balancedfact._validate import as_array, as_regular
 from balancedfact.measurements import MeasurementMap
+from balancedfact.plots._given import as_axes, as_title, as_value_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def recovered_matrix(
     """
     values = as_array(matrix, "matrix", ndim=2)
     if mask is not None:
-        shown = np.asarray(mask)
+        shown = as_regular(mask, "mask")
         if shown.dtype != np.bool_ or shown.shape != values.shape:
             raise ValueError(f"mask has dtype {shown.dtype} and shape {shown.shape}; expected booleans of shape {values.shape}")
         values = np.where(shown, values, np.nan)
@@ -126,9 +127,11 @@ def observed(
 
 
 def _image(ax: Axes, values: np.ndarray, title: str, value_range: tuple[float, float] | None) -> Axes:
+    as_axes(ax), as_title(title)
+    given = as_value_range(value_range)
     shown = np.ma.masked_invalid(values)
     least, most = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
-    low, high = (least, most) if value_range is None else value_range
+    low, high = given or (least, most)
     if low == high:  # a constant image has one colour, in the middle of the scale
         low, high = low - 0.5, high + 0.5
     # Every pixel shows one entry: a smoothed image would fade sparse observations and blur the line between seen and hidden.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_number
+from balancedfact._validate import as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
@@ -74,8 +74,11 @@ def flat_minimum(
         is drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data,
         beforehand.
     max_rank : int, optional
-        Largest number of columns of the factors. A limit below the rank of the solution makes the problem non-convex: the
-        certificate still bounds how much better any factorization could be. For depth 3 and more, the largest hidden width.
+        Largest number of columns of the factors. Where matrices of that rank have fewer parameters than there are data to
+        interpolate, the search goes straight to the rank, and `Certificate.injectivity` says how well the data determine the
+        matrix; a named `method` solves the convex problem first all the same. Otherwise a limit below the rank of the solution
+        makes the problem non-convex: the certificate still bounds how much better any factorization could be.
+        For depth 3 and more, the largest hidden width.
     tol : float
         Relative gap between value and lower bound at which to stop; for depth 3 and more, relative stationarity.
     rng : int or numpy.random.Generator, optional
@@ -117,8 +120,8 @@ def flat_minimum(
     -----
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
     on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
-    `penalty`). It is computed from the `y` that is returned. Offsets add no constraint: the bound loses the squares of the row
-    and column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`, and the data are taken off their mean.
+    `penalty`). It is computed from the `y` that is returned. With offsets, subtract from the bound the squares of the row and
+    column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`; the data are taken off their mean.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; otherwise, and for rank limits, a factored second-order method with increasing rank,
@@ -162,7 +165,7 @@ def flat_minimum(
     >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
     True
     """
-    if as_count(depth, "depth", least=2) > 2:
+    if as_depth(depth) > 2:
         if as_number(penalty, "penalty", least=0.0) > 0:
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
         if offset_penalty is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count
+from balancedfact._validate import as_array, as_depth
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Solution, Status
+from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
 from balancedfact.solvers.deep._schatten import schatten_minimum
 from balancedfact.solvers.iteration._limits import Limits
@@ -126,7 +126,7 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    layers = as_count(depth, "depth", least=2)
+    layers = as_depth(depth)
     if layers > 2:
         for name, value, neutral in (
             ("penalty", penalty, 0.0),
@@ -155,8 +155,6 @@ def norm_minimum(
     log = Log(callback, progress, limits)
     # The least nuclear norm is where the search starts and what its bound comes from.
     nuclear = norm_minimum(A, b, method=method, tol=tol, rng=rng, limits=limits, progress=False)
-    if nuclear.status in (Status.LIMIT, Status.INTERRUPTED):
-        return nuclear
     start = None
     if initial is not None:
         left, right = as_start(initial, A)

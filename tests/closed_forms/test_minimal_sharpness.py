@@ -50,7 +50,7 @@ def brute_force(sigma, w, L, width, rng):
         return 2 * anp.linalg.eigh(anp.dot(root, anp.dot(total, root)))[0][-1]
 
     gradient, best = autograd.value_and_grad(sharpness), np.inf
-    for _ in range(4):
+    for _ in range(2):
         start = rng.standard_normal(sum(rows * cols for rows, cols in shapes))
         for _ in range(3):
             found = scipy.optimize.minimize(gradient, start, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 3000})

@@ -11,7 +11,7 @@ from balancedfact.cli import main
 
 
 @pytest.fixture(autouse=True)
-def _solved(tmp_path, monkeypatch):
+def _solved(tmp_path, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
     M = np.outer([1.0, 2.0, 3.0, 4.0], [1.0, -1.0, 2.0])
     lines = [f"{r},{c},{M[r, c]}" for r in range(4) for c in range(3) if (r, c) != (3, 2)]

@@ -1,5 +1,7 @@
 """Which minimum training chooses: the experiments run, their numbers are those of the definitions, their pictures draw."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ TINY = {
 }
 
 
+@cache
 def table(name):
     figure = FIGURES[name]
     settings = dict(figure.scales["quick"]) | TINY[name]

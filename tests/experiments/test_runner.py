@@ -60,7 +60,7 @@ def test_provenance_names_settings_versions_and_machine(tmp_path):
 
 
 def test_unknown_scale(tmp_path):
-    with ThreadPoolExecutor() as executor, pytest.raises(ValueError, match=r"scale is 'huge'; expected one of quick, paper"):
+    with ThreadPoolExecutor() as executor, pytest.raises(ValueError, match=r"scale is 'huge'; expected 'quick' or 'paper'"):
         reproduce(toy.toy(), "huge", tmp_path / "new", executor)
     assert not (tmp_path / "new").exists()
 

@@ -45,7 +45,7 @@ def two_processes():
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_every_method_agrees_with_the_matrices(kind, edge, client, rng):
     A, matrices = BUILDERS[kind](rng, 4, 3, 7, edge)
-    sharded = Sharded.from_map(A, client, shards=3)
+    sharded = Sharded.from_map(A, client, shards=3 if edge == "none" else 2)
     oracles.assert_agrees(sharded, matrices, rng)
 
 

@@ -67,6 +67,9 @@ def test_holding_claims_exit_with_zero_in_processes_of_their_own(monkeypatch, ca
     assert (report["instances"], report["seed"]) == (2, 0)
     (row,) = report["claims"]
     claim = next(claim for claim in ledger() if claim.key == FAST)
+    assert "worst slack: least distance from failing" in captured.out  # the legend
+    assert f"{claim.kind}: {KINDS[claim.kind]}" in captured.out
+    assert f"{claim.source}: " in captured.out
     assert {name: row[name] for name in ("key", "source", "name", "statement", "kind", "page")} == {
         "key": FAST,
         "source": "Blog",
@@ -231,12 +234,3 @@ def test_an_unknown_word_is_answered_by_the_beginnings_of_keys(capsys):
     said = capsys.readouterr().err
     assert "CLAIM is 'glcrmj-lema-4'; expected the beginning of a key: ddf (" in said
     assert "glcrmj-lemma-4" in said
-
-
-def test_the_table_has_a_legend(capsys):
-    assert main(["verify", FAST, "--instances", "1", "--workers", "1"]) == 0
-    printed = capsys.readouterr().out
-    claim = next(claim for claim in ledger() if claim.key == FAST)
-    assert "worst slack: least distance from failing" in printed
-    assert f"{claim.kind}: {KINDS[claim.kind]}" in printed
-    assert f"{claim.source}: " in printed

@@ -70,15 +70,12 @@ def best_bound(
         ),
     ]
     work = BARRIER_WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
-    try:
-        if work > 0:
-            found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
-            bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
-        if effort == "best" and depth == 3:
-            found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)
-            bounds.append(Bound(found, "a semidefinite programme of order (d1 + d2)^2 with the moments of the product"))
-    except KeyboardInterrupt:  # the network is found already, and the other bounds stand
-        pass
+    if work > 0:
+        found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
+        bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
+    if effort == "best" and depth == 3:
+        found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)
+        bounds.append(Bound(found, "a semidefinite programme of order (d1 + d2)^2 with the moments of the product"))
     return max(bounds, key=lambda bound: bound.value)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
-from balancedfact._validate import as_array, as_count, as_layers, as_number, as_rng
+from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
 from balancedfact.certification._pair import FEASIBLE
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
@@ -21,6 +20,7 @@ from balancedfact.solvers.deep._zero_loss_newton import DeepProblem
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._nothing import as_deep
 from balancedfact.solvers.nuclear._certified import contradictory
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 
@@ -142,10 +142,10 @@ def flat_network(
     if not isinstance(bound, str) or bound not in ("best", "quick"):
         raise ValueError(f"bound is {bound!r}; expected 'best' or 'quick'")
     generator = as_rng(rng)
-    depth = as_count(depth, "depth", least=3)
+    depth = as_depth(depth, least=3)
     start = None
     if initial is not None:
-        start = as_layers(initial, A.matrix_shape)
+        start = as_layers(initial, A.matrix_shape, name="initial")
         if len(start) != depth:
             raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     search = None
@@ -153,11 +153,11 @@ def flat_network(
         try:
             frame = Frame(A, data, 0.0, flat=False)
         except Contradiction as found:
-            return _padded(contradictory(A, found), depth)
+            return as_deep(contradictory(A, found), depth)
         if not np.any(data):
             certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
             message = "The zero matrix is optimal."
-            return _padded(Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form"), depth)
+            return as_deep(Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form"), depth)
         unit, fit = A.at_unit_scale(), frame.problem.map
         left, right = (vectors[:, values > 0] for values, vectors in (unit.left_root, unit.right_root))
         if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
@@ -170,8 +170,8 @@ def flat_network(
     if search is None or (search.best is None and search.latest is None):
         status, message = log.ended or (Status.RANK_EXCLUDED, "No matrix was found to fit the data.")
         certificate = Certificate(1.0, proof="nothing was found")
-        return _padded(Solution(_zeros(A), np.inf, status, message, certificate, log.history, _METHOD), depth)
-    return _judged(A, data, frame, search, left, right, bound, gap_tol)
+        return as_deep(Solution(_zeros(A), np.inf, status, message, certificate, log.history, _METHOD), depth)
+    return log.insist(_judged, A, data, frame, search, left, right, bound, gap_tol)
 
 
 def _zeros(A: MeasurementMap) -> list[np.ndarray]:
@@ -257,8 +257,9 @@ def _outcome(
 ) -> tuple[Status, str]:
     """The verdict as a status and a sentence, from the numbers that are returned."""
     limit, tol = search.limit, search.tol
-    if search.log.ended is not None and not certificate.gap <= gap_tol:
-        return search.log.ended
+    ended = search.log.ended
+    if ended is not None and (ended[0] is Status.INTERRUPTED or not certificate.gap <= gap_tol):
+        return ended
     if certificate.feasibility > 10 * FEASIBLE:
         return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
     if fibre is Status.UNATTAINED:
@@ -279,9 +280,3 @@ def _outcome(
     if best.point.stationarity <= tol and best.excess <= RANK_EXCESS and not certificate.curvature < -NEGATIVE:
         return Status.STATIONARY, f"A minimum to second order and across ranks to first order. {seen}"
     return Status.GAP_OPEN, f"Stopped at a relative stationarity of {certificate.stationarity:.1e}. {seen}"
-
-
-def _padded(solution: Solution, depth: int) -> Solution:
-    """A solution by two zero layers, with as many as asked for."""
-    first, last = solution.layers
-    return replace(solution, layers=[first, *(np.zeros((1, 1)) for _ in range(depth - 2)), last])

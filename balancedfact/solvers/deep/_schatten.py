@@ -24,6 +24,7 @@ from balancedfact.curvature._scaled import Scaled, ordinary
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._nothing import as_deep, nothing
 
 _LAST_SMOOTHING = 1e-8  # of the first singular value, where the smoothing ends
 _SMOOTHING_SHRINK = 0.7
@@ -31,6 +32,7 @@ _KEPT = 1e-5  # singular values above it, relative to the first, when the smooth
 _POLISH = 30
 _ZERO_CURVATURE = 1e-9  # curvature that counts as zero, relative to the largest
 _FITS_DATA, _STATIONARY = 1e-9, 1e-6
+_REWEIGHTED = "reweighted least squares, Newton"
 _PROOF_OF_SCHATTEN = (
     "Lower bound: L times the proved least nuclear norm to the power 2/L, for the quasi-norm is at least the nuclear norm to "
     "that power, with equality at rank one. The local minimum is established numerically to second order."
@@ -57,12 +59,16 @@ def schatten_minimum(
 ) -> Solution:
     """The norm-minimal network that fits, from the matrix `start` or, without it, from the least nuclear norm."""
     if nuclear.status is Status.INFEASIBLE:
-        return nuclear
+        return as_deep(nuclear, depth)
     if not b.any():
         layers = [np.zeros(shape) for shape in [(1, A.matrix_shape[1]), *[(1, 1)] * (depth - 2), (A.matrix_shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="Zero layers fit, and none weigh less.")
         return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero, and so are the layers.", certificate)
-    X = nuclear.matrix if start is None else start
+    if nuclear.status in (Status.LIMIT, Status.INTERRUPTED):
+        log.ended = nuclear.status, nuclear.message
+    X = nuclear.matrix if start is None or not start.any() else start
+    if not X.any():
+        return nothing([A.matrix_shape[1], *[1] * (depth - 1), A.matrix_shape[0]], log, _REWEIGHTED)
     size = magnitude(X)
     E = X / size
 
@@ -72,9 +78,10 @@ def schatten_minimum(
         value = schatten_value(size * E, depth)
         log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
 
-    with log:
-        _reweighted(A, b / size, E, depth, report)
-    judged = _polished(A, b / size, E, depth)
+    if log.ended is None:
+        with log:
+            _reweighted(A, b / size, E, depth, report)
+    judged = log.insist(_polished, A, b / size, E, depth)
     layers = [size ** (1 / depth) * W for W in judged.layers]
     value = float(sum(frobenius(W) ** 2 for W in layers))
     least = max(nuclear.certificate.lower_bound, 0.0) / 2  # of the nuclear norm
@@ -91,17 +98,17 @@ def schatten_minimum(
         proof=_PROOF_OF_SCHATTEN,
     )
     rank = layers[0].shape[0]
-    if judged.feasibility > _FITS_DATA:
+    if log.ended is not None and (gap > 1e-8 or log.ended[0] is Status.INTERRUPTED):
+        verdict = log.ended
+    elif judged.feasibility > _FITS_DATA:
         verdict = Status.GAP_OPEN, f"The search ended at rank {rank} with a relative residual of {judged.feasibility:.1e}."
     elif gap <= 1e-8:
         verdict = Status.OPTIMAL, f"No network that fits weighs less, within a relative {gap:.1e}."
-    elif log.ended is not None:
-        verdict = log.ended
     elif judged.stationarity <= _STATIONARY and judged.curvature >= -_ZERO_CURVATURE:
         verdict = Status.STATIONARY, f"A local minimum of rank {rank}; other fits, of other ranks too, may weigh less."
     else:
         verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
-    return Solution(layers, value, *verdict, certificate, log.history, "reweighted least squares, Newton")
+    return Solution(layers, value, *verdict, certificate, log.history or nuclear.history, _REWEIGHTED)
 
 
 def _reweighted(

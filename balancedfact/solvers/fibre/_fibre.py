@@ -94,7 +94,7 @@ class Fibre:
         tol = max(tol, 16 * self.depth * EPS)
         run = minimise(chain, tol, log, self.value)
         doubtful = run.verdict in (Ending.UNATTAINED, Ending.STALLED) or run.point.spread > WELL_CONDITIONED
-        if doubtful and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):
+        if doubtful and not log.ended and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):
             # Moments have lost the small parts of ill-conditioned points: once more, with the matrices themselves.
             run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, log, self.value)
         point = moderate = run.point

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._chain_newton import Ending
 from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._log import Callback, Log, interrupts_pass
+from balancedfact.solvers.iteration._nothing import nothing
 
+_NEWTON_ON_CONES = "Newton on a chain of cones"
 _PROOF_OF_TRACE = (
     "The problem is geodesically convex, so its stationary points are global minima; away from them the bound is the value "
     "less L/2 times the nuclear norms of the geodesic gradient. Rigorous up to rounding errors."
@@ -120,10 +122,22 @@ def induced_regularizer(
     True
     """
     matrix, depth, tol = _checked(M, A, depth, tol)
+    given = None if widths is None else _checked_widths(widths, matrix.shape, depth)
     log = Log(callback, False, limits)
-    fibre = Fibre(matrix, A, depth)
-    hidden = _hidden_widths(widths, matrix.shape, depth, fibre.rank)
-    minimum = fibre.minimum(tol, log)
+    fibre = minimum = None
+    with log:
+        fibre = Fibre(matrix, A, depth)
+        if given is not None and min(given) < fibre.rank:
+            raise ValueError(f"widths is {given}; expected at least {fibre.rank}, the numerical rank of M, everywhere")
+        minimum = fibre.minimum(tol, log)
+    if fibre is None or minimum is None:
+        return nothing(given or [matrix.shape[1], *[1] * (depth - 1), matrix.shape[0]], log, _NEWTON_ON_CONES)
+    hidden = [max(fibre.rank, 1)] * (depth - 1) if given is None else given[1:-1]
+    return log.insist(_judged, fibre, minimum, hidden, log)
+
+
+def _judged(fibre: Fibre, minimum: FibreMinimum, hidden: list[int], log: Log) -> Solution:
+    """The layers of the minimum, with their certificate and the verdict."""
     layers, value, residual = fibre.layers(minimum, hidden)
     lower = min(fibre.value(minimum.lower), value)  # rounding may lift a bound that is attained
     certificate = Certificate(
@@ -135,7 +149,7 @@ def induced_regularizer(
         proof=_PROOF_OF_TRACE,
     )
     status, message = _verdict(fibre, minimum, certificate, log)
-    return Solution(layers, value, status, message, certificate, minimum.history, "Newton on a chain of cones")
+    return Solution(layers, value, status, message, certificate, minimum.history, _NEWTON_ON_CONES)
 
 
 def induced_regularizer_gradient(
@@ -169,6 +183,8 @@ def induced_regularizer_gradient(
     ------
     ValueError
         As `induced_regularizer` does.
+    KeyboardInterrupt
+        If the user stops it: short of the minimum there is no gradient.
 
     See Also
     --------
@@ -202,7 +218,8 @@ def induced_regularizer_gradient(
     """
     matrix, depth, tol = _checked(M, A, depth, tol)
     fibre = Fibre(matrix, A, depth)
-    minimum = fibre.minimum(tol, Log(progress=False))
+    with interrupts_pass():
+        minimum = fibre.minimum(tol, Log(progress=False))
     return fibre.value(minimum.value), fibre.gradient(minimum)
 
 
@@ -210,13 +227,12 @@ def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[n
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    return matrix, as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
+    return matrix, as_depth(depth), as_number(tol, "tol", above=0.0)
 
 
 def _verdict(fibre: Fibre, minimum: FibreMinimum, certificate: Certificate, log: Log) -> tuple[Status, str]:
     """The verdict of the solve and its sentence."""
-    if minimum.verdict is Ending.INTERRUPTED:
-        assert log.ended is not None
+    if log.ended is not None:
         return log.ended[0], f"{log.ended[1]} The relative gap is {certificate.gap:.1e}."
     if fibre.blocks[0] or fibre.blocks[3]:
         return Status.UNATTAINED, (
@@ -233,15 +249,11 @@ def _verdict(fibre: Fibre, minimum: FibreMinimum, certificate: Certificate, log:
     return Status.GAP_OPEN, f"The descent ended, by rounding errors, at a relative gap of {certificate.gap:.1e}."
 
 
-def _hidden_widths(widths: Sequence[int] | None, shape: tuple[int, int], depth: int, rank: int) -> list[int]:
-    if widths is None:
-        return [max(rank, 1)] * (depth - 1)
+def _checked_widths(widths: Sequence[int], shape: tuple[int, int], depth: int) -> list[int]:
     try:
         found = [as_count(width, f"widths[{k}]") for k, width in enumerate(widths)]
     except TypeError:
         raise ValueError(f"widths is {widths!r}; expected a list [d_0, ..., d_L]") from None
     if len(found) != depth + 1 or (found[0], found[-1]) != (shape[1], shape[0]):
         raise ValueError(f"widths is {found}; expected {depth + 1} numbers from {shape[1]} to {shape[0]}")
-    if min(found) < rank:
-        raise ValueError(f"widths is {found}; expected at least {rank}, the numerical rank of M, everywhere")
-    return found[1:-1]
+    return found

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
-from balancedfact._validate import as_array, as_count, as_number
+from balancedfact._validate import as_array, as_depth, as_number
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._base import ENTRIES_AT_ONCE
 from balancedfact.solution import Certificate, Solution, Status
@@ -14,7 +14,9 @@ from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._nothing import nothing
 
+_NEWTON_ON_MAXIMUM = "Newton on a smooth maximum"
 _PROOF_OF_SHARPNESS = (
     "For every weight matrix of trace one on the measurements the least weighted trace bounds the least largest eigenvalue; "
     "the least weighted trace is a geodesically convex problem with a bound of its own. Rigorous up to rounding errors."
@@ -100,63 +102,86 @@ def minimal_sharpness(
     if not isinstance(A, MeasurementMap):
         raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     matrix = as_array(M, "M", shape=A.matrix_shape)
-    L, gap_goal = as_count(depth, "depth", least=2), as_number(tol, "tol", above=0.0)
-    size = magnitude(matrix)
-    U, s, Vt = np.linalg.svd(matrix / size, full_matrices=True)
-    rank = int(np.count_nonzero(s > max(matrix.shape) * EPS * s[0]))
-    if rank == 0:
+    L, gap_goal = as_depth(depth), as_number(tol, "tol", above=0.0)
+    if not matrix.any():
         layers = [np.zeros(shape) for shape in [(1, matrix.shape[1]), *[(1, 1)] * (L - 2), (matrix.shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")
         return Solution(layers, 0.0, Status.OPTIMAL, "The matrix is zero: zero layers have no curvature.", certificate)
-    seen = _Seen(A.at_unit_scale(), U, Vt.T, rank)
-    root = np.sqrt(s[:rank])
-    hi, lo = U[:, :rank] * root, root[:, None] * Vt[:rank]
-    ensemble = Ensemble(hi.T @ seen.matrices, seen.matrices @ lo.T, hi.T @ seen.matrices @ lo.T)
-    unit = 2 / A.m
+    log = Log(callback, False, limits)
+    search = None
+    with log:
+        search = _SharpnessSearch(matrix, A, L, log)
+        search.run(gap_goal)
+    if search is None:
+        return nothing([matrix.shape[1], *[1] * (L - 1), matrix.shape[0]], log, _NEWTON_ON_MAXIMUM)
+    return log.insist(search.solution, gap_goal)
 
-    def number(f: float) -> float:
-        factor = np.sqrt(unit * f) * A.scale * size ** (1 - 1 / L)
+
+class _SharpnessSearch:
+    """The descent on ever sharper smooth maxima from the flattest factorization, and the best that it has found."""
+
+    def __init__(self, M: np.ndarray, A: MeasurementMap, depth: int, log: Log) -> None:
+        self.M, self.A, self.depth, self.log, self.size = M, A, depth, log, magnitude(M)
+        U, s, Vt = np.linalg.svd(M / self.size, full_matrices=True)
+        rank = int(np.count_nonzero(s > max(M.shape) * EPS * s[0]))
+        self.seen = _Seen(A.at_unit_scale(), U, Vt.T, rank)
+        root = np.sqrt(s[:rank])
+        self.hi, self.lo = U[:, :rank] * root, root[:, None] * Vt[:rank]
+        left, right = self.hi.T @ self.seen.matrices, self.seen.matrices @ self.lo.T
+        self.ensemble = Ensemble(left, right, left @ self.lo.T)
+        G, inverse = _start(self.hi @ self.lo, self.seen, self.hi, self.lo, depth)
+        self.point = self.best = at(self.ensemble, G, inverse, 1.0)
+        self.lower, self.omega = 0.0, np.empty((0, 0))
+
+    def sharpness(self, f: float) -> float:
+        """The sharpness that belongs to the value `f` of the ensemble."""
+        factor = np.sqrt(2 / self.A.m * f) * self.A.scale * self.size ** (1 - 1 / self.depth)
         return float(factor**2)
 
-    log = Log(callback, False, limits)
-
-    def report(point: Smooth) -> None:
-        value = number(point.largest)
-        log.write(f"sharpness {value:.6g}", {"value": value})
-
-    G, inverse = _start(hi @ lo, seen, hi, lo, L)
-    point = at(ensemble, G, inverse, 1.0)
-    best, lower, omega = point, 0.0, np.empty((0, 0))
-    beta = 10 / point.largest if point.largest > 0 else np.inf
-    with log:
-        while beta * best.largest < 1e3 / gap_goal:
-            point = descend(ensemble, at(ensemble, point.G, point.inverse, beta), beta, report)
-            best = point if point.largest < best.largest else best
-            found, y = _lower(hi @ lo, point, seen, L)
-            if found > lower:
-                lower, omega = found, y
-            if lower >= best.largest * (1 - gap_goal):
+    def run(self, goal: float) -> None:
+        """Descend until the relative gap is at most `goal`, or the maximum as sharp as serves it."""
+        beta = 10 / self.point.largest if self.point.largest > 0 else np.inf
+        while beta * self.best.largest < 1e3 / goal:
+            start = at(self.ensemble, self.point.G, self.point.inverse, beta)
+            self.point = descend(self.ensemble, start, beta, self._report)
+            self.best = min(self.best, self.point, key=lambda point: point.largest)
+            found, y = _lower(self.hi @ self.lo, self.point, self.seen, self.depth)
+            if found > self.lower:
+                self.lower, self.omega = found, y
+            if self.lower >= self.best.largest * (1 - goal):
                 break
             beta *= 10.0
-    lower = min(lower, best.largest)
-    gap = 1 - lower / best.largest if best.largest > 0 else 0.0
-    share = size ** (1 / L)
-    layers = [best.G[0] @ lo, *(best.G[1:] @ best.inverse[:-1]), hi @ best.inverse[-1]]
-    layers = [share * layer for layer in layers]
-    certificate = Certificate(
-        feasibility=frobenius(product(layers) - matrix) / frobenius(matrix),
-        lower_bound=number(lower),
-        gap=gap,
-        dual=seen.dual(omega),
-        proof=_PROOF_OF_SHARPNESS,
-    )
-    if gap <= gap_goal:
-        verdict = Status.OPTIMAL, f"No factorization of the matrix is less sharp, within a relative {gap:.1e}."
-    elif log.ended is not None:
-        verdict = log.ended
-    else:
-        verdict = Status.GAP_OPEN, f"The descent ended at a relative gap of {gap:.1e}: rounding, or an infimum not attained."
-    return Solution(layers, number(best.largest), *verdict, certificate, log.history, "Newton on a smooth maximum")
+
+    def _report(self, point: Smooth) -> None:
+        self.best = min(self.best, point, key=lambda point: point.largest)
+        value = self.sharpness(point.largest)
+        self.log.write(f"sharpness {value:.6g}", {"value": value})
+
+    def solution(self, goal: float) -> Solution:
+        """The layers of the best point, with their certificate and the verdict."""
+        best = self.best
+        lower = min(self.lower, best.largest)
+        gap = 1 - lower / best.largest if best.largest > 0 else 0.0
+        share = self.size ** (1 / self.depth)
+        layers = [best.G[0] @ self.lo, *(best.G[1:] @ best.inverse[:-1]), self.hi @ best.inverse[-1]]
+        layers = [share * layer for layer in layers]
+        certificate = Certificate(
+            feasibility=frobenius(product(layers) - self.M) / frobenius(self.M),
+            lower_bound=self.sharpness(lower),
+            gap=gap,
+            dual=self.seen.dual(self.omega),
+            proof=_PROOF_OF_SHARPNESS,
+        )
+        ended = self.log.ended
+        if ended is not None and (gap > goal or ended[0] is Status.INTERRUPTED):
+            verdict = ended
+        elif gap <= goal:
+            verdict = Status.OPTIMAL, f"No factorization of the matrix is less sharp, within a relative {gap:.1e}."
+        else:
+            rest = "rounding, or an infimum not attained"
+            verdict = Status.GAP_OPEN, f"The descent ended at a relative gap of {gap:.1e}: {rest}."
+        value = self.sharpness(best.largest)
+        return Solution(layers, value, *verdict, certificate, self.log.history, _NEWTON_ON_MAXIMUM)
 
 
 class _Seen:

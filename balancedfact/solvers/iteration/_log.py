@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from types import TracebackType
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
-from balancedfact._validate import as_callback
+from balancedfact._validate import as_callback, as_progress
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import _DEADLINE, Limits, Stopped, as_limits, check_time
 
 Callback = Callable[[dict[str, float]], object]
+T = TypeVar("T")
 
 # Whether a search is running in this thread: those that it starts in turn leave interruptions to it.
 _WITHIN: ContextVar[bool] = ContextVar("within", default=False)
@@ -24,11 +26,22 @@ _SO_FAR = "this is the best point so far"
 INTERRUPTED = Status.INTERRUPTED, f"Interrupted; {_SO_FAR}."
 
 
+@contextmanager
+def interrupts_pass() -> Iterator[None]:
+    """Let Ctrl-C through the searches inside, for callers who would not look at the status of what these return."""
+    within = _WITHIN.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN.reset(within)
+
+
 class Log:
     """Everything that a search does besides searching; a context in which it can be stopped.
 
     Leaving the context by Ctrl-C, by a limit or at the wish of the callback is no error: `ended` then holds the status and
-    its sentence. Inside another search the exception passes on to that one, which has the better point to return.
+    its sentence. Inside another search the exception passes on to that one, which has the better point to return. A part of a
+    search that has a point of its own to keep may enter the context again, within it.
 
     Parameters
     ----------
@@ -45,29 +58,44 @@ class Log:
         self.records: list[dict[str, float]] = []
         self.started = time.perf_counter()
         self.ended: tuple[Status, str] | None = None
-        shown = sys.stderr.isatty() if progress is None else progress
-        self._spinner = Spinner("solving", console=Console(stderr=True)) if shown else None
+        self._entered: list[tuple[Token[bool], Token[float]]] = []
+        self._spinner = Spinner("solving", console=Console(stderr=True)) if as_progress(progress) else None
 
     def __enter__(self) -> Log:
-        self._outermost = not _WITHIN.get()
+        if not self._entered:
+            self._outermost = not _WITHIN.get()
+            if self._spinner is not None:
+                self._spinner.start()
         deadline = self.started + (np.inf if self.limits.seconds is None else self.limits.seconds)
-        self._tokens = _WITHIN.set(True), _DEADLINE.set(min(deadline, _DEADLINE.get()))
-        if self._spinner is not None:
-            self._spinner.start()
+        self._entered.append((_WITHIN.set(True), _DEADLINE.set(min(deadline, _DEADLINE.get()))))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        if self._spinner is not None:
+        within, deadline = self._entered.pop()
+        _WITHIN.reset(within)
+        _DEADLINE.reset(deadline)
+        if self._spinner is not None and not self._entered:
             self._spinner.stop()
-        _WITHIN.reset(self._tokens[0])
-        _DEADLINE.reset(self._tokens[1])
         if isinstance(error, KeyboardInterrupt):
             self.ended = INTERRUPTED
         elif isinstance(error, Stopped):
-            self.ended = Status.LIMIT, f"{error}; {_SO_FAR}."
+            self.ended = self.ended or (Status.LIMIT, f"{error}; {_SO_FAR}.")
         else:
             return False
         return self._outermost
+
+    def insist(self, compute: Callable[..., T], *arguments: Any) -> T:
+        """The result of what has to be computed, stopped or not: Ctrl-C ends the search, and the computation starts again."""
+        if _WITHIN.get():
+            return compute(*arguments)
+        within = _WITHIN.set(True)
+        try:
+            return compute(*arguments)
+        except KeyboardInterrupt:
+            self.ended = INTERRUPTED
+            return compute(*arguments)
+        finally:
+            _WITHIN.reset(within)
 
     def end(self, message: str) -> tuple[Status | None, str]:
         """The status and the sentence of the end: `message` where the search was not stopped."""
@@ -85,6 +113,8 @@ class Log:
 
     def write(self, line: str, record: dict[str, float]) -> None:
         """Keep a record, numbered and timed, show `line`, call the callback, and raise `Stopped` if it is time to end."""
+        if self.ended is not None:
+            raise Stopped(self.ended[1])
         record = {"iteration": float(len(self.records)), "seconds": time.perf_counter() - self.started, **record}
         self.records.append(record)
         if self._spinner is not None:

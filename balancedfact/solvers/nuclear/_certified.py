@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
+from balancedfact._memory import available_memory
 from balancedfact._objective import Objective
+from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.certification._spectral_norm import norm_bound
+from balancedfact.certification._tangent import injectivity
 from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
+from balancedfact.solvers.nuclear._at_rank import at_rank, is_determined
 from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._factored import Factored, least_norm_certificate
+from balancedfact.solvers.nuclear._factored import Factored
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame
+from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from balancedfact.solvers.nuclear._problem import Point, balanced, balanced_from_matrix
 from balancedfact.solvers.nuclear._selection import suitable
 from balancedfact.solvers.nuclear._watch import Watch
 
+# What `Solution.method` says where the rank was given and nothing convex was solved.
+AT_RANK = "at the rank"
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
 
@@ -54,8 +63,9 @@ def certified_minimum(
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         _check_offsets(A, penalty)
+    _check_memory(A)
     frame, watch = None, None
-    with Log(callback, progress, limits) as log:
+    with Log(callback, progress, limits) as log, threads_for(A.shape[1], A.m):
         try:
             frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
         except Contradiction as found:
@@ -84,6 +94,9 @@ def certified_minimum(
         log.ended = INTERRUPTED
         layers, value, certificate = frame.certified(point, watch.y, watch.proof)
     status, message = verdict(certificate, penalty, limit, tol)
+    if watch.method == AT_RANK and status in (Status.OPTIMAL, Status.RANK_LIMITED):
+        certificate, sentence = _determined(A, layers, certificate)
+        message += sentence
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
     offsets = frame.offsets(point)
@@ -119,6 +132,16 @@ def _nothing(A: MeasurementMap, b: np.ndarray, penalty: float, log: Log) -> Solu
     return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], value, *log.ended, certificate, log.history, "none")
 
 
+def _check_memory(A: MeasurementMap) -> None:
+    """Refuse what would not fit before anything is allocated."""
+    needed, free = A.memory_needed(), available_memory()
+    if needed > free:
+        raise MemoryError(
+            f"{A.m} measurements of {A.matrix_shape[0]} x {A.matrix_shape[1]} matrices take about {needed / 1e9:.3g} GB to "
+            f"solve, and {free / 1e9:.3g} GB are free; A.memory_needed(columns) says it beforehand"
+        )
+
+
 def _check_offsets(A: MeasurementMap, penalty: float) -> None:
     if not A.of_entries:
         raise ValueError(f"offset_penalty is given and A is {type(A).__name__}; expected Entries, which have rows and columns")
@@ -129,6 +152,11 @@ def _check_offsets(A: MeasurementMap, penalty: float) -> None:
 def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] | None, method: Algorithm | None) -> None:
     """Run the algorithms that suit the problem until one closes the gap, then search within the rank limit if need be."""
     problem = watch.problem
+    if limit is not None and method is None and is_determined(problem, limit):
+        watch.method = AT_RANK
+        watch.judge(at_rank(problem, limit, watch.rng, start))
+        if watch.feasible:
+            return
     methods = suitable(problem) if method is None else [method]
     for algorithm in methods:
         watch.method = algorithm.name
@@ -149,6 +177,21 @@ def _run(watch: Watch, limit: int | None, start: tuple[np.ndarray, np.ndarray] |
         watch.follow(Factored().points(problem, watch.rng, max_rank=limit))
     if limit is not None and not watch.feasible:
         _fit_from_random_starts(watch, limit)
+
+
+def _determined(A: MeasurementMap, layers: list[np.ndarray], certificate: Certificate) -> tuple[Certificate, str]:
+    """The certificate with how well the data determine the matrix among those of its rank, and a sentence on it."""
+    found = injectivity(A, layers[1], layers[0].T)
+    if found is None:
+        return certificate, ""
+    certificate = replace(certificate, injectivity=found.lower, injectivity_above=found.upper)
+    bounds = f"between {found.lower:.3g} and {found.upper:.3g}"
+    if found.lower > 0:
+        return certificate, (
+            " The data determine it locally: no other matrix of its rank near it fits, "
+            f"the least singular value of the measurements on the tangent space is {bounds}."
+        )
+    return certificate, f" Whether the data determine it locally is open: the least singular value is {bounds}."
 
 
 def _fit_from_random_starts(watch: Watch, rank: int) -> None:

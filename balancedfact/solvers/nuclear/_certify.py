@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._objective import Objective
-from balancedfact._validate import as_array, as_count, as_layers, as_number, as_pair
+from balancedfact._validate import as_array, as_depth, as_flag, as_layers, as_number, as_pair, as_regular
 from balancedfact.certification._statement import certified, checked_data
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Offsets
@@ -86,10 +86,8 @@ def certify(
     True
     """
     data = checked_data(A, b)
-    for name, value in (("flat", flat), ("rigorous", rigorous)):
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name} is {value!r}; expected True or False")
-    if as_count(depth, "depth", least=2) != 2:
+    as_flag(flat, "flat"), as_flag(rigorous, "rigorous")
+    if as_depth(depth) != 2:
         raise ValueError(f"depth is {depth}; expected 2, the depth for which certificates of others can be checked")
     penalty = as_number(penalty, "penalty", least=0.0)
     if offset_penalty is not None:
@@ -122,8 +120,8 @@ def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.nda
     if _is_matrix(candidate):
         return _best_pair(as_array(candidate, "candidate", shape=A.matrix_shape), A, flat)
     if isinstance(candidate, tuple) and len(candidate) == 2:
-        return as_pair(*candidate, A.matrix_shape)
-    layers = as_layers(candidate, A.matrix_shape)
+        return as_pair(*candidate, A.matrix_shape, names=("candidate[0]", "candidate[1]"))
+    layers = as_layers(candidate, A.matrix_shape, name="candidate")
     if len(layers) != 2:
         raise ValueError(f"candidate has {len(layers)} layers; expected 2, a pair or a matrix")
     return layers[1], layers[0].T
@@ -131,8 +129,8 @@ def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.nda
 
 def _is_matrix(candidate: Any) -> bool:
     try:
-        return np.asarray(candidate).ndim == 2
-    except (TypeError, ValueError):
+        return as_regular(candidate, "candidate").ndim == 2
+    except ValueError:  # layers of different shapes
         return False
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
+from balancedfact._validate import as_number
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
 from balancedfact.solvers.nuclear._descent import descend
+from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
@@ -66,6 +66,10 @@ class Factored(Algorithm):
 
     name, low_rank = "factored", True
     give_up: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.give_up is not None:
+            as_number(self.give_up, "give_up", above=0.0)
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
@@ -155,19 +159,6 @@ def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.n
         yield Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
     else:
         yield Point(L, R, s, y)
-
-
-def least_norm_certificate(A: MeasurementMap, U: np.ndarray, V: np.ndarray, *, max_iterations: int = 500) -> np.ndarray:
-    """The `y` of least norm with ``A*(y) @ V = U`` and ``A*(y).T @ U = V``, by conjugate gradients in the tangent space.
-
-    It is ``A(X V.T + U Y.T)`` for the solution ``(X, Y)`` of the normal equations, whose matrix is that of Gauss and Newton.
-    """
-    d1, normal = len(U), A.pair_hessian(U, V)
-    found = conjugate_gradients(
-        lambda P: np.vstack(normal(P[:d1], P[d1:])), np.vstack([U, V]), accuracy=1e-12, max_products=max_iterations
-    )
-    X, Y = found.x[:d1], found.x[d1:]
-    return A.forward_factored(np.hstack([X, U]), np.hstack([V, Y]))
 
 
 def _settled(problem, L, R, penalty, density, accuracy, offsets, uneven):  # type: ignore[no-untyped-def]

@@ -11,6 +11,7 @@ from balancedfact._precision import digits
 from balancedfact._validate import as_array
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import RowFit, Solution, Status
+from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._noise_edge import largest_penalty
 
 _MARGIN = 1.1  # by which a penalty is above what random rounding asks for
@@ -20,6 +21,14 @@ def finished(
     solution: Solution, A: MeasurementMap, b: ArrayLike, *, flat: bool, penalty: float, offset_penalty: float | None
 ) -> Solution:
     """The solution of a checked problem with labels, row fit and precision."""
+    log = Log(progress=False)
+    touched = log.insist(_touched, solution, A, b, flat, penalty, offset_penalty)
+    return touched if log.ended is None else replace(touched, status=log.ended[0], message=log.ended[1])
+
+
+def _touched(
+    solution: Solution, A: MeasurementMap, b: ArrayLike, flat: bool, penalty: float, offset_penalty: float | None
+) -> Solution:
     fit = None
     if A.of_entries:
         per_seen = penalty / (A.m * A.matrix_shape[1]) if flat else 0.0

@@ -84,8 +84,11 @@ class Frame:
             largest = magnitude(norms)
             map_ = map_.select(self.kept, self.weights / largest)
             self.size, self.unit = self.size / largest, self.unit / largest
+        q = penalty * self.unit / self.level
+        if not np.isfinite(q):
+            raise ValueError(f"penalty is {penalty}; expected one whose ratio to the data is a number")
         terms = None if offset_penalty is None else self._offset_terms(offset_penalty, norms)
-        self.problem = NuclearProblem(map_, data / self.level, penalty * self.unit / self.level, terms)
+        self.problem = NuclearProblem(map_, data / self.level, q, terms)
 
     def _offset_terms(self, offset_penalty: float, norms: np.ndarray) -> OffsetTerms:
         """Offsets ``alpha 1.T + 1 beta.T`` of `X` as ``a g.T + f c.T`` for `Z`, with ``alpha = size * left @ a``."""
@@ -95,6 +98,8 @@ class Frame:
             entries = np.asarray(T.sum(axis=0)).ravel()
             sides.append((1 / entries, offset_penalty * (entries / scaling) ** 2))
         (f, left), (g, right) = sides
+        if min(left.min(initial=np.inf), right.min(initial=np.inf)) < np.finfo(float).tiny:
+            raise ValueError(f"offset_penalty is {offset_penalty}; expected one that does not vanish beside the measurements")
         return OffsetTerms(f, g, left, right)
 
     @property
@@ -191,7 +196,7 @@ class Frame:
     def dual(self, y: np.ndarray) -> np.ndarray:
         """A dual vector of the normalised problem in the user's units."""
         full = np.zeros(self.A.m)
-        full[self.kept] = self.weights * y * (self.level * self.problem.q if self.penalty > 0 else self.unit)
+        full[self.kept] = self.weights * y * (self.penalty if self.penalty > 0 else 1.0) * self.unit
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,7 +14,6 @@ estimated by the residual with random signs, which destroys what structure is le
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,9 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
 
-from balancedfact._validate import as_array, as_count, as_number, as_rng
+from balancedfact._validate import as_array, as_callback, as_count, as_flag, as_number, as_progress, as_rng
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
@@ -206,19 +206,17 @@ def select_penalty(
     >>> bool(path.penalty == path.penalties[path.errors.argmin()])
     True
     """
-    data = as_array(b, "b", shape=(A.m,))
+    data = as_array(b, "b", shape=(as_map(A).m,))
     as_number(fraction, "fraction", above=0.0, most=0.9)
     as_count(count, "count", least=2)
     as_number(tol, "tol", above=0.0)
     if offset_penalty is not None:
         as_number(offset_penalty, "offset_penalty", above=0.0)
-    as_count(folds, "folds", least=1)
-    if not isinstance(one_standard_error, bool):
-        raise ValueError(f"one_standard_error is {one_standard_error!r}; expected True or False")
-    generator = as_rng(rng)
-    if A.m < max(2, folds):
-        noun = "measurement" if A.m == 1 else "measurements"
-        raise ValueError(f"A has {A.m} {noun}; expected at least {max(2, folds)}, so that some can be held out")
+    as_flag(one_standard_error, "one_standard_error")
+    generator, bounds, shown, call = as_rng(rng), as_limits(limits), as_progress(progress), as_callback(callback)
+    if A.m < 2:
+        raise ValueError("A has 1 measurement; expected at least 2, so that some can be held out")
+    as_count(folds, "folds", most=A.m)
     order = generator.permutation(A.m)
     cuts = [max(1, round(fraction * A.m))] if folds == 1 else [len(part) for part in np.array_split(order, folds)][:-1]
     parts = np.split(order, np.cumsum(cuts))
@@ -231,10 +229,8 @@ def select_penalty(
     if largest == 0:
         raise ValueError("b is zero, or A is: every penalty gives the zero matrix; expected data that are not all zero")
 
-    bounds = as_limits(limits)
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
-    console = Console(stderr=True)
-    shown = progress if progress is not None else sys.stderr.isatty()
+    console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("penalty by hold-out", total=count)
         while not walk.ended:
@@ -267,14 +263,14 @@ def select_penalty(
             if cut or len(walk.errors) == bounds.iterations:
                 walk.stop()
             bar.update(task, advance=1, description=f"penalty by hold-out  error {walk.errors[-1]:.4g}  rank {rank}")
-            if callback is not None:
+            if call is not None:
                 record = {"iteration": len(walk.errors) - 1, "penalty": walk.penalties[-1]}
-                callback(record | {"error": walk.errors[-1], "rank": float(rank)})
+                call(record | {"error": walk.errors[-1], "rank": float(rank)})
     return walk.chosen(one_standard_error)
 
 
 class _Walk:
-    """Down the path of penalties: the next one, what was found at each, and when it is enough."""
+    """The walk down the path of penalties: the next one, what was found at each, and when it is enough."""
 
     def __init__(self, largest: float, count: int) -> None:
         self.count, self.ratio, self.end = count, _END ** (1 / (count - 1)), 1.001 * largest * _END

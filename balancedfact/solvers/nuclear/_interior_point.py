@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from balancedfact._validate import as_count, as_number
 from balancedfact.solvers.iteration._limits import check_time
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
@@ -74,6 +75,11 @@ class InteriorPoint(Algorithm):
     most_rows: int = 800
     most_work: float = 5e10
     max_iterations: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("most_measurements", "most_rows", "max_iterations"):
+            as_count(getattr(self, name), name)
+        as_number(self.most_work, "most_work", above=0.0)
 
     def suits(self, problem: NuclearProblem) -> str | None:
         """Return the limit that the problem exceeds, if any."""

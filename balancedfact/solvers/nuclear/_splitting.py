@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancedfact._validate import as_count
 from balancedfact.solvers.iteration._limits import check_time
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
@@ -62,6 +63,10 @@ class Splitting(Algorithm):
     most_entries: int = 4_000_000
     most_measurements: int = 6000
     max_iterations: int = 5000
+
+    def __post_init__(self) -> None:
+        for name in ("most_entries", "most_measurements", "max_iterations"):
+            as_count(getattr(self, name), name)
 
     def suits(self, problem: NuclearProblem) -> str | None:
         """Return the limit that the problem exceeds, if any."""

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import svds
 
 from balancedfact._linalg import frobenius, magnitude
 from balancedfact._pymanopt_draws import pymanopt_draws
-from balancedfact._validate import as_array, as_count, as_pair, as_rng
+from balancedfact._validate import as_array, as_choice, as_count, as_pair, as_rng, check_room
 from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
@@ -122,30 +122,33 @@ def balanced_approximation(
     True
     """
     M, k = as_array(M, "M", ndim=2), as_count(rank, "rank")
-    if method not in ("svd", "riemannian"):
-        raise ValueError(f"method is {method!r}; expected 'svd' or 'riemannian'")
-    generator = as_rng(rng)
+    check_room("rank", sum(M.shape), k)
+    as_choice(method, "method", ("svd", "riemannian"))
+    generator, log = as_rng(rng), Log(callback, progress, limits)
     start = None if initial is None else _checked_pair(initial, M.shape, k)
     if start is not None and method == "svd":
         raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
-    target = _Target(M, k, generator)
+    log = Log(callback, progress, limits)
+    target = log.insist(_Target, M, k, generator)
     q = min(k, *M.shape)
     if not np.any(M):
         return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), "closed form")
+    L, R = np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q))
     if method == "svd":
-        L, R = _truncated(target.M, q, generator)
-        return target.solution(L, R, method)
+        with log:
+            L, R = _truncated(target.M, q, generator)
+        return log.insist(target.solution, L, R, method, None, log)
     if start is not None:
-        L, R = (part / np.sqrt(target.size) for part in start)
-        Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
-        start = (L, R) if k == q else (L @ Vt[:q].T, R @ Vt[:q].T)
+        left, right = (part / np.sqrt(target.size) for part in start)
+        Vt = np.linalg.svd(np.concatenate([left, right]), full_matrices=False)[2]
+        start = (left, right) if k == q else (left @ Vt[:q].T, right @ Vt[:q].T)
     searches: list[Search] = []
-    with Log(callback, progress, limits) as log:
+    with log:
         _search(target, q, start, generator, log, searches)
-    if not searches:  # stopped before the first point
-        return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), method, log=log)
-    L, R = searches[-1].point
-    return target.solution(L, R, method, searches[-1], log)
+    search = searches[-1] if searches and searches[-1].point is not None else None
+    if search is not None:  # else stopped before the first point
+        L, R = search.point
+    return log.insist(target.solution, L, R, method, search, log)
 
 
 def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +156,7 @@ def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndar
         L, R = initial
     except (TypeError, ValueError):
         raise ValueError(f"initial is {type(initial).__name__}; expected a pair (L, R)") from None
-    L, R = as_pair(L, R, (shape[0], shape[1]))
+    L, R = as_pair(L, R, (shape[0], shape[1]), names=("initial[0]", "initial[1]"))
     if L.shape[1] != k:
         raise ValueError(f"initial has {L.shape[1]} columns; expected {k}, the rank")
     return L, R

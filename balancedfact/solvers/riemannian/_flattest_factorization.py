@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, magnitude, product
+from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.curvature import isotropic_trace, scaled_trace, trace, trace_gradient, trace_hessian_vector_product
@@ -16,6 +16,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._nothing import nothing
 from balancedfact.solvers.riemannian._orbit_cost import OrbitCost
 from balancedfact.solvers.riemannian._search import CLOSED, Search
 
@@ -117,23 +118,27 @@ def flattest_factorization(
         raise ValueError(f"A {found}; expected a measurement map of shape {M.shape}, that of M")
     tol = as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
-    size = magnitude(M)
-    U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
-    rank = int(np.count_nonzero(s > max(M.shape) * np.finfo(float).eps * s[0])) if np.any(M) else 0
-    if min(sizes[1:-1]) < rank:
-        raise ValueError(f"widths has a hidden width of {min(sizes[1:-1])}; expected at least {rank}, the rank of M")
-    if rank == 0:
+    if not np.any(M):
         layers = [np.zeros((rows, columns)) for rows, columns in zip(sizes[1:], sizes[:-1], strict=True)]
         certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="no factorization has a negative trace")
         return Solution(layers, 0.0, Status.OPTIMAL, "M is zero, and so are the layers.", certificate, {}, "closed form")
-    # Of nuclear norm one, so that layers are of ordinary size.
-    size *= float(s.sum())
-    s = s[:rank] / s.sum()
-    orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
-    search = Search(orbit.problem(), tol, _ORBIT_POINTS, Log(callback, progress, limits), orbit.units(size))
-    with pymanopt_draws(generator), search.log:
+    log = Log(callback, progress, limits)
+    orbit = search = None
+    with pymanopt_draws(generator), log:
+        size = magnitude(M)
+        U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
+        rank = int(np.count_nonzero(s > max(M.shape) * EPS * s[0]))
+        if min(sizes[1:-1]) < rank:
+            raise ValueError(f"widths has a hidden width of {min(sizes[1:-1])}; expected at least {rank}, the rank of M")
+        # Of nuclear norm one, so that layers are of ordinary size.
+        size *= float(s.sum())
+        s = s[:rank] / s.sum()
+        orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
+        search = Search(orbit.problem(), tol, _ORBIT_POINTS, log, orbit.units(size))
         search.run(search.manifold.random_point())
-    return orbit.solution(search, M, size)
+    if orbit is None or search is None or search.point is None:
+        return nothing(sizes, log, "riemannian")
+    return log.insist(orbit.solution, search, M, size)
 
 
 class _Orbit:

@@ -122,12 +122,15 @@ def riemannian_minimum(
             raise ValueError(f"problem is {type(problem).__name__}; expected a pymanopt.Problem")
     if optimizer is not None and not hasattr(optimizer, "run"):
         raise ValueError(f"optimizer is {type(optimizer).__name__}; expected a pymanopt optimizer such as TrustRegions()")
-    search = Search(problem, tol, limit, Log(callback, progress, limits))
+    log = Log(callback, progress, limits)
     with pymanopt_draws(generator):
-        start = problem.manifold.random_point() if initial is None else _checked_start(problem.manifold, initial)
-        with search.log:
+        start = None if initial is None else _checked_start(problem.manifold, initial)
+        search = log.insist(Search, problem, tol, limit, log)
+        if start is None:
+            start = log.insist(problem.manifold.random_point)
+        with log:
             search.run(start, optimizer)
-    return search.solution()
+    return log.insist(search.solution)
 
 
 def _checked_start(manifold: Any, initial: Any) -> Any:

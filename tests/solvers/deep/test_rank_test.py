@@ -88,7 +88,7 @@ def test_a_split_is_a_proof_that_no_direction_descends():
     rng = np.random.default_rng(8)
     A, b = gaussian(8, (5, 5), rng), rng.standard_normal(8)
     for max_rank, passes in ((None, True), (2, False)):
-        solution = bf.flat_minimum(A, b, 3, max_rank=max_rank, rng=0)
+        solution = bf.flat_network(A, b, 3, max_rank=max_rank, rng=0, bound="quick")
         point = ZeroLossPoint(DeepProblem(A, A, b, 3), solution.layers)
         y, k = point.multipliers(), point.width
         np.testing.assert_allclose(y, solution.certificate.dual, rtol=1e-6)

@@ -72,16 +72,16 @@ def test_no_network_is_below_the_bound(kind, depth, rng):
         for each in (layers, unbalanced, bf.induced_regularizer(product, A, depth).layers):
             assert bound <= sum(trace_terms(each, stack)) * (1 + 1e-9)
         if depth == 3:
-            assert bound <= bf.flat_minimum(A, b, depth, rng=rng).value * (1 + 1e-9)
+            assert bound <= bf.flat_network(A, b, depth, rng=rng, bound="quick").value * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_the_units_of_the_outer_layers(depth):
     # Few measurements of small matrices, whose moments on both sides together are far from isotropic.
-    for seed in range(6):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         A, b = gaussian(3, (2, 2), rng), rng.standard_normal(3)
-        least = bf.flat_minimum(A, b, depth, rng=0).value
+        least = bf.flat_network(A, b, depth, rng=0, bound="quick").value
         y = bf.flat_minimum(A, b).certificate.dual
         assert weighted_isometry_bound(A, b, y, y, depth, work=2e5) <= least
 
@@ -90,7 +90,7 @@ def test_it_is_close_for_gaussian_measurements(rng):
     truth = rng.standard_normal((6, 1)) @ rng.standard_normal((1, 6))
     A = gaussian(30, (6, 6), rng)
     b = A(truth)
-    value, y = bf.flat_minimum(A, b, 3, rng=0).value, bf.flat_minimum(A, b).certificate.dual
+    value, y = bf.flat_network(A, b, 3, rng=0, bound="quick").value, bf.flat_minimum(A, b).certificate.dual
     assert 0.8 * value < weighted_isometry_bound(A, b, y, y, 3) < value
     deeper = bf.flat_network(A, b, 4, rng=0)
     assert 0.6 < 1 - deeper.certificate.gap < 1

@@ -37,7 +37,7 @@ SOLVES = {
     "flat riemannian": lambda **o: bf.flat_minimum(A, B, rng=0, method="riemannian", tol=1e-14, **o),
     "penalised": lambda **o: bf.flat_minimum(A, B, penalty=0.3, rng=0, **o),
     "norm": lambda **o: bf.norm_minimum(A, B, rng=0, **o),
-    "network": lambda **o: bf.flat_network(A, B, 3, rng=0, **o),
+    "network": lambda **o: bf.flat_network(A, B, 3, rng=0, bound="quick", **o),
     "induced": lambda **o: bf.induced_regularizer(M, A, 4, **o),
     "factorization": lambda **o: bf.flattest_factorization(M, [6, 5, 5, 5], A, rng=0, **o),
     "sharpness": lambda **o: bf.minimal_sharpness(M, A, 3, **o),

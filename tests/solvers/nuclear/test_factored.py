@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
-from balancedfact.solvers.nuclear._factored import factored, least_norm_certificate
+from balancedfact.solvers.nuclear._factored import factored
 from balancedfact.solvers.nuclear._frame import Frame
+from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from tests.oracles import adjoint
 from tests.solvers.conic import ENSEMBLES, explicit
 from tests.solvers.points import assert_reaches_the_optimum, best, frame_of, gap_of

@@ -227,7 +227,7 @@ def test_interrupted_solve_ends_the_choice(monkeypatch):
         ({"fraction": 1.0}, "fraction is 1.0"),
         ({"count": 1}, "count is 1"),
         ({"folds": 0}, "folds is 0"),
-        ({"folds": 10_000}, "expected at least 10000"),
+        ({"folds": 10_000}, "folds is 10000; expected at most"),
         ({"one_standard_error": 1}, "one_standard_error is 1"),
         ({"tol": 0.0}, "tol is 0.0"),
         ({"rng": -1}, "rng is -1"),
