@@ -25,7 +25,7 @@ from balancedfact.solvers.nuclear._problem import OffsetTerms, Pair, balanced
 _REGULAR = 1e-8
 # Unknowns up to which the Hessian itself is the preconditioner once conjugate gradients take half as many products, and the
 # relative size of the eigenvalues that are left out then: rotations.
-_MOST_UNKNOWNS, _VANISHING = 800, 1e-13
+_MOST_UNKNOWNS, _ROTATION_CURVATURE = 800, 1e-13
 
 
 class Descent(NamedTuple):
@@ -112,7 +112,7 @@ class _Objective:
     """The objective and its derivatives at ``x = (L, R)``, or ``([L, a], [R, c])`` with offsets in the last columns."""
 
     def __init__(
-        self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None, horizontal: bool
+        self, A: MeasurementMap, b: np.ndarray, q: float, density: float, terms: OffsetTerms | None, horizontal: bool = False
     ) -> None:
         self.A, self.b, self.q, self.density, self.terms, self.horizontal = A, b, q, density, terms, horizontal
 
@@ -186,7 +186,7 @@ def _dense_preconditioner(hessian: Callable[[np.ndarray, np.ndarray], Pair], x: 
     H = np.array(columns)
     values, vectors = np.linalg.eigh((H + H.T) / 2)
     sizes = np.abs(values)
-    inverse = np.where(sizes > _VANISHING * sizes.max(), 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
+    inverse = np.where(sizes > _ROTATION_CURVATURE * sizes.max(), 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
 
     def precondition(g: Pair) -> Pair:
         moved = vectors @ (inverse * (vectors.T @ np.concatenate([each.ravel() for each in g])))
