@@ -64,6 +64,8 @@ def complete(
     ------
     ValueError
         If `M` is none of these, or no entry was seen.
+    KeyboardInterrupt
+        If the user stops the solve and did not ask for the `Solution`, whose status would say so.
 
     See Also
     --------

@@ -183,6 +183,8 @@ def induced_regularizer_gradient(
     ------
     ValueError
         As `induced_regularizer` does.
+    KeyboardInterrupt
+        If the user stops it: short of the minimum there is no gradient.
 
     See Also
     --------
