@@ -43,7 +43,7 @@ _END, _FALLING, _EXTENSION = 1e-4, 0.99, 3
 _PATIENCE, _CLEARLY, _SURELY = 3, 1.01, 1.2
 # The best is looked for between what was tried in so many rounds, each towards both neighbours; one whose error is within this
 # factor is too near for anything to be gained.
-_ROUNDS, _LEVEL = 2, 1.001
+_REFINEMENTS, _LEVEL = 2, 1.001
 # Data that are predicted this well, relative to their size, are free of noise.
 _NOISELESS = 1e-4
 # How near counts as at the noise edge, and by which power of the usual ratio the path goes on below it, where the rank grows.
@@ -318,7 +318,7 @@ class _Walk:
         best = int(np.argmin(errors))
         if self.stopped or errors[best] <= _NOISELESS * errors[0]:
             return False
-        if not self.between and self.rounds < _ROUNDS and best < errors.size - 1:
+        if not self.between and self.rounds < _REFINEMENTS and best < errors.size - 1:
             self.rounds += 1
             beside = [k for k in (best - 1, best + 1) if k >= 0 and errors[k] > _LEVEL * errors[best]]
             self.between = [float(np.sqrt(penalties[best] * penalties[k])) for k in beside]
