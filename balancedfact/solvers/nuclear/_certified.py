@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._linalg import frobenius
 from balancedfact._memory import available_memory
 from balancedfact._objective import Objective
+from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.certification._tangent import injectivity
@@ -62,9 +63,9 @@ def certified_minimum(
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         _check_offsets(A, penalty)
-    _check_memory(A, limit)
+    _check_memory(A)
     frame, watch = None, None
-    with Log(callback, progress, limits) as log:
+    with Log(callback, progress, limits) as log, threads_for(A.shape[1], A.m):
         try:
             frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
         except Contradiction as found:
@@ -131,9 +132,9 @@ def _nothing(A: MeasurementMap, b: np.ndarray, penalty: float, log: Log) -> Solu
     return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], value, *log.ended, certificate, log.history, "none")
 
 
-def _check_memory(A: MeasurementMap, limit: int | None) -> None:
+def _check_memory(A: MeasurementMap) -> None:
     """Refuse what would not fit before anything is allocated."""
-    needed, free = A.memory_needed() if limit is None else A.memory_needed(limit), available_memory()
+    needed, free = A.memory_needed(), available_memory()
     if needed > free:
         raise MemoryError(
             f"{A.m} measurements of {A.matrix_shape[0]} x {A.matrix_shape[1]} matrices take about {needed / 1e9:.3g} GB to "
