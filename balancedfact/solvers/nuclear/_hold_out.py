@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balancedfact._validate import as_array, as_callback, as_count, as_flag, as_number, as_progress, as_rng
 from balancedfact.measurements import MeasurementMap
@@ -235,8 +235,10 @@ def select_penalty(
 
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
     console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
-    with Progress(console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task("penalty by hold-out", total=count)
+    # Where the path ends shows only once it is there: the time spent is known, that left is not.
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task("penalty by hold-out", total=None)
         while not walk.ended or walk.refined():
             edge, rank, squares = 0.0, 0, []
             for fold in splits:
