@@ -44,13 +44,18 @@ def as_regular(value: ArrayLike, name: str) -> np.ndarray:
         if hidden:  # the numbers under a mask are not data
             raise ValueError(f"{name} has {hidden} masked value{'s' * (hidden != 1)}; expected none, leave them out")
         value = value.data
-    detach = getattr(value, "detach", None)
     try:
-        if callable(detach):  # a tensor or parameter of PyTorch, which may require a gradient or lie elsewhere
-            value = detach().cpu().numpy()
-        return np.asarray(value)
+        if isinstance(value, (list, tuple)) and any(hasattr(each, "detach") for each in value):
+            return np.asarray([_untracked(each) for each in value])
+        return np.asarray(_untracked(value))
     except (TypeError, ValueError, OverflowError) as error:  # rows of unequal length, or an object that cannot become an array
         raise ValueError(f"{name} is not an array of numbers; expected one with rows of equal length") from error
+
+
+def _untracked(value: Any) -> Any:
+    """The numbers of a tensor of PyTorch, which may require a gradient or lie elsewhere; anything else as it is."""
+    detach = getattr(value, "detach", None)
+    return detach().cpu().numpy() if callable(detach) else value
 
 
 def as_gappy(value: ArrayLike, name: str) -> np.ndarray:

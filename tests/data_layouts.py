@@ -142,6 +142,7 @@ LAYOUTS = [
         {("FR", "1990"): 4, ("GB", "1990"): 5, ("GB", "1991"): 2},
     ),
     Layout("numbered columns, or a row called land", "a.csv", "land,1,2\nFR,4,\nGB,5,2\n", "--header yes or --header no"),
+    Layout("numbers above a matrix, no index", "a.csv", "0,1,2\n4.0,,3.5\n5.0,2.5,\n,1.5,4.5\n", "--header yes or --header no"),
     Layout("thousands with underscores", "a.csv", "user,item,rating\n1,10,1_000\n1,20,3\n", "line 2 has '1_000'"),
     Layout("labels that occur twice", "a.csv", "user,10,20\n1,4,\n1,5,2\n", "--columns none"),
     Layout("a value that is missing", "a.csv", "user,item,rating\n1,10,\n1,20,3\n", "line 2 has the value ''"),

@@ -162,7 +162,10 @@ def first_lines(tree):
 
 
 # Beginnings of clauses: a docstring begins with a noun phrase or an imperative, which says what is there.
-CLAUSES = {"About", "From", "How", "Of", "That", "To", "What", "Where", "Whether", "Which", "Who", "Why"}
+CLAUSES = {
+    "About", "As", "By", "Down", "For", "From", "How", "If", "In", "Into", "Of", "On", "Since", "So", "That", "Through",
+    "To", "Under", "Until", "What", "When", "Where", "Whether", "Which", "Who", "Why", "With", "Without",
+}  # fmt: skip
 
 
 def test_clauses_are_found():

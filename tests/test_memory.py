@@ -23,6 +23,18 @@ def test_a_matrix_that_would_not_fit_is_refused_with_a_way_out():
     np.testing.assert_allclose(found.predict(rows, cols), expected, atol=1e-14)
 
 
+def test_a_solve_says_what_memory_it_takes_and_is_refused_where_it_would_not_fit(monkeypatch):
+    from balancedfact.solvers.nuclear import _certified
+
+    A, _ = thin(3_000, 2_000)
+    assert 1e8 < A.memory_needed() < A.memory_needed(columns=100) < 1e9
+    assert bf.measurements.Entries(*np.zeros((2, 10**6), int), (9, 9)).memory_needed() > 1e8 + 100 * 10**6
+    assert bf.measurements.gaussian(3, (2, 2), 0).memory_needed() == 0
+    monkeypatch.setattr(_certified, "available_memory", lambda: 1e8)
+    with pytest.raises(MemoryError, match=r"2 measurements of 3000 x 2000 matrices take about 0\.\d+ GB to solve, and 0\.1 GB"):
+        bf.flat_minimum(A, [1.0, 2.0])
+
+
 def test_what_fits_is_formed(monkeypatch):
     _, found = thin(30, 20)
     monkeypatch.setattr(solution, "available_memory", lambda: 8 * 30 * 20)

@@ -150,7 +150,7 @@ def _enclosed(form: _TangentForm) -> tuple[float, float]:
 
 
 class _EntryForm(_TangentForm):
-    """For single entries ``w_e (U_i . B_j + C_i . V_j)``, with the unknowns of the columns eliminated."""
+    """The form of single entries, ``w_e (U_i . B_j + C_i . V_j)``, with the unknowns of the columns eliminated."""
 
     def __init__(self, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray, U: np.ndarray, V: np.ndarray) -> None:
         super().__init__(U, V)
@@ -219,7 +219,7 @@ class _EntryForm(_TangentForm):
 
 
 class _DenseForm(_TangentForm):
-    """For measurements by any matrices, as one array."""
+    """The form of measurements by any matrices, as one array."""
 
     def __init__(self, A: MeasurementMap, power: int, U: np.ndarray, V: np.ndarray) -> None:
         super().__init__(U, V)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count
-from balancedfact.commands._options import seconds, whole
+from balancedfact.commands._options import add_table_options, problem_of, seconds, whole
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         help="rows of the table, by their names, such as certified SGD 'descent, large step' (default: all)",
     )
     parser.add_argument("--limit", metavar="SECONDS", type=seconds, help="time for all rows together, such as 60 or 60s")
+    add_table_options(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -comparison, here)")
     parser.set_defaults(run=run)
 
@@ -42,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     import balancedfact as bf
     from balancedfact._files import write_json, write_picture
-    from balancedfact.io import read_problem
 
-    problem = read_problem(args.file)
+    problem = problem_of(args)
     table = bf.compare(
         problem.A, problem.b, args.depth, truth=problem.truth, methods=args.methods, rng=args.seed, limits=bf.Limits(args.limit)
     )

@@ -80,9 +80,9 @@ def problem_of(args: argparse.Namespace) -> Problem:
     return read_problem(args.file, columns=args.columns, format=args.format, header=header)
 
 
-def solution_file(place: Path) -> Path:
+def solution_file(place: Path, option: str = "SOLUTION") -> Path:
     """The file of a saved solution, which is given by itself or by its folder."""
     path = place / "solution.npz" if place.is_dir() else place
     if not path.is_file():
-        raise ValueError(f"SOLUTION is {str(path)!r}; expected a file that balancedfact solve wrote")
+        raise ValueError(f"{option} is {str(path)!r}; expected a file that balancedfact solve wrote")
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from balancedfact._validate import as_count, as_number, as_rng
-from balancedfact.commands._options import PICTURES, add_table_options, problem_of, real, seconds, whole
+from balancedfact.commands._options import PICTURES, add_table_options, problem_of, real, seconds, solution_file, whole
 
 _DESCRIPTION = """\
 Find the flat factorization that fits the data in FILE and write it with its
@@ -67,7 +67,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--predict", metavar="PAIRS", type=Path, help="predict these rows and columns, into predictions.csv")
     parser.add_argument("--top", metavar="N", type=whole, help="write the N largest unseen entries of each row into top.csv")
     parser.add_argument("--complete", choices=("csv", "npy"), help="write completed.csv or completed.npy, the whole matrix")
-    parser.add_argument("--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution")
+    parser.add_argument(
+        "--from", metavar="SOLUTION", type=Path, dest="start", help="start from a saved solution, or from its folder"
+    )
     parser.add_argument(
         "--limit",
         metavar="SECONDS",
@@ -133,9 +135,7 @@ def _start(path: Path, depth: int, shape: tuple[int, int]) -> Any:
     """A saved solution as the point to start from."""
     from balancedfact.solution import Solution
 
-    if not path.is_file():
-        raise ValueError(f"--from is {str(path)!r}; expected a file that balancedfact solve wrote")
-    saved = Solution.load(path)
+    saved = Solution.load(solution_file(path, "--from"))
     found = (saved.layers[-1].shape[0], saved.layers[0].shape[1])
     if found != shape or len(saved.layers) != depth:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from balancedfact.measurements import Entries
 from balancedfact.solution import Solution
 from balancedfact.solvers import flat_minimum, select_penalty
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 
 def complete(
@@ -62,6 +64,8 @@ def complete(
     ------
     ValueError
         If `M` is none of these, or no entry was seen.
+    KeyboardInterrupt
+        If the user stops the solve and did not ask for the `Solution`, whose status would say so.
 
     See Also
     --------
@@ -95,15 +99,16 @@ def complete(
         if penalty != "auto":
             raise ValueError(f"penalty is {penalty!r}; expected a number or 'auto'")
         penalty = select_penalty(A, b, offset_penalty=offset_penalty, rng=generator, limits=budget.rest(0.8)).penalty
-    solution = flat_minimum(
-        *(A, b),
-        penalty=as_number(penalty, "penalty", least=0.0),
-        offset_penalty=offset_penalty,
-        max_rank=max_rank,
-        tol=tol,
-        rng=rng,
-        limits=Limits(budget.rest().seconds, bounds.iterations),
-    )
+    with nullcontext() if return_solution else interrupts_pass():
+        solution = flat_minimum(
+            *(A, b),
+            penalty=as_number(penalty, "penalty", least=0.0),
+            offset_penalty=offset_penalty,
+            max_rank=max_rank,
+            tol=tol,
+            rng=rng,
+            limits=Limits(budget.rest().seconds, bounds.iterations),
+        )
     if kind == "pandas":
         solution = solution.with_labels(None, [str(name) for name in M.columns])
     filled = _filled(solution, A, b)

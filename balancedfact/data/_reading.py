@@ -276,7 +276,7 @@ def _triplets(table: TextTable, row: int, col: int, value: int) -> Triplets:
         k = source.first_text if source.first_text is not None else int(np.argmax(source.missing))
         if source.missing[k]:
             raise ValueError(
-                f"line {table.line_of(k)} has the value {source.cells[k]!r}; expected a number in every row,column,value "
+                f"line {table.line_of(k)} has the value {_shown(source.cells[k])}; expected a number in every row,column,value "
                 "(for a matrix of three columns say --format matrix)"
             )
         raise ValueError(f"line {table.line_of(k)} has {source.cells[k]!r} in field {value + 1}; expected a number")
@@ -296,6 +296,11 @@ def _triplets(table: TextTable, row: int, col: int, value: int) -> Triplets:
     if numbers.size > 1 and np.all(numbers == numbers[0]):
         reading += f"; every value is {numbers[0]:g}, so that the data say nothing of what was not seen"
     return Triplets(rows, cols, numbers, row_labels, col_labels, reading)
+
+
+def _shown(cell: object) -> str:
+    """The cell as a message shows it, without the name of a type of NumPy."""
+    return repr(cell) if isinstance(cell, str) else str(cell)
 
 
 def _grid(table: TextTable, labelled: bool, title: str) -> Grid:

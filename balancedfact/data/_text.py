@@ -210,11 +210,33 @@ def _split(path: Path, separator: str | None) -> list[Line]:
     return [line for line in lines if line.cells not in ([], [""]) and not line.cells[0].startswith("#")]
 
 
+# From so many columns on, a first line that counts is more likely a header than data.
+_COUNTED = 5
+
+
+def _numbers_columns(lines: list[Line], *, comma: bool) -> bool:
+    """Tell whether the first line may number the columns, 0, 1, 2, ... or 1, 2, ..., as data-frame libraries do"""
+    first, body = lines[0].cells, lines[1:]
+    numbers = [whole(cell) for cell in first]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or not body or known[0] not in (0, 1) or not counts(known):
+        return False
+    if len(first) >= _COUNTED:
+        return True
+    # Fewer may be a row that happens to count, unless there is something else below every number.
+    return all(any(whole(cell) is None for cell in column) for column in zip(*(line.cells for line in body), strict=False))
+
+
 def find_header(lines: list[Line], *, comma: bool) -> bool:
     """Tell whether the first line names the columns: it starts with text or nothing, and is text where numbers follow."""
     first, body = lines[0].cells, lines[1:]
     corner, rest = first[0], first[1:]
     if not is_text(corner, comma=comma) and corner != "":
+        if _numbers_columns(lines, comma=comma):
+            raise ValueError(
+                f"line {lines[0].number} counts from {corner}: it numbers the columns or is a row of data, and both are "
+                "possible; say which with --header yes or --header no"
+            )
         return False
     known = [role(cell) for cell in first if cell]
     pairs = len(first) == 2 and set(known) == {"row", "column"}

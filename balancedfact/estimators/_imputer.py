@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_number, as_rng
 from balancedfact.measurements import Entries
 from balancedfact.solvers import flat_minimum, select_penalty
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 try:
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -111,15 +112,16 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         else:
             penalty = as_number(self.penalty, "penalty", least=0.0)
         self.penalty_ = penalty
-        self.solution_ = flat_minimum(
-            *(A, b),
-            penalty=penalty,
-            offset_penalty=offset if penalty > 0 else None,
-            max_rank=self.max_rank,
-            tol=self.tol,
-            rng=rng,
-            progress=False,
-        )
+        with interrupts_pass():  # a search over parameters would go on otherwise
+            self.solution_ = flat_minimum(
+                *(A, b),
+                penalty=penalty,
+                offset_penalty=offset if penalty > 0 else None,
+                max_rank=self.max_rank,
+                tol=self.tol,
+                rng=rng,
+                progress=False,
+            )
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:

@@ -23,6 +23,7 @@ from balancedfact._validate import as_choice, as_kind, as_path, as_progress
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table, write_table
+from balancedfact.solvers.iteration._log import interrupts_pass
 
 _WAITING = 64  # units handed to the executor beyond those finished
 
@@ -207,7 +208,8 @@ def _run(
 
 
 def _work(run: Any, settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
-    return [{name: _plain(value) for name, value in row.items()} for row in run(settings, unit, rng)]
+    with interrupts_pass():
+        return [{name: _plain(value) for name, value in row.items()} for row in run(settings, unit, rng)]
 
 
 def _plain(value: Any) -> Any:

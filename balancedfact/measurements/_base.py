@@ -173,12 +173,14 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
 
         return hessian
 
+    def memory_needed(self, columns: int = 10) -> float:
+        """Bytes, roughly, that a solve takes beside this map for a solution of so many `columns`; 0 where that is not known."""
+        return 0.0
+
     def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep] | None:
         r"""The steps of alternating least squares for :math:`\|\mathcal A(LR^\top) - b\|^2 + s(\|L\|^2 + \|R\|^2)`.
 
-        The first is a function of ``b`` and `R` with the best `L` as its value, the second of ``b`` and `L`, with the best `R`;
-        ``None`` where the problem does not fall apart into one for every row. The squares of the last column may weigh
-        differently, ``s / scales^2`` for an array `scales` as third argument.
+        Functions of ``b`` and the other factor, see `_ridge.HalfStep`; ``None`` where rows are not on their own.
         """
         return None
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._linalg import frobenius, magnitude, safe_scale
 from balancedfact._validate import as_array, as_gappy, as_index, as_shape
@@ -18,10 +17,14 @@ from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._frame import column_of, identified
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
+from balancedfact.measurements._sparse_operator import SparseOperator
 
 if TYPE_CHECKING:
     from balancedfact.measurements._ridge import HalfStep
     from balancedfact.measurements._sampled import Layout
+
+# The memory of a solve, as measured: compiled code and buffers, layouts and residuals of each entry, vectors of both sides.
+_BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 220.0, 150, 20, 400
 
 
 class Entries(SingleEntries):
@@ -249,6 +252,11 @@ class Entries(SingleEntries):
 
         return hessian
 
+    def memory_needed(self, columns: int = 10) -> float:
+        rows, cols = self.matrix_shape
+        vectors = _VECTORS + _VECTORS_A_COLUMN * columns
+        return _BYTES_ONCE + _BYTES_AN_ENTRY * self.m + 8.0 * ((rows + cols) * vectors + min(rows, cols) * _LANCZOS_VECTORS)
+
     def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep]:
         from balancedfact.measurements._ridge import HalfStep  # numba is imported only where it is used
 
@@ -349,45 +357,3 @@ class Entries(SingleEntries):
 
     def as_entries(self) -> Entries:
         return self
-
-
-class SparseOperator(LinearOperator):
-    """The matrix of given entries as an operator that is fast on both sides, on all cores."""
-
-    def __init__(self, entries: Entries, data: np.ndarray, *, transposed: bool = False) -> None:
-        super().__init__(np.dtype(float), entries.matrix_shape[::-1] if transposed else entries.matrix_shape)
-        self._entries, self._data, self._is_transposed = entries, data, transposed
-
-    @cached_property
-    def _own(self) -> tuple[Layout, np.ndarray]:
-        if not self._is_transposed:
-            return self._entries._layout, self._data
-        layout = self._entries._transposed_layout
-        return layout, self._data[layout.order]
-
-    @cached_property
-    def _other(self) -> SparseOperator:
-        return SparseOperator(self._entries, self._data, transposed=not self._is_transposed)
-
-    def to_sparse(self) -> sp.csr_array:
-        """The matrix itself, with what is measured several times stored several times."""
-        layout, data = self._own
-        return sp.csr_array((data, layout.indices, layout.pointers), shape=self.shape)
-
-    def _matmat(self, X: np.ndarray) -> np.ndarray:
-        layout, data = self._own
-        return layout.times(data, X)
-
-    def _matvec(self, x: np.ndarray) -> np.ndarray:
-        return self._matmat(np.ravel(x))
-
-    def _rmatmat(self, X: np.ndarray) -> np.ndarray:
-        return self._other._matmat(X)
-
-    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
-        return self._other._matvec(x)
-
-    def _transpose(self) -> SparseOperator:
-        return self._other
-
-    _adjoint = _transpose

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from balancedfact._validate import as_regular
+
 
 class RowMajorOperator(ABC):
     """All that `scipy.sparse.linalg.aslinearoperator` asks of a map, with row-major ``vec(X)``; how maps print and pickle."""
@@ -32,11 +34,11 @@ class RowMajorOperator(ABC):
 
     def matvec(self, x: np.ndarray) -> np.ndarray:
         """The measurements of ``x.reshape(d1, d2)``."""
-        return self._forward(np.reshape(x, self.matrix_shape))
+        return self._forward(as_regular(x, "x").reshape(self.matrix_shape))
 
     def rmatvec(self, y: np.ndarray) -> np.ndarray:
         """The adjoint, raveled to a vector of length ``d1 * d2``."""
-        return self._adjoint(np.ravel(y)).ravel()
+        return self._adjoint(as_regular(y, "y").ravel()).ravel()
 
     def to_linear_operator(self) -> LinearOperator:
         """The map on row-major vectors as a `scipy.sparse.linalg.LinearOperator`.

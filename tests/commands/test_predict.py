@@ -65,7 +65,8 @@ def test_predictions_and_top_of_a_raw_file(capsys):
     assert main(["predict", "out", "pairs.csv", "--out", "again.csv"]) == 0
     assert Path("again.csv").read_text() == Path("out/predictions.csv").read_text()
 
-    assert main([*command, "--from", "out/solution.npz", "--out", "warm", "--quiet"]) == 0
+    for start in ("out/solution.npz", "out"):
+        assert main([*command, "--from", start, "--out", "warm", "--quiet"]) == 0
 
 
 @pytest.mark.parametrize(

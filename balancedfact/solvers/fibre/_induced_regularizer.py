@@ -13,7 +13,7 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._chain_newton import Ending
 from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._log import Callback, Log, interrupts_pass
 from balancedfact.solvers.iteration._nothing import nothing
 
 _NEWTON_ON_CONES = "Newton on a chain of cones"
@@ -183,6 +183,8 @@ def induced_regularizer_gradient(
     ------
     ValueError
         As `induced_regularizer` does.
+    KeyboardInterrupt
+        If the user stops it: short of the minimum there is no gradient.
 
     See Also
     --------
@@ -216,7 +218,8 @@ def induced_regularizer_gradient(
     """
     matrix, depth, tol = _checked(M, A, depth, tol)
     fibre = Fibre(matrix, A, depth)
-    minimum = fibre.minimum(tol, Log(progress=False))
+    with interrupts_pass():
+        minimum = fibre.minimum(tol, Log(progress=False))
     return fibre.value(minimum.value), fibre.gradient(minimum)
 
 

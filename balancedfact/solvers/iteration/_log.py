@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,6 +24,16 @@ T = TypeVar("T")
 _WITHIN: ContextVar[bool] = ContextVar("within", default=False)
 _SO_FAR = "this is the best point so far"
 INTERRUPTED = Status.INTERRUPTED, f"Interrupted; {_SO_FAR}."
+
+
+@contextmanager
+def interrupts_pass() -> Iterator[None]:
+    """Let Ctrl-C through the searches inside, for callers who would not look at the status of what these return."""
+    within = _WITHIN.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN.reset(within)
 
 
 class Log:

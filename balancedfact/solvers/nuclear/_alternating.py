@@ -54,7 +54,7 @@ def is_uneven(problem: NuclearProblem) -> bool:
 def alternating(
     problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
 ) -> Iterator[Point]:
-    """Yield points, the first at the penalty of the problem after a path of larger ones, or from `initial` at once.
+    """Yield points: one for each of a path of larger penalties, then at the penalty of the problem; from `initial` at once.
 
     It ends where the map has converged as far as rounding lets it, or where the mixing stalls.
     """
@@ -75,9 +75,10 @@ def alternating(
         sweeps = _Sweeps(problem, penalty)
         for _ in range(_ROUNDS_ABOVE):
             rank = L.shape[1]
-            L, R, offsets, _ = sweeps.step(L, R, offsets, limit, rng)
+            L, R, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
             if L.shape[1] == rank:
                 break
+        yield Point(*trimmed(L, R), residual / penalty, offsets)
         penalty = max(SHRINK * penalty, problem.q)
     yield from _at_penalty(problem, L, R, offsets, limit, rng)
 
@@ -147,7 +148,7 @@ class _Sweeps:
     def run(
         self, L: np.ndarray, R: np.ndarray, offsets: Pair | None, count: int
     ) -> tuple[np.ndarray, np.ndarray, Pair | None, np.ndarray]:
-        """So many sweeps from the shorter factor; the pair, the offsets and the residual that they leave."""
+        """Sweep so many times from the shorter factor; return the pair, the offsets and the residual that they leave."""
         x = self.ordered((L, R))[0]
         if offsets is not None:
             x = np.column_stack([x, self.ordered(offsets)[0]])

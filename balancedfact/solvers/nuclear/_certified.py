@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius
+from balancedfact._memory import available_memory
 from balancedfact._objective import Objective
+from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_number, as_pair, as_rng
 from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.certification._tangent import injectivity
@@ -61,8 +63,9 @@ def certified_minimum(
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         _check_offsets(A, penalty)
+    _check_memory(A)
     frame, watch = None, None
-    with Log(callback, progress, limits) as log:
+    with Log(callback, progress, limits) as log, threads_for(A.shape[1], A.m):
         try:
             frame = Frame(A, data, penalty, flat=flat, offset_penalty=offset_penalty)
         except Contradiction as found:
@@ -127,6 +130,16 @@ def _nothing(A: MeasurementMap, b: np.ndarray, penalty: float, log: Log) -> Solu
     gap = 1.0 if value > 0 else np.nan
     certificate = Certificate(1.0, 0.0, gap, np.zeros(A.m), proof="no factorization has a negative value")
     return Solution([np.zeros((1, d2)), np.zeros((d1, 1))], value, *log.ended, certificate, log.history, "none")
+
+
+def _check_memory(A: MeasurementMap) -> None:
+    """Refuse what would not fit before anything is allocated."""
+    needed, free = A.memory_needed(), available_memory()
+    if needed > free:
+        raise MemoryError(
+            f"{A.m} measurements of {A.matrix_shape[0]} x {A.matrix_shape[1]} matrices take about {needed / 1e9:.3g} GB to "
+            f"solve, and {free / 1e9:.3g} GB are free; A.memory_needed(columns) says it beforehand"
+        )
 
 
 def _check_offsets(A: MeasurementMap, penalty: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._objective import Objective
-from balancedfact._validate import as_array, as_depth, as_flag, as_layers, as_number, as_pair
+from balancedfact._validate import as_array, as_depth, as_flag, as_layers, as_number, as_pair, as_regular
 from balancedfact.certification._statement import certified, checked_data
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Offsets
@@ -129,8 +129,8 @@ def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.nda
 
 def _is_matrix(candidate: Any) -> bool:
     try:
-        return np.asarray(candidate).ndim == 2
-    except (TypeError, ValueError):
+        return as_regular(candidate, "candidate").ndim == 2
+    except ValueError:  # layers of different shapes
         return False
 
 

@@ -270,7 +270,7 @@ def select_penalty(
 
 
 class _Walk:
-    """Down the path of penalties: the next one, what was found at each, and when it is enough."""
+    """The walk down the path of penalties: the next one, what was found at each, and when it is enough."""
 
     def __init__(self, largest: float, count: int) -> None:
         self.count, self.ratio, self.end = count, _END ** (1 / (count - 1)), 1.001 * largest * _END

@@ -112,3 +112,32 @@ def test_a_norm_minimal_network_that_is_stopped_has_as_many_layers_as_asked_for(
         np.testing.assert_allclose(solution.value, sum(np.sum(layer**2) for layer in solution.layers))
     contradictory = bf.measurements.Dense(np.stack([np.eye(3), np.eye(3)]))
     assert len(bf.norm_minimum(contradictory, [1.0, 2.0], depth=4).layers) == 4
+
+
+def test_where_nobody_would_see_the_status_an_interrupt_is_passed_on(monkeypatch):
+    """A gradient, a unit of an experiment, an instance of a claim and an estimator have no status to return."""
+    from balancedfact.estimators import FlatImputer
+    from balancedfact.experiments import _runner
+    from balancedfact.theorems import Claim, equal
+
+    def solved(*arguments):
+        bf.induced_regularizer(M, A, 3)
+        return []
+
+    def instance(rng):
+        solved()
+        return equal(0.0, 0.0)
+
+    filled = np.where(np.random.default_rng(0).random((6, 5)) < 0.7, 1.0, np.nan)
+    calls = [
+        lambda: bf.induced_regularizer_gradient(M, A, 3),
+        lambda: _runner._work(solved, {}, {}, np.random.default_rng(0)),
+        lambda: Claim("Mine", "C", "S", "exact", "", instance).check(0),
+        lambda: FlatImputer(penalty=0.1).fit(filled),
+        lambda: bf.complete(filled, 0.1),
+    ]
+    for call in calls:
+        call()
+        with pytest.raises(KeyboardInterrupt):
+            run(call, at=3)
+    assert bf.complete(filled, 0.1, return_solution=True)[1].status is bf.Status.OPTIMAL
