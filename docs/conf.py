@@ -56,3 +56,9 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sphinx = False
 html_copy_source = False
+html_js_files = [("claims.js", {"defer": "defer"})]
+
+
+def setup(app):
+    """Link the reference with the ledger, after numpydoc has set the docstrings."""
+    app.connect("autodoc-process-docstring", ledger.lead_on, priority=900)

@@ -220,14 +220,26 @@ def test_notebooks_are_stored_executed(path):
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
 
 
-def test_theorem_page_lists_every_claim(tmp_path):
+def test_theorem_page_leads_from_every_claim_to_its_proof_its_functions_its_code_and_its_command(tmp_path):
     page = tmp_path / "theorems.md"
-    runpy.run_path(str(ROOT / "docs" / "ledger.py"))["write"](page)
+    names = runpy.run_path(str(ROOT / "docs" / "ledger.py"))
+    names["write"](page)
     text = page.read_text(encoding="utf-8")
-    for claim in bf.theorems.ledger():
-        assert f"`balancedfact verify {claim.key}`" in text
+    claims = bf.theorems.ledger()
+    assert len(names["statements"]()) == len(claims) == text.count('<span class="claim"')
+    for claim in claims:
+        section = text[text.index(f"({claim.key})=\n") :].split("\n(")[0]
+        heading, statement = names["statements"]()[claim.key]
+        assert statement in section
+        assert statement.count("$") % 2 == 0, claim.key
+        assert f"({claim.page}.md#{names['slug'](heading)})" in section
+        assert f"`balancedfact verify {claim.key}`" in section
+        assert f".html#{claim.test.__name__}" in section
         assert f".. autofunction:: {claim.test.__module__}.{claim.test.__name__}\n" in text
-        assert (ROOT / "docs" / f"{claim.page}.md").is_file(), claim.key
+    calls = {claim.key: names["uses"](claim) for claim in claims}
+    assert "balancedfact.closed_forms.flat_pair" in calls["ddf-flat-value-of-a-matrix"]
+    assert "balancedfact.closed_forms.single_measurement_minimum" in calls["new-one-measurement"]
+    assert sum(map(bool, calls.values())) > 0.9 * len(claims)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)

@@ -25,7 +25,8 @@ def test_no_bound_exceeds_the_exact_one_on_ill_conditioned_features(columns, pen
     if solution.status is bf.Status.OPTIMAL:
         assert exact.gap <= 1e-8
     else:
-        assert "rounding" in solution.message or "not reached" in solution.message
+        open_gap = solution.certificate.gap > 1e-8 and "may still be better" in solution.message
+        assert open_gap or "rounding" in solution.message or "not reached" in solution.message
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -128,12 +128,14 @@ def test_converges_from_far_away():
 
 
 def test_best_point_is_kept_where_rounding_errors_rule():
-    worse = 0
+    unfinished = worse = 0  # on which of these chains depends on the linear algebra that NumPy was built with
     for seed in (16, 58, 85, 88):
         run = minimise(wild_chain(seed, 6.0), 1e-12, quiet())
-        assert run.verdict in (Ending.UNATTAINED, Ending.STALLED)
         assert run.point.gap == run.history["gap"].min()
+        assert (run.verdict is Ending.MINIMUM) == (run.point.gap <= 1e-12)
+        unfinished += run.verdict in (Ending.UNATTAINED, Ending.STALLED)
         worse += run.history["gap"][-1] > run.history["gap"].min()
+    assert unfinished > 1
     assert worse > 0
 
 
