@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
+
 
 def available_memory() -> float:
     """The bytes that can be allocated without swapping, all physical memory where only that is known, else infinity.

@@ -137,7 +137,7 @@ def as_stack(layers: Sequence[ArrayLike]) -> list[np.ndarray]:
 def _last_axes(value: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
     array = as_array(value, name)
     if array.shape[-len(shape) :] != shape:
-        raise ValueError(f"{name} has shape {array.shape}; expected {shape} as its last axes")
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape} as its last axes, to fit layers")
     return array
 
 

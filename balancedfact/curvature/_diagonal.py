@@ -8,11 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
+from balancedfact._memory import ENTRIES_AT_ONCE
 from balancedfact._validate import as_layers
 from balancedfact.curvature._scaled import ONE, Scaled, ordinary, partial_products
 from balancedfact.measurements import Entries, MeasurementMap, RankOne
 from balancedfact.measurements._as_map import as_map
-from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 
 def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]:

@@ -99,10 +99,12 @@ def _functions(observe: Observe, model: Model) -> dict[str, Callable[[list[np.nd
     if isinstance(observe, str):
         observe = (observe,)
     known = sorted([*_OF_LAYERS, *(name for name in _OF_MODEL if hasattr(model, name))])
-    if not isinstance(observe, Iterable):
-        raise ValueError(f"observe is {observe!r}; expected names among {known}, or a dictionary of functions")
+    try:
+        names = list(observe)
+    except TypeError:
+        raise ValueError(f"observe is {observe!r}; expected names among {known}, or a dictionary of functions") from None
     functions: dict[str, Callable[[list[np.ndarray]], Any]] = {}
-    for name in observe:
+    for name in names:
         if not isinstance(name, str) or name not in known:
             raise ValueError(f"observe has {name!r}; expected names among {known}, or a dictionary of functions")
         if name in _OF_LAYERS:

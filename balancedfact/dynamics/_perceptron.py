@@ -271,7 +271,7 @@ def _as_inputs(inputs: ArrayLike, stack: list[np.ndarray]) -> np.ndarray:
         raise ValueError(f"layers end with {stack[-1].shape[-2]} outputs; expected 1")
     X = as_array(inputs, "inputs")
     if X.ndim < 2 or X.shape[-1] != stack[0].shape[-1]:
-        raise ValueError(f"inputs has shape {X.shape}; expected {stack[0].shape[-1]} columns")
+        raise ValueError(f"inputs has shape {X.shape}; expected {stack[0].shape[-1]} columns, as layers take")
     return X
 
 

@@ -22,7 +22,6 @@ from balancedfact.measurements._unfolded import Unfolded
 if TYPE_CHECKING:
     from balancedfact.measurements._ridge import HalfStep
 
-ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
 _COLUMNS_AT_ONCE = 256  # columns of the identity that are multiplied at once
 
 

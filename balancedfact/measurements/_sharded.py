@@ -18,13 +18,10 @@ from balancedfact.measurements._entries import Entries
 from balancedfact.measurements._rank_one import MOST_ENTRIES, RankOne
 from balancedfact.measurements._rescaling import triangle
 from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
-from balancedfact.measurements._shards import Facts, Shards
+from balancedfact.measurements._shards import Facts, Place, Shards, tight
 
 if TYPE_CHECKING:
     from distributed import Client
-
-# Which of all measurements a shard holds, in its own order.
-Place = slice | np.ndarray
 
 
 class Sharded(MeasurementMap):
@@ -100,7 +97,7 @@ class Sharded(MeasurementMap):
             raise ValueError(f"shards is {count}; expected at most {A.m}, the number of measurements")
         indices = np.array_split(np.arange(A.m)[A.best_order], count)
         made = Shards.placed(client, _shards.hold, ((A.select(index),) for index in indices))
-        return cls(made, [_tight(index) for index in indices], A.matrix_shape, A.m)
+        return cls(made, [tight(index) for index in indices], A.matrix_shape, A.m)
 
     @classmethod
     def from_loaders(cls, loaders: Iterable[Callable[[], MeasurementMap]], client: Client) -> Sharded:
@@ -245,7 +242,7 @@ class Sharded(MeasurementMap):
             where = np.flatnonzero(owners == k)
             if where.size:
                 futures.append(future)
-                places.append(_tight(where))
+                places.append(tight(where))
                 chosen.append((numbers[where], None if weights is None else weights[where]))
         some = Shards(self._shards.client, futures)
         return Sharded(some.derive(_shards.derive_map, "select", each=chosen), places, self.matrix_shape, index.size)
@@ -262,7 +259,7 @@ class Sharded(MeasurementMap):
     @property
     def best_order(self) -> np.ndarray | slice:
         """Shard by shard, so that what is selected in this order is in one piece on every shard."""
-        order = _tight(np.concatenate([np.arange(self.m)[place] for place in self._places]))
+        order = tight(np.concatenate([np.arange(self.m)[place] for place in self._places]))
         return slice(None) if isinstance(order, slice) else order
 
     # The common scale, and what the shards are.
@@ -371,13 +368,6 @@ def _joint_factor(parts: Sequence[np.ndarray]) -> np.ndarray:
     if all(part.ndim == 1 for part in parts):
         return np.linalg.norm(np.stack(parts), axis=0)
     return triangle(np.diag(part) if part.ndim == 1 else part for part in parts)
-
-
-def _tight(index: np.ndarray) -> Place:
-    """A slice in place of the indices that it stands for, where there is one."""
-    if index.size and np.all(np.diff(index) == 1):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
 
 
 def _pickled(loaders: Any) -> list[tuple[bytes, str]]:

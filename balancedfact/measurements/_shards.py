@@ -18,6 +18,9 @@ import numpy as np
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._second_moment import Diagonal, SecondMoment, SymmetricFactors
 
+# Which of all measurements a shard holds, in its own order.
+Place = slice | np.ndarray
+
 
 class Held:
     """An object on a worker with its size in memory, from which the scheduler knows not to move it about."""
@@ -211,3 +214,10 @@ def check_client(client: Any) -> None:
         raise ValueError(f"client is {client.status}; expected one that is connected")
     if not client.nthreads():
         raise ValueError("client has no workers; expected at least one")
+
+
+def tight(index: np.ndarray) -> Place:
+    """A slice in place of the indices that it stands for, where there is one."""
+    if index.size and np.all(np.diff(index) == 1):
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index

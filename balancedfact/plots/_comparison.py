@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,9 +59,10 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     >>> [label.get_text() for label in axes[0].get_yticklabels()][0]
     'analytic'
     """
-    if isinstance(axes, (str, bytes)) or not isinstance(axes, Iterable):
-        raise ValueError(f"axes is {axes!r}; expected a list of matplotlib axes")
-    panels = [as_axes(ax, f"axes[{k}]") for k, ax in enumerate(axes)]
+    try:
+        panels = [as_axes(ax, f"axes[{k}]") for k, ax in enumerate(axes)]
+    except TypeError:
+        raise ValueError(f"axes is {axes!r}; expected a list of matplotlib axes") from None
     names = [row.method for row in as_comparison(table).rows]
     positions = np.arange(len(names))
     quantities = [name for name in _PANELS if not all(np.isnan(getattr(row, name)) for row in table.rows)]

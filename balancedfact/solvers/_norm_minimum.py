@@ -66,7 +66,8 @@ def norm_minimum(
     offset_penalty : float, optional
         Weight of the squares of row and column offsets, for `Entries` with a penalty, as in `flat_minimum`.
     max_rank : int, optional
-        Largest number of columns of the factors.
+        Largest number of columns of the factors; as in `flat_minimum`, the search goes straight to that rank where the data are
+        more than matrices of it have parameters.
     tol : float
         Relative gap between value and lower bound at which to stop.
     rng : int or numpy.random.Generator, optional

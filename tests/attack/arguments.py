@@ -3,6 +3,9 @@
 import inspect
 import types
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -213,6 +216,21 @@ def malformed():
         "a function": len,
         "a type": int,
         "dates": np.array(["2020"], "M8[D]"),
+        "minus inf": float("-inf"),
+        "minus huge": -1e308,
+        "long below": -(2**70),
+        "fraction": Fraction(1, 3),
+        "decimal": Decimal("NaN"),
+        "no axis": np.array(0.5),
+        "booleans": np.array([True, False]),
+        "durations": np.array([1], "m8[s]"),
+        "records": np.zeros(2, [("a", float)]),
+        "frozen set": frozenset({1}),
+        "a module": types,
+        "an error": ValueError("an error"),
+        "a path": Path("none"),
+        "bytes list": [b"1", b"2"],
+        "deep list": [[[[[1.0]]]]],
     }
     return never, maybe
 

@@ -187,6 +187,8 @@ class Barrier:
                 inverse = self._inverse(S)
                 return None if inverse is None else (-inverse[0], -self.odd(inverse[1]).ravel())
 
+            if barrier(N.ravel()) is None:  # rounding of `T` is more than the shift
+                break
             before = least
             N = self.odd(descend_in_domain(barrier, N.ravel(), 15, tol=1e-3, stop=stop).reshape(n, n))
             least = float(np.linalg.eigvalsh(self.T + N)[0])

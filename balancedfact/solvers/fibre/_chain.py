@@ -17,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
+from balancedfact._memory import ENTRIES_AT_ONCE
 from balancedfact._packing import Packing
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._base import ENTRIES_AT_ONCE
 
 # How often the coupling is applied per layer in a typical solve, which decides how it is stored.
 _TYPICAL_USES = 100

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
+from balancedfact._memory import ENTRIES_AT_ONCE
 from balancedfact._validate import as_array, as_depth, as_number
 from balancedfact.measurements import Dense, MeasurementMap
-from balancedfact.measurements._base import ENTRIES_AT_ONCE
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend

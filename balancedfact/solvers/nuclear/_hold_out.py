@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balancedfact._validate import as_array, as_callback, as_count, as_flag, as_number, as_progress, as_rng
 from balancedfact.measurements import MeasurementMap
@@ -41,6 +41,9 @@ _END, _FALLING, _EXTENSION = 1e-4, 0.99, 3
 # than the one before. Where zero is the best so far, the first singular vectors may have cost more than they brought: only a
 # rise by the second factor is clear then.
 _PATIENCE, _CLEARLY, _SURELY = 3, 1.01, 1.2
+# The best is looked for between what was tried in so many rounds, each towards both neighbours; one whose error is within this
+# factor is too near for anything to be gained.
+_REFINEMENTS, _LEVEL = 2, 1.001
 # Data that are predicted this well, relative to their size, are free of noise.
 _NOISELESS = 1e-4
 # How near counts as at the noise edge, and by which power of the usual ratio the path goes on below it, where the rank grows.
@@ -49,7 +52,7 @@ _AT_EDGE, _BELOW_EDGE = 1.05, 0.25
 
 @dataclass(frozen=True, eq=False)
 class PenaltyPath:
-    """The penalties that `select_penalty` tried, in the order in which it was tried.
+    """The penalties that `select_penalty` tried, from the largest down.
 
     Attributes
     ----------
@@ -108,6 +111,7 @@ class _Fold:
         self.seen, self.hidden = data[np.sort(train)], data[np.sort(test)]
         self.share = self.train.m / A.m  # of a penalty for all measurements
         self.pair: tuple[np.ndarray, np.ndarray] | None = None
+        self.best: tuple[np.ndarray, np.ndarray] | None = None  # that of the best penalty so far
 
     def squares(self, solution: Solution | None) -> np.ndarray:
         """The squared errors on what is held out; ``None`` is the zero matrix."""
@@ -141,7 +145,7 @@ def select_penalty(
         The part of the measurements to hold out where there is one split.
     count : int
         The number of penalties over four decades. The path ends early once the error has clearly risen, and goes on beyond
-        them while it still falls.
+        them while it still falls. Then a few are tried between the best and its neighbours.
     folds : int
         With `k` at least 2 the measurements are divided into `k` parts, each is held out in turn, and the errors are pooled.
     one_standard_error : bool
@@ -231,9 +235,11 @@ def select_penalty(
 
     walk, budget = _Walk(largest, count), Budget(bounds.seconds)
     console = Console(stderr=True, quiet=not shown)  # older versions of rich end a bar that is not shown with a line
-    with Progress(console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task("penalty by hold-out", total=count)
-        while not walk.ended:
+    # Where the path ends shows only once it is there: the time spent is known, that left is not.
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task("penalty by hold-out", total=None)
+        while not walk.ended or walk.refined():
             edge, rank, squares = 0.0, 0, []
             for fold in splits:
                 solution = None
@@ -244,7 +250,7 @@ def select_penalty(
                         offset_penalty=offset_penalty,
                         tol=tol,
                         rng=generator,
-                        initial=fold.pair,
+                        initial=fold.best if walk.ended else fold.pair,
                         limits=budget.rest(),
                         progress=False,
                     )
@@ -262,6 +268,9 @@ def select_penalty(
                 walk.record(squares, rank, edge)
             if cut or len(walk.errors) == bounds.iterations:
                 walk.stop()
+            if walk.errors[-1] == min(walk.errors):
+                for fold in splits:
+                    fold.best = fold.pair
             bar.update(task, advance=1, description=f"penalty by hold-out  error {walk.errors[-1]:.4g}  rank {rank}")
             if call is not None:
                 record = {"iteration": len(walk.errors) - 1, "penalty": walk.penalties[-1]}
@@ -279,6 +288,8 @@ class _Walk:
         self.errors: list[float] = []
         self.deviations: list[float] = []
         self.ranks: list[int] = []
+        self.between: list[float] = []
+        self.rounds = 0
 
     def record(self, squares: list[np.ndarray], rank: int, edge: float) -> None:
         """Take the squared errors of every fold at the present penalty, and move on or end."""
@@ -291,6 +302,8 @@ class _Walk:
         self.deviations.append(spread / (2 * error) if error > 0 else 0.0)
         self.ranks.append(rank)
         self.edge = edge
+        if self.ended:
+            return
         self.ended = self._enough()
         step = self.ratio * self.penalty
         if step < edge:  # to the edge first, and on from there in smaller steps
@@ -300,6 +313,26 @@ class _Walk:
     def stop(self) -> None:
         """End before the path is walked to its end."""
         self.ended = self.stopped = True
+
+    def refined(self) -> bool:
+        """Move to a penalty between the best and a neighbour; false where none is left that may be better."""
+        penalties, errors, _, _ = self._sorted()
+        best = int(np.argmin(errors))
+        if self.stopped or errors[best] <= _NOISELESS * errors[0]:
+            return False
+        if not self.between and self.rounds < _REFINEMENTS and best < errors.size - 1:
+            self.rounds += 1
+            beside = [k for k in (best - 1, best + 1) if k >= 0 and errors[k] > _LEVEL * errors[best]]
+            self.between = [float(np.sqrt(penalties[best] * penalties[k])) for k in beside]
+        if not self.between:
+            return False
+        self.penalty = self.between.pop(0)
+        return True
+
+    def _sorted(self) -> list[np.ndarray]:
+        """Penalties from the largest down, with errors, deviations and ranks."""
+        order = np.argsort(-np.array(self.penalties), kind="stable")
+        return [np.array(each)[order] for each in (self.penalties, self.errors, self.deviations, self.ranks)]
 
     def _enough(self) -> bool:
         errors, best = self.errors, min(self.errors)
@@ -315,7 +348,7 @@ class _Walk:
 
     def chosen(self, one_standard_error: bool) -> PenaltyPath:
         """The choice among what was tried."""
-        penalties, errors, deviations = np.array(self.penalties), np.array(self.errors), np.array(self.deviations)
+        penalties, errors, deviations, ranks = self._sorted()
         best = pick = int(np.argmin(errors))
         message = f"The error on data held out is least, {errors[best]:.4g}, at penalty {penalties[best]:.4g}."
         if best == 0:
@@ -328,7 +361,7 @@ class _Walk:
         if one_standard_error:
             pick = int(np.argmax(errors <= errors[best] + deviations[best]))
             message += f" Within one standard error, {deviations[best]:.2g}, the largest is {penalties[pick]:.4g}."
-        return PenaltyPath(float(penalties[pick]), penalties, errors, deviations, np.array(self.ranks), message)
+        return PenaltyPath(float(penalties[pick]), penalties, errors, deviations, ranks, message)
 
 
 def _fitted(A: MeasurementMap, solution: Solution) -> np.ndarray:

@@ -105,6 +105,12 @@ def test_the_share_does_not_depend_on_the_scale(scale, rng):
     assert shares[0] == pytest.approx(shares[1], rel=0.02)
 
 
+def test_rounding_beyond_the_first_shift_ends_the_search(rng):
+    """Rows of 1e16, too few to see everything: the zero eigenvalues are rounding errors of 1e16, and nothing is proved."""
+    rows = 1e16 * rng.standard_normal((3, 3, 2))
+    assert Barrier(rows, np.ones(3), np.ones(3), 3).visible(200, lambda: False)[1] == -np.inf
+
+
 def test_refused_arguments():
     A = gaussian(12, (4, 4), 0)
     with pytest.raises(ValueError, match="bound is 'all'; expected"):
