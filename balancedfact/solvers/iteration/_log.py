@@ -111,6 +111,11 @@ class Log:
         """True once the time of this search, or of one around it, is spent."""
         return time.perf_counter() >= _DEADLINE.get()
 
+    def _clock(self) -> str:
+        """The time left where a limit makes it known, which is the most that it can be; else the time spent."""
+        left = _DEADLINE.get() - time.perf_counter()
+        return f"at most {max(left, 0.0):.0f} s left" if left < np.inf else f"{time.perf_counter() - self.started:.0f} s"
+
     def write(self, line: str, record: dict[str, float]) -> None:
         """Keep a record, numbered and timed, show `line`, call the callback, and raise `Stopped` if it is time to end."""
         if self.ended is not None:
@@ -118,7 +123,7 @@ class Log:
         record = {"iteration": float(len(self.records)), "seconds": time.perf_counter() - self.started, **record}
         self.records.append(record)
         if self._spinner is not None:
-            self._spinner.update(f"iteration {len(self.records)}  {line}")
+            self._spinner.update(f"iteration {len(self.records)}  {line}  {self._clock()}")
         if self.callback is not None:
             try:
                 enough = self.callback(dict(record))

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from rich.status import Status as Spinner
 
 import balancedfact as bf
 from balancedfact.solution import Status
@@ -168,3 +169,12 @@ def test_a_long_solve_ends_soon_after_its_time():
     assert solution.status is Status.LIMIT
     assert time.perf_counter() - start < 4
     assert 0 <= solution.certificate.lower_bound <= solution.value
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(None, "0 s"), (500.0, "at most 500 s left")])
+def test_progress_tells_time_left_only_where_it_is_known(seconds, shown, monkeypatch):
+    lines = []
+    monkeypatch.setattr(Spinner, "update", lambda self, text: lines.append(text))
+    with Log(progress=True, limits=bf.Limits(seconds=seconds)) as log:
+        log.write("gap 1e-3", {})
+    assert lines == [f"iteration 1  gap 1e-3  {shown}"]
