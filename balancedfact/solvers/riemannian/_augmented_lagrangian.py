@@ -54,9 +54,25 @@ class RiemannianSearch(Algorithm):
     It knows nothing of convexity and arrives at the same value. It is the algorithm to build upon where the manifold is what
     one is after.
 
+    See Also
+    --------
+    Factored : Second-order descent on factors.
+    balancedfact.manifolds.RescaledBalancedPairs : The manifold it searches.
+    select_method : The choice between them.
+
     References
     ----------
     Liu, Shen, Zhou (CS282 report); Absil, Baker, Gallivan 2007 for trust regions; Rockafellar 1976 for the multipliers.
+
+    Guide :doc:`/guide/riemannian`.
+
+    Examples
+    --------
+    >>> import numpy as np, balancedfact as bf
+    >>> A = bf.measurements.gaussian(20, (4, 3), rng=0)
+    >>> solution = bf.flat_minimum(A, A(np.ones((4, 3))), method=bf.solvers.RiemannianSearch(), rng=0)
+    >>> solution.status.name, bool(np.allclose(solution.matrix, 1.0))
+    ('OPTIMAL', True)
     """
 
     name, low_rank = "riemannian", True
