@@ -1,7 +1,8 @@
 """Ratings with uneven rows and columns: error on ratings held out, beside two peers whose penalties are chosen in the same way.
 
-A tenth of the ratings is set aside for the end. Of the others a tenth serves to choose the penalty, from the same number of
-values for each contender, and the model is fitted to all of the others at the penalty chosen. The contenders:
+A tenth of the ratings is set aside for the end. Of the others a tenth serves to choose the penalty, from a grid of
+the same size for each contender, which ``select_penalty`` refines by up to four values beside the best one, and the model is
+fitted to all of the others at the penalty chosen. The contenders:
 ``select_penalty`` and ``flat_minimum`` of this package with offsets, as ``solve --penalty auto --offsets`` runs them; cmfrec's
 ``CMF`` (ALS in C, biases, with and without scaled penalties, ranks 10, 30 and 60, the best on the tenth); and the soft-impute
 with alternating least squares of Hastie, Mazumder, Lee and Zadeh (2015), after two-way offsets by ridge regression, rank 60.
@@ -25,7 +26,7 @@ import balancedfact as bf
 from balancedfact.solvers import select_penalty
 
 SEED = 0
-PENALTIES = 12  # values that each contender may try
+PENALTIES = 12  # of the grid of each contender
 RANK = 60
 OFFSETS = 1.0
 
