@@ -8,8 +8,7 @@ from nothing the solver claims. Let `T` be the matrix by which the left side was
 .. math:: \|D_1^+ S D_2^+\| \le \frac{\|T_1^\top S T_2\|}{\sqrt{(1-\varepsilon_1)(1-\varepsilon_2)}}
 
 for every ``S = A*(y)``. This needs `T` to have as many columns as `D1` has rank: a direction that rounding cannot tell from an
-unseen one leaves no bound. How a norm is proved
-is said in `_proved_norm`.
+unseen one leaves no bound. How a norm is proved is said in `_proved_norm`.
 """
 
 from __future__ import annotations

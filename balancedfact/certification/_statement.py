@@ -19,6 +19,7 @@ from balancedfact.certification._exact import enclosed
 from balancedfact.certification._pair import certify_pair
 from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 UNCHECKED = "(not checked: read from a file without its data) "
 
@@ -108,9 +109,7 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
 
 def checked_data(A: MeasurementMap, b: ArrayLike) -> np.ndarray:
     """The data of a map, refused by name where either is something else."""
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    return as_array(b, "b", shape=(A.m,))
+    return as_array(b, "b", shape=(as_map(A).m,))
 
 
 def _checked_offsets(offsets: Offsets | None, A: MeasurementMap) -> Offsets | None:

@@ -121,13 +121,6 @@ class _TangentForm:
         """The solution for the last factorization that ran to its end."""
         raise NotImplementedError
 
-    def product(self, x: np.ndarray) -> np.ndarray:
-        """The symmetric matrix of the form, times `x`."""
-        C = x[: self.split].reshape(self.U.shape)
-        out = self.back(self.image(x))
-        out[: self.split] += self.gauge * (self.U @ (self.U.T @ C)).ravel()
-        return out
-
 
 def _enclosed(form: _TangentForm) -> tuple[float, float]:
     """Bounds on the least singular value for the bases that the form has."""

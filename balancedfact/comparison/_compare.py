@@ -14,6 +14,7 @@ from balancedfact.comparison._distance import aligned_distance
 from balancedfact.comparison._table import Comparison, row_of
 from balancedfact.comparison._ways import Ways
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits
 
 
@@ -94,9 +95,7 @@ def compare(
     >>> [row.method for row in table.rows if row.error < 1e-3][:3]
     ['analytic', 'certified', 'Riemannian']
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data, layers = as_array(b, "b", shape=(A.m,)), as_depth(depth)
+    data, layers = as_array(b, "b", shape=(as_map(A).m,)), as_depth(depth)
     known = None if truth is None else as_array(truth, "truth", shape=A.matrix_shape)
     if not data.any():
         raise ValueError("b is zero; every way leads to the zero matrix")

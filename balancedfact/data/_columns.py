@@ -77,9 +77,8 @@ class Column:
         if isinstance(self.cells, np.ndarray):
             if self.cells.dtype.kind in "iu":
                 return self.cells
-            if not np.all(np.abs(self.cells) < _EXACT_INTEGERS) or np.any(
-                self.cells != np.floor(self.cells)
-            ):  # nan fails the first
+            exact = np.all(np.abs(self.cells) < _EXACT_INTEGERS)  # false for nan
+            if not exact or np.any(self.cells != np.floor(self.cells)):
                 return None
             return self.cells.astype(np.int64)
         found = []

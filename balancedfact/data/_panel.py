@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -269,18 +270,29 @@ class _Panel:
 
     def as_penalty(self, value: float, name: str) -> float:
         """Return the penalty `value` if it is more than what rounding makes of the data."""
-        penalty, least = as_number(value, name, above=0.0), _LEAST_SHARE * self.grid()[0]
+        penalty, least = as_number(value, name, above=0.0), _LEAST_SHARE * self.largest
         if penalty < least:
             raise ValueError(f"{name} is {penalty}; expected at least {least:.1e}, below which rounding decides")
         return penalty
 
+    @cached_property
+    def useful(self) -> bool:
+        """False where effects alone fit the data: any penalty then gives the zero matrix."""
+        return self._norm > 1e-12 * frobenius(self.Y[tuple(self.all.T)])
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest useful penalty, or where there is none the size of the data."""
+        return self._norm if self.useful else magnitude(self.Y[tuple(self.all.T)])
+
+    @cached_property
+    def _norm(self) -> float:
+        A, b = self._problem(self.all)
+        return float(np.linalg.norm(A.adjoint(b), 2))
+
     def grid(self) -> np.ndarray:
         """Penalties from the largest useful one down."""
-        A, b = self._problem(self.all)
-        largest = float(np.linalg.norm(A.adjoint(b), 2))
-        if largest <= 1e-12 * frobenius(self.Y[tuple(self.all.T)]):  # effects alone: any penalty gives zero
-            return np.array([magnitude(self.Y[tuple(self.all.T)])])
-        return largest * np.geomspace(1.0, _LAST_PENALTY, _COUNT)
+        return self.largest * (np.geomspace(1.0, _LAST_PENALTY, _COUNT) if self.useful else np.ones(1))
 
     def _map(self, places: np.ndarray) -> TwoWayEntries:
         d1, d2 = self.Y.shape

@@ -214,8 +214,8 @@ def _split(path: Path, separator: str | None) -> list[Line]:
 _COUNTED = 5
 
 
-def _numbers_columns(lines: list[Line], *, comma: bool) -> bool:
-    """Tell whether the first line may number the columns, 0, 1, 2, ... or 1, 2, ..., as data-frame libraries do"""
+def _numbers_columns(lines: list[Line]) -> bool:
+    """Tell whether the first line may number the columns, 0, 1, 2, ... or 1, 2, ..., as data-frame libraries do."""
     first, body = lines[0].cells, lines[1:]
     numbers = [whole(cell) for cell in first]
     known = [number for number in numbers if number is not None]
@@ -232,7 +232,7 @@ def find_header(lines: list[Line], *, comma: bool) -> bool:
     first, body = lines[0].cells, lines[1:]
     corner, rest = first[0], first[1:]
     if not is_text(corner, comma=comma) and corner != "":
-        if _numbers_columns(lines, comma=comma):
+        if _numbers_columns(lines):
             raise ValueError(
                 f"line {lines[0].number} counts from {corner}: it numbers the columns or is a row of data, and both are "
                 "possible; say which with --header yes or --header no"

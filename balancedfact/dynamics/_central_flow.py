@@ -14,6 +14,7 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
@@ -109,9 +110,7 @@ def central_flow(
     >>> bool(flow["top"][0] > 2 / 0.55), bool(flow["top"][-1] <= 2 / 0.55 * (1 + 1e-6))
     (True, True)
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
-    W = as_layers(layers, A.matrix_shape)
+    W = as_layers(layers, as_map(A).matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", least=_LEAST)
     end, count, parts = as_number(t_final, "t_final", least=0), as_count(record, "record"), as_count(substeps, "substeps")
     jets = Jets(model, [layer.shape for layer in W])

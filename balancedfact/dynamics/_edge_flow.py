@@ -15,6 +15,7 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
@@ -107,9 +108,7 @@ def edge_flow(
     >>> bool(bf.curvature.sharpness(start, A, [1.0, 1.0]) > 2 / 0.55 > flow["rayleigh"][-1])
     True
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
-    W = as_layers(layers, A.matrix_shape)
+    W = as_layers(layers, as_map(A).matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
     end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
     count, most = as_count(record, "record"), as_count(max_steps, "max_steps")

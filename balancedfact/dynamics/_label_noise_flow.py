@@ -17,6 +17,7 @@ from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import Log
 
@@ -114,9 +115,7 @@ def label_noise_flow(
     >>> bool(flow["trace"][0] > 1.5 * least), bool(abs(flow["trace"][-1] / least - 1) < 1e-3)
     (True, True)
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
-    W = as_layers(layers, A.matrix_shape)
+    W = as_layers(layers, as_map(A).matrix_shape)
     model, eta = MapModel(A, b), as_number(step, "step", above=0)
     end, tol = as_number(t_final, "t_final", least=0), max(as_number(rtol, "rtol", above=0, most=1e-2), TIGHTEST)
     most, noise, size = as_count(max_steps, "max_steps"), as_noise(label_noise, A.m), as_batch(batch)

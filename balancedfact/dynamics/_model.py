@@ -12,6 +12,7 @@ from balancedfact import curvature
 from balancedfact._validate import as_array
 from balancedfact.closed_forms import regression_sharpness
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 
 class Model(Protocol):
@@ -28,9 +29,7 @@ class MapModel:
     r"""The loss :math:`\ell(E) = \frac1m\|\mathcal A(E) - b\|^2`, for matrices stacked along one leading axis."""
 
     def __init__(self, A: MeasurementMap, b: ArrayLike) -> None:
-        if not isinstance(A, MeasurementMap):
-            raise ValueError(f"A is {A!r}; expected a MeasurementMap")
-        self.A, self.b = A, as_array(b, "b", shape=(A.m,))
+        self.A, self.b = A, as_array(b, "b", shape=(as_map(A).m,))
         # Dense measurements of several matrices at once are one product.
         stored = A.stored_stack
         self._rows = None if stored is None else np.ascontiguousarray(stored.reshape(A.m, -1))

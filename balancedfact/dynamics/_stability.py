@@ -8,10 +8,11 @@ import numpy as np
 import scipy.sparse.linalg
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_count, as_layers, as_number
+from balancedfact._validate import as_count, as_flag, as_layers, as_number
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 
 _HESSIAN_RANK = 1e-12  # eigenvalues of the Hessian below this, relative to the largest, count as zero
 _DECOMPOSED_DIRECTIONS = 20  # directions up to which the eigenvalue is found from the whole matrix
@@ -84,12 +85,9 @@ def stability_threshold(
     >>> bool(one < many), bool(abs(many * bf.curvature.sharpness(layers, A, b) - 2) < 1e-4)
     (True, True)
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
-    W = as_layers(layers, A.matrix_shape)
+    W = as_layers(layers, as_map(A).matrix_shape)
     model, B, limit = MapModel(A, b), as_count(batch, "batch"), as_number(tol, "tol", above=0)
-    if not isinstance(replacement, bool):
-        raise ValueError(f"replacement is {replacement!r}; expected True or False")
+    as_flag(replacement, "replacement")
     m = A.m
     if not replacement and m < B:
         raise ValueError(f"batch is {B}; expected at most the {m} measurements, or replacement")

@@ -22,6 +22,7 @@ from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._rule import Rule
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Log
@@ -309,10 +310,8 @@ def finished(
 def as_runs(layers: Sequence[ArrayLike], A: MeasurementMap) -> StartingLayers:
     """Checked layers that multiply to what `A` measures."""
     stack = as_stack(layers)
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {A!r}; expected a MeasurementMap")
     found = (stack[-1].shape[-2], stack[0].shape[-1])
-    if found != tuple(A.matrix_shape):
+    if found != tuple(as_map(A).matrix_shape):
         raise ValueError(f"layers multiply to shape {found}; expected {tuple(A.matrix_shape)}")
     lead = stack[0].shape[:-2]
     if 0 in lead:

@@ -24,10 +24,8 @@ def careful_total(terms: np.ndarray) -> tuple[float, float]:
     size, depth = float(np.abs(terms).sum()), 1
     while terms.size > _TERMS_AT_ONCE:
         whole = terms.size // _TERMS_AT_ONCE * _TERMS_AT_ONCE
-        terms, depth = (
-            np.append(terms[:whole].reshape(-1, _TERMS_AT_ONCE).sum(axis=1), terms[whole:].sum()),
-            depth + _TERMS_AT_ONCE,
-        )
+        terms = np.append(terms[:whole].reshape(-1, _TERMS_AT_ONCE).sum(axis=1), terms[whole:].sum())
+        depth += _TERMS_AT_ONCE
     return float(terms.sum()), gamma(depth + terms.size) * size
 
 

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from balancedfact._validate import as_count
 from balancedfact.measurements import _shards
+from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._base import MeasurementMap, SingleEntries
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._entries import Entries
@@ -88,8 +89,7 @@ class Sharded(MeasurementMap):
         Sharded
         """
         _shards.check_client(client)
-        if not isinstance(A, MeasurementMap):
-            raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
+        as_map(A)
         if isinstance(A, Sharded):
             raise ValueError("A is Sharded; expected a measurement map in this process")
         count = min(len(client.nthreads()), A.m) if shards is None else as_count(shards, "shards")

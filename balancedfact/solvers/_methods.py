@@ -8,6 +8,7 @@ import numpy as np
 
 from balancedfact._validate import as_number
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._factored import Factored
 from balancedfact.solvers.nuclear._interior_point import InteriorPoint
@@ -76,12 +77,10 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     >>> bf.solvers.select_method(mask, penalty=1.0)
     Factored(give_up=None)
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
     q = as_number(penalty, "penalty", least=0.0)
     terms = None
     if offset_penalty is not None:
         as_number(offset_penalty, "offset_penalty", above=0.0)
         terms = OffsetTerms(*(np.zeros(0),) * 4)
-    chosen = suitable(NuclearProblem(A, np.zeros(0), q, terms))[0]
+    chosen = suitable(NuclearProblem(as_map(A), np.zeros(0), q, terms))[0]
     return replace(chosen, give_up=None) if isinstance(chosen, Factored) else chosen

@@ -13,6 +13,7 @@ from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_n
 from balancedfact.certification._pair import FEASIBLE
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.deep._bounds import DeepDual, best_bound
 from balancedfact.solvers.deep._network_search import NEGATIVE, RANK_EXCESS, Minimum, NetworkSearch
@@ -134,9 +135,7 @@ def flat_network(
     >>> bool(np.isclose(deep.value, bf.induced_regularizer(truth, A, depth=3).value))
     True
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data = as_array(b, "b", shape=(A.m,))
+    data = as_array(b, "b", shape=(as_map(A).m,))
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol, gap_tol = as_number(tol, "tol", above=0.0), as_number(gap_tol, "gap_tol", least=0.0)
     if not isinstance(bound, str) or bound not in ("best", "quick"):

@@ -120,13 +120,14 @@ class FramedMoments:
         return _transposed(self.inverse) @ self.moments.backward(_transposed(self.G) @ H @ self.G) @ self.inverse
 
 
-def stacks(map: MeasurementMap) -> Iterator[np.ndarray]:
-    """The matrices of a map, a limited number of them at a time."""
+def stacks(map: MeasurementMap, U: np.ndarray | None = None, V: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """The matrices ``U.T @ A_i @ V`` of a map, `A_i` itself by default, a limited number of them at a time."""
     d1, d2 = map.matrix_shape
+    U, V = np.eye(d1) if U is None else U, np.eye(d2) if V is None else V
     chunk = max(1, ENTRIES_AT_ONCE // (d1 * d2))
     for start in range(0, map.m, chunk):
         part = map if map.m <= chunk else map.select(np.arange(start, min(start + chunk, map.m)))
-        yield part.rotated(np.eye(d1), np.eye(d2))
+        yield part.rotated(U, V)
 
 
 def few_matrices(map: MeasurementMap) -> FewMatrices:

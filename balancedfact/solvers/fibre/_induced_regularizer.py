@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.fibre._chain_newton import Ending
 from balancedfact.solvers.fibre._fibre import Fibre, FibreMinimum
@@ -224,9 +225,7 @@ def induced_regularizer_gradient(
 
 
 def _checked(M: ArrayLike, A: MeasurementMap, depth: int, tol: float) -> tuple[np.ndarray, int, float]:
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    matrix = as_array(M, "M", shape=A.matrix_shape)
+    matrix = as_array(M, "M", shape=as_map(A).matrix_shape)
     return matrix, as_depth(depth), as_number(tol, "tol", above=0.0)
 
 

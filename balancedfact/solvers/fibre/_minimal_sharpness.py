@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
-from balancedfact._memory import ENTRIES_AT_ONCE
 from balancedfact._validate import as_array, as_depth, as_number
 from balancedfact.measurements import Dense, MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.fibre._chain import stacks
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.fibre._soft_maximum import Ensemble, Smooth, at, descend
 from balancedfact.solvers.iteration._limits import Limits
@@ -99,9 +100,7 @@ def minimal_sharpness(
     >>> solution.status.ok, bool(solution.certificate.gap < 1e-8)
     (True, True)
     """
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    matrix = as_array(M, "M", shape=A.matrix_shape)
+    matrix = as_array(M, "M", shape=as_map(A).matrix_shape)
     L, gap_goal = as_depth(depth), as_number(tol, "tol", above=0.0)
     if not matrix.any():
         layers = [np.zeros(shape) for shape in [(1, matrix.shape[1]), *[(1, 1)] * (L - 2), (matrix.shape[0], 1)]]
@@ -194,12 +193,9 @@ class _Seen:
     def __init__(self, A: MeasurementMap, U: np.ndarray, V: np.ndarray, rank: int) -> None:
         d1, d2 = A.matrix_shape
         rows = np.empty((0, rank * d2 + (d1 - rank) * rank))
-        chunk = max(1, ENTRIES_AT_ONCE // (d1 * d2))
-        for start in range(0, A.m, chunk):
-            part = A if A.m <= chunk else A.select(np.arange(start, min(start + chunk, A.m)))
-            turned = part.rotated(U, V)
+        for turned in stacks(A, U, V):
             above, below = turned[:, :rank], turned[:, rank:, :rank]
-            flat = [above.reshape(part.m, rank * d2), below.reshape(part.m, (d1 - rank) * rank)]
+            flat = [above.reshape(len(turned), rank * d2), below.reshape(len(turned), (d1 - rank) * rank)]
             rows = np.concatenate([rows, np.concatenate(flat, axis=1)])
         self.Q, self.R = np.eye(len(rows)), rows
         if len(rows) > rows.shape[1]:

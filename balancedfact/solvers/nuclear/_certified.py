@@ -16,6 +16,7 @@ from balancedfact.certification._spectral_norm import norm_bound
 from balancedfact.certification._tangent import injectivity
 from balancedfact.certification._verdict import verdict
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
@@ -52,9 +53,7 @@ def certified_minimum(
     offset_penalty: float | None = None,
 ) -> Solution:
     """Check the arguments that `flat_minimum` (`flat`) and `norm_minimum` share, solve, and judge."""
-    if not isinstance(A, MeasurementMap):
-        raise ValueError(f"A is {type(A).__name__}; expected a measurement map such as bf.measurements.Dense")
-    data = as_array(b, "b", shape=(A.m,))
+    data = as_array(b, "b", shape=(as_map(A).m,))
     penalty = as_number(penalty, "penalty", least=0.0)
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol = as_number(tol, "tol", above=0.0)

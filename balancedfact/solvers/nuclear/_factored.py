@@ -115,7 +115,7 @@ def factored(
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         for _ in range(_ROUNDS):
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
+            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets, exactly=uneven)
             rank = L.shape[1]
             room = min(limit - rank, max(8, rank))
             wider = widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
@@ -125,7 +125,7 @@ def factored(
                 return
             L, R = wider
         else:
-            L, R, s, y, offsets = _settled(problem, L, R, penalty, density, accuracy, offsets, uneven)
+            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets, exactly=uneven)
             rank = L.shape[1]
         if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
@@ -161,16 +161,23 @@ def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.n
         yield Point(L, R, s, y)
 
 
-def _settled(problem, L, R, penalty, density, accuracy, offsets, uneven):  # type: ignore[no-untyped-def]
-    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
-    A, b, terms = problem.map, problem.b, problem.offsets
+def settled(  # type: ignore[no-untyped-def]
+    problem, L, R, penalty, accuracy, offsets=None, *, exactly: bool, horizontal: bool = False
+):
+    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector.
+
+    What is pressed to zero is told by the best length of each column (`exactly`), or by a step of soft thresholding, which is
+    right where the map is nearly an isometry and mixes columns as well.
+    """
+    A, b, terms, density = problem.map, problem.b, problem.offsets, problem.density
     while L.shape[1] > 0 or terms is not None:
         size = np.vdot(L, L) + np.vdot(R, R) if L.shape[1] > 0 else b @ b / penalty
         tol = accuracy * penalty * float(np.sqrt(size))
-        end = descend(A, b, penalty, L, R, density=density, gradient_tol=tol, terms=terms, offsets=offsets)
+        search = {"density": density, "gradient_tol": tol, "terms": terms, "offsets": offsets, "horizontal": horizontal}
+        end = descend(A, b, penalty, L, R, **search)
         L, R, s = trimmed(end.L, end.R)
         y, offsets = end.residual / penalty, end.offsets
-        if uneven:
+        if exactly:
             shorter = needed(A, L, R, s, y, penalty)[:2]
             if shorter[0].shape[1] == s.size:
                 return L, R, s, y, offsets

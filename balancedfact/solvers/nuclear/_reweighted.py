@@ -33,7 +33,7 @@ def reweighted(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Gener
     """The pair of at most so many columns to which the iteration comes, for distinct entries of weight 1 or -1."""
     d1, d2 = A.matrix_shape
     none, size = (np.zeros((d1, 0)), np.zeros((d2, 0))), float(np.linalg.norm(b))
-    point, probe = _SparsePlusFactors(A, b, *none), np.zeros((d2, 0))
+    point, probe = _SparsePlusFactors(A.adjoint_operator(b), *none), np.zeros((d2, 0))
     smoothing, mark, first, halved = np.inf, np.inf, 0.0, 0
     best: Pair = none
     least = np.inf
@@ -71,7 +71,7 @@ def reweighted(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Gener
             precondition=lambda x, w=inverse: w * x,  # type: ignore[misc]
         )
         L, R = tangent.pair(start + found.x)
-        point = _SparsePlusFactors(A, b - A.forward_factored(L, R), L, R)
+        point = _SparsePlusFactors(A.adjoint_operator(b - A.forward_factored(L, R)), L, R)
     return best
 
 
@@ -97,18 +97,14 @@ class _TangentSpace:
 
 
 class _SparsePlusFactors:
-    """The sparse adjoint of a vector plus a product of factors, as an operator."""
+    """A sparse matrix plus a product of factors, as an operator."""
 
-    def __init__(self, A: MeasurementMap, y: np.ndarray, L: np.ndarray, R: np.ndarray) -> None:
-        self._set(A.adjoint_operator(y), L, R)
-
-    def _set(self, S: Any, L: np.ndarray, R: np.ndarray) -> _SparsePlusFactors:
+    def __init__(self, S: Any, L: np.ndarray, R: np.ndarray) -> None:
         self.S, self.L, self.R, self.shape = S, L, R, S.shape
-        return self
 
     def __matmul__(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self.S @ x + self.L @ (self.R.T @ x))
 
     @property
     def T(self) -> _SparsePlusFactors:
-        return _SparsePlusFactors.__new__(_SparsePlusFactors)._set(self.S.T, self.R, self.L)
+        return _SparsePlusFactors(self.S.T, self.R, self.L)

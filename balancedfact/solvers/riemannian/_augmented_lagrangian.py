@@ -29,17 +29,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
-from balancedfact.solvers.nuclear._columns import leading, needed, trimmed, widened
-from balancedfact.solvers.nuclear._descent import descend
-from balancedfact.solvers.nuclear._factored import interpolating
+from balancedfact.solvers.nuclear._columns import leading, widened
+from balancedfact.solvers.nuclear._factored import interpolating, settled
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
 
 _START_WIDTH = 8  # of a random pair; wider ones only take longer to become narrow
 _FIRST_SHARE = 0.2  # of the penalty at which the zero matrix is optimal: the first q + t
-_SLOW, _FALL = (
-    0.5,
-    10.0,
-)  # what a step of the multiplier should leave of the residual, and by how much t falls where it does not
+# What a step of the multiplier should leave of the residual, and by how much `t` falls where it leaves more.
+_SLOW, _FALL = 0.5, 10.0
 _MOST_FALLS = 4  # below, rounding of the residual would show in the multiplier
 _MOST_STALLS = 2  # steps of the multiplier in a row, after these, that leave the residual as it was
 _COARSE_START, _FINE_END = 1e-2, 1e-11  # relative gradients of the searches
@@ -135,20 +132,11 @@ def _stationary(
     problem: NuclearProblem, L: np.ndarray, R: np.ndarray, limit: int, accuracy: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A stationary pair with its singular values, of the rank that its dual vector asks for as far as `limit` allows."""
-    A, b, q, density = problem.map, problem.b, problem.q, problem.density
-    s, y = np.zeros(0), b / q
+    A, q = problem.map, problem.q
     for change in range(_RANK_ROUNDS):
-        while L.shape[1] > 0:
-            tol = accuracy * q * float(np.sqrt(np.vdot(L, L) + np.vdot(R, R)))
-            end = descend(A, b, q, L, R, density=density, gradient_tol=tol, horizontal=True)
-            L, R, s = trimmed(end.L, end.R)
-            y, found = end.residual / q, s.size
-            L, R, s = needed(A, L, R, s, y, q)
-            if s.size == found:
-                break
-        if L.shape[1] == 0:
-            y = b / q
-        wider = widened(A, L, R, y, q, density, min(limit - s.size, max(8, s.size)), _LOOSER * accuracy, rng)
+        L, R, s, y, _ = settled(problem, L, R, q, accuracy, exactly=True, horizontal=True)
+        room = min(limit - s.size, max(8, s.size))
+        wider = widened(A, L, R, y, q, problem.density, room, _LOOSER * accuracy, rng)
         if wider[0].shape[1] == s.size or change == _RANK_ROUNDS - 1:
             break
         L, R = wider

@@ -128,7 +128,6 @@ def balanced_approximation(
     start = None if initial is None else _checked_pair(initial, M.shape, k)
     if start is not None and method == "svd":
         raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
-    log = Log(callback, progress, limits)
     target = log.insist(_Target, M, k, generator)
     q = min(k, *M.shape)
     if not np.any(M):

@@ -104,3 +104,20 @@ def test_callback_and_bad_input():
         bf.minimal_sharpness(M, A, 1)
     with pytest.raises(ValueError, match="A is list"):
         bf.minimal_sharpness(M, [], 2)
+
+
+@pytest.mark.parametrize("held", [1, 300])
+def test_second_derivatives_held_in_pieces_are_those_held_at_once(held, monkeypatch):
+    M, A = instance(3, 4, 3, 2, 9)
+    whole = bf.minimal_sharpness(M, A, 3)
+    monkeypatch.setattr("balancedfact.solvers.fibre._soft_maximum._DERIVATIVES_HELD", held)
+    parts = bf.minimal_sharpness(M, A, 3)
+    assert len(parts.history["value"]) == len(whole.history["value"])
+    np.testing.assert_allclose(parts.history["value"], whole.history["value"], rtol=1e-10)
+
+
+def test_measurements_read_in_pieces_are_those_read_at_once(monkeypatch):
+    M, A = instance(4, 4, 3, 2, 9)
+    whole = bf.minimal_sharpness(M, A, 3)
+    monkeypatch.setattr("balancedfact.solvers.fibre._chain.ENTRIES_AT_ONCE", 30)
+    np.testing.assert_allclose(bf.minimal_sharpness(M, A, 3).value, whole.value, rtol=1e-9)
