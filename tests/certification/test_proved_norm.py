@@ -62,3 +62,10 @@ def test_no_sparse_norm_is_below_the_norm_in_many_digits():
                 max(mpmath.mp.eigsy(mpmath.matrix(S.toarray()) * mpmath.matrix(S.toarray()).T, eigvals_only=True))
             )
             assert exact <= mpmath.mpf(proved_sparse_norm(S)) <= exact * (1 + mpmath.mpf(1e-12))
+
+
+def test_a_sparse_norm_counts_what_sums_of_repetitions_lose():
+    """Ten thousand small numbers after a one are lost one by one, and 1e-13 in all."""
+    data = np.r_[1.0, np.full(10_000, 1e-17)]
+    S = sp.csr_array((data, np.zeros(data.size, dtype=int), [0, data.size]), shape=(1, 2))
+    assert 1 + 1e-13 <= proved_sparse_norm(S) <= 1 + 1e-9

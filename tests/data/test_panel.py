@@ -149,6 +149,9 @@ def test_bad_input_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             bf.panel_effect(*arguments)
+    for vanishing in (1e-300, 1e-25):
+        with pytest.raises(ValueError, match=r"penalty is .*, below which rounding decides"):
+            bf.panel_effect(Y, treated, penalty=vanishing)
     with pytest.raises(ValueError, match="folds is 1000"):
         bf.panel_effect(Y, treated, folds=1000)
     with pytest.raises(ValueError, match="penalties is -1"):

@@ -3,7 +3,7 @@ import pytest
 
 import balancedfact as bf
 from balancedfact.measurements import Entries, gaussian
-from balancedfact.solvers.nuclear._reweighted import reweighted
+from balancedfact.solvers.nuclear._reweighted import _TangentSpace, reweighted
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -77,3 +77,17 @@ def test_the_enclosure_is_saved_with_the_solution(rng, tmp_path):
     solution.save(tmp_path / "found.npz")
     loaded = bf.Solution.load(tmp_path / "found.npz")
     assert loaded.certificate.injectivity == solution.certificate.injectivity > 0
+
+
+def test_images_of_the_tangent_space_and_back_are_adjoint(rng):
+    A = bf.measurements.bernoulli_mask((6, 5), 0.7, rng)
+    U, V = np.linalg.qr(rng.standard_normal((6, 2)))[0], np.linalg.qr(rng.standard_normal((5, 2)))[0]
+    space, y = _TangentSpace(A, U, V), rng.standard_normal(A.m)
+    M, C, B = rng.standard_normal((2, 2)), rng.standard_normal((6, 2)), rng.standard_normal((5, 2))
+    C, B = C - U @ (U.T @ C), B - V @ (V.T @ B)
+    x = np.vstack([M, C, B])
+    np.testing.assert_allclose(space.image(x), A(U @ M @ V.T + C @ V.T + U @ B.T), atol=1e-13)
+    back = space.back(y)
+    assert np.vdot(back, x) == pytest.approx(y @ space.image(x), rel=1e-12)
+    np.testing.assert_allclose(U.T @ back[2:8], 0, atol=1e-13)  # its parts are orthogonal, as those of `x`
+    np.testing.assert_allclose(V.T @ back[8:], 0, atol=1e-13)
