@@ -1,6 +1,5 @@
 """The compiled loops of entry sampling: against sparse arrays, in any order, with any number of threads, after a fork."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -89,24 +88,28 @@ def test_matrices_in_column_order_and_of_integers_are_understood(rng):
         sampled_product(np.ones((3, 2)), np.ones((3, 1)), rows[:1] % 3, cols[:1] % 3)
 
 
-def _child(queue, A, L, R):
-    queue.put(A.forward_factored(L, R))
+_FORK = """
+import multiprocessing, numpy as np
+from balancedfact.measurements import Entries, _sampled
+_sampled._cores, _sampled._WORTH_TWO_CORES = lambda: 2, 1
+rng = np.random.default_rng(0)
+A = Entries(rng.integers(0, 300, 40_000), rng.integers(0, 200, 40_000), (300, 200))
+L, R = rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
+expected = A.forward_factored(L, R)  # the pool of this process exists now
+assert _sampled._threads.cache_info().currsize
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=lambda: queue.put(A.forward_factored(L, R)), daemon=True)
+process.start()
+np.testing.assert_array_equal(queue.get(timeout=20), expected)
+process.join()
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_threads_are_started_anew_after_a_fork(rng, monkeypatch):
-    monkeypatch.setattr(_sampled, "_cores", lambda: 2)
-    monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
-    rows, cols, _ = many(rng)
-    A, L, R = Entries(rows, cols, (300, 200)), rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
-    expected = A.forward_factored(L, R)  # the pool of this process exists now
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=_child, args=(queue, A, L, R))
-    process.start()
-    np.testing.assert_array_equal(queue.get(timeout=60), expected)
-    process.join()
+def test_threads_are_started_anew_after_a_fork():
+    # In an interpreter of its own: others that were imported here may not survive a fork.
+    subprocess.run([sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", _FORK], check=True)
 
 
 def test_importing_the_package_does_not_import_numba():
