@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -26,14 +26,20 @@ _SO_FAR = "this is the best point so far"
 INTERRUPTED = Status.INTERRUPTED, f"Interrupted; {_SO_FAR}."
 
 
+def _inside(compute: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    _WITHIN.set(True)
+    return compute(*arguments)
+
+
 @contextmanager
 def interrupts_pass() -> Iterator[None]:
     """Let Ctrl-C through the searches inside, for callers who would not look at the status of what these return."""
-    within = _WITHIN.set(True)
+    within = _WITHIN.get()
     try:
+        _WITHIN.set(True)
         yield
     finally:
-        _WITHIN.reset(within)
+        _WITHIN.set(within)
 
 
 class Log:
@@ -58,24 +64,27 @@ class Log:
         self.records: list[dict[str, float]] = []
         self.started = time.perf_counter()
         self.ended: tuple[Status, str] | None = None
-        self._entered: list[tuple[Token[bool], Token[float]]] = []
+        self._entered: list[tuple[bool, float]] = []  # what was in force outside
         self._spinner = Spinner("solving", console=Console(stderr=True)) if as_progress(progress) else None
 
     def __enter__(self) -> Log:
-        if not self._entered:
-            self._outermost = not _WITHIN.get()
-            if self._spinner is not None:
-                self._spinner.start()
+        outside = _WITHIN.get(), _DEADLINE.get()
         deadline = self.started + (np.inf if self.limits.seconds is None else self.limits.seconds)
-        self._entered.append((_WITHIN.set(True), _DEADLINE.set(min(deadline, _DEADLINE.get()))))
-        return self
+        try:
+            if not self._entered:
+                self._outermost = not outside[0]
+                if self._spinner is not None:
+                    self._spinner.start()
+            self._entered.append(outside)
+            _WITHIN.set(True)
+            _DEADLINE.set(min(deadline, outside[1]))
+            return self
+        except BaseException:  # Ctrl-C before the context is entered: nobody would leave it
+            self._leave(outside)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        within, deadline = self._entered.pop()
-        _WITHIN.reset(within)
-        _DEADLINE.reset(deadline)
-        if self._spinner is not None and not self._entered:
-            self._spinner.stop()
+        self._leave(self._entered[-1])
         if isinstance(error, KeyboardInterrupt):
             self.ended = INTERRUPTED
         elif isinstance(error, Stopped):
@@ -84,18 +93,22 @@ class Log:
             return False
         return self._outermost
 
+    def _leave(self, outside: tuple[bool, float]) -> None:
+        _WITHIN.set(outside[0])
+        _DEADLINE.set(outside[1])
+        self._entered = [kept for kept in self._entered if kept is not outside]
+        if self._spinner is not None and not self._entered:
+            self._spinner.stop()
+
     def insist(self, compute: Callable[..., T], *arguments: Any) -> T:
         """The result of what has to be computed, stopped or not: Ctrl-C ends the search, and the computation starts again."""
         if _WITHIN.get():
             return compute(*arguments)
-        within = _WITHIN.set(True)
         try:
-            return compute(*arguments)
+            return copy_context().run(_inside, compute, arguments)
         except KeyboardInterrupt:
             self.ended = INTERRUPTED
             return compute(*arguments)
-        finally:
-            _WITHIN.reset(within)
 
     def end(self, message: str) -> tuple[Status | None, str]:
         """The status and the sentence of the end: `message` where the search was not stopped."""

@@ -9,6 +9,8 @@ import pytest
 
 import balancedfact as bf
 from balancedfact import dynamics
+from balancedfact.solvers.iteration import _log
+from balancedfact.solvers.iteration._log import Log
 
 PACKAGE = str(Path(bf.__file__).parent)
 A = bf.measurements.gaussian(12, (4, 3), rng=0)
@@ -141,3 +143,35 @@ def test_where_nobody_would_see_the_status_an_interrupt_is_passed_on(monkeypatch
         with pytest.raises(KeyboardInterrupt):
             run(call, at=3)
     assert bf.complete(filled, 0.1, return_solution=True)[1].status is bf.Status.OPTIMAL
+
+
+def test_an_interrupt_while_a_search_is_entered_does_not_change_the_next_ones():
+    """At every line, however early: nothing is held as running that is not."""
+    log = Log(limits=bf.Limits(seconds=1e6))
+    passed = 0
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename != _log.__file__ or frame.f_code.co_name not in ("__enter__", "insist", "_inside"):
+            return None
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    for use in (log.__enter__, lambda: log.insist(int)):
+        for lines in range(20):
+            left = lines
+            sys.settrace(trace)
+            try:
+                use()
+            except KeyboardInterrupt:
+                passed += 1
+                assert (_log._WITHIN.get(), _log._DEADLINE.get(), log._entered) == (False, np.inf, [])
+            finally:
+                sys.settrace(None)
+                _log._WITHIN.set(False)
+                _log._DEADLINE.set(np.inf)
+                log._entered.clear()
+    assert passed > 8
