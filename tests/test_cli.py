@@ -171,6 +171,7 @@ def test_penalty_chosen_by_hold_out(capsys):
     assert f"{len(errors)} tried" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_offsets_are_fitted_drawn_and_reported(capsys):
     rng = np.random.default_rng(0)
     truth = 3 + rng.standard_normal(12)[:, None] + rng.standard_normal(10) + np.outer(rng.standard_normal(12), np.ones(10))
@@ -426,6 +427,7 @@ def test_limits_that_are_none(entries, capsys, text):
     assert f"{text!r} is not a time; expected seconds above 0, such as 60 or 60s" in one_line(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_pictures_of_other_formats(entries, kind, start):
     main(["solve", entries, "--quiet", "--out", "out"])

@@ -43,6 +43,7 @@ def test_new_rows_are_those_of_the_solution():
     np.testing.assert_allclose(imputer.transform(new), np.where(np.isnan(new), imputer.solution_.transform(new), new))
 
 
+@pytest.mark.slow
 def test_pipeline_and_grid_search():
     y = FULL @ np.arange(9.0)
     pipeline = make_pipeline(FlatImputer(tol=1e-3, random_state=0), Ridge(1e-3))

@@ -130,6 +130,7 @@ def test_thin_matrices_of_any_length(rng):
             assert exact * (1 - 1e-12) <= bound <= exact * (1 + 1e-9 if count == 0 else 1.5)
 
 
+@pytest.mark.slow
 def test_a_subspace_of_all_columns_leaves_nothing_to_estimate(rng):
     S = sparse_noise(rng, (5000, 900), 0.002)
     exact = np.linalg.norm(S.toarray(), 2)

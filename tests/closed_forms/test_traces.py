@@ -105,6 +105,7 @@ def test_a_nilpotent_product_has_infimum_zero_that_is_approached_and_not_attaine
         assert trace(layers, Dense(A1[None])) == pytest.approx(4 / t**2, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_infimum_of_degenerate_problems_by_brute_force(rng):
     """The power has a smaller rank than the matrix."""
     shift, identity = np.diag([1.0, 1.0], 1), np.eye(3)

@@ -131,6 +131,7 @@ def test_label_noise_flow_of_equal_noise_is_the_descent_of_the_trace():
     assert long["trace"][-1] == pytest.approx(4 * np.sqrt(total * along), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["all", 2])
 @pytest.mark.parametrize("covariance", [0.25 * np.eye(2), np.array([[0.45, 0.1], [0.1, 0.05]])], ids=["equal", "anisotropic"])
 def test_label_noise_flow_is_the_limit_of_label_noise(covariance, batch):
@@ -173,6 +174,7 @@ def test_models_of_descent_are_of_order_one_below_the_edge(model):
     assert np.all((orders > 0.8) & (orders < 1.3))
 
 
+@pytest.mark.slow
 def test_edge_flow_follows_descent_beyond_the_edge_to_second_order():
     """Steps above the edge of a minimum by a factor of 1 + eps: descent ends below the edge by as much as it began above."""
     bottom = bf.dynamics.gradient_flow(valley(), RULE, DATA, stationarity=1e-14).layers

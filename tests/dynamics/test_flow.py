@@ -185,6 +185,7 @@ def test_bad_input(name, value):
         flow(**(options | {name: value}))
 
 
+@pytest.mark.slow
 def test_many_starts_in_one_call_are_the_single_runs_without_warnings(rng):
     A = bf.measurements.gaussian(7, (3, 3), rng)
     start, b = bf.dynamics.gaussian_layers([3, 3, 3], [[0.01, 0.5, 30.0]], rng), rng.standard_normal(7)

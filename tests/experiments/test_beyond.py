@@ -65,6 +65,7 @@ def plainly(figure):
     return Table(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_experiment_leaves_a_table_and_a_legible_picture(name, tmp_path):
     brief = {"stages": 2, "repetitions": 1, "first": 20, "quiet": 50, "tols": [1e-6], "depths": [2]}

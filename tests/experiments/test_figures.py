@@ -125,6 +125,7 @@ def test_names_are_the_published_ones():
         assert FIGURES[name].source.endswith(f"Figure {name[-1]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_figure_leaves_its_table_and_picture(tmp_path, name):
     with ThreadPoolExecutor(1) as executor:
@@ -587,6 +588,7 @@ def test_where_label_noise_settles_at_depth_two():
             assert objective(u * (s * (1 + size * rng.standard_normal(s.size))) @ vt) > objective(E) * (1 - 1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_predicted_from_the_trace_is_the_loss_under_label_noise():
     """The constant: half of it or twice would be seen at once."""
     figure = tiny("glcrmj-1", stage=4000, stages=3, decay_stages=0, every=5, step=0.005, depths=[[2, 0.5], [3, 0.6]])

@@ -187,6 +187,7 @@ def spectrum(problem, point):
     return np.linalg.eigvalsh((np.array(rows) + np.array(rows).T) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [TrustRegions, ConjugateGradient])
 @pytest.mark.parametrize(("depth", "wider"), [(2, 0), (2, 2), (3, 0), (3, 1), (5, 0), (10, 0)])
 def test_the_isotropic_trace_reaches_its_minimum_from_far_starts(depth, wider, optimizer, rng):

@@ -75,6 +75,7 @@ def zero_loss(rng):
 MANIFOLDS = [balanced_pairs, rescaled_balanced_pairs, products_of_stiefel, balanced_layers, factorizations, zero_loss]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", MANIFOLDS, ids=lambda build: build.__name__)
 @pytest.mark.parametrize("kind", ["robust", "weighted"])
 @pytest.mark.parametrize("optimizer", [TrustRegions, ConjugateGradient])

@@ -52,6 +52,7 @@ def test_orthonormal_basis_is_an_isometry(rng, shape, rank):
     assert_attains(A, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 @pytest.mark.parametrize("shape", [(4, 4), (4, 6), (5, 4)])
 def test_one_measurement_stretches_by_its_leading_singular_values(rng, rank, shape):
@@ -192,6 +193,7 @@ def test_rank_beyond_the_size_means_all_matrices(rng):
     assert underdetermined.smallest == pytest.approx((0, 0), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "bilinear"])
 def test_grows_with_the_rank(kind):
     A = getattr(bf.measurements, kind)(60, (5, 4), rng=3)
@@ -236,6 +238,7 @@ def test_counts_the_rounding_of_the_form(rng):
     assert 0 < np.linalg.norm(difference) <= form.error <= 1e-12 * np.trace(form.matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2])
 def test_does_not_depend_on_the_coordinates(rng, rank):
     A = bf.measurements.gaussian(40, (4, 5), rng=1)

@@ -90,6 +90,7 @@ def programme(T, shape, r):
     return problem.solve(solver="CLARABEL")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "r"), [((2, 3), 1), ((3, 3), 1), ((4, 3), 1), ((2, 2), 2), ((2, 3), 2), ((3, 2), 2)])
 def test_solves_the_programme(rng, shape, r):
     T = symmetric(rng, shape[0] * shape[1])

@@ -129,6 +129,7 @@ def test_rows_and_columns_that_no_shard_sees(client):
     np.testing.assert_allclose(found.matrix, expected.matrix, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", maps.BUILT_IN)
 @pytest.mark.parametrize("c", [1e-150, 1e-60, 1e60, 1e150])
 def test_extreme_weights_change_nothing_but_the_magnitude(kind, c, client, rng):
@@ -140,6 +141,7 @@ def test_extreme_weights_change_nothing_but_the_magnitude(kind, c, client, rng):
     oracles.assert_whitened(sharded, rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "c"), [(0.0, 1e-150), (0.0, 1e150), (1.0, 1e-150), (1.0, 1e150), (1e-20, 1e60)])
 def test_shards_agree_on_a_scale(a, c, client, rng):
     """It is that of the largest weight of all, whichever shard holds it."""
@@ -225,6 +227,7 @@ def test_dask_is_imported_only_where_it_is_used():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_guide_runs(client, tmp_path, rng):
     """With the client of this test, and its paths."""
     (d1, d2), whole = (8, 7), np.arange(56)

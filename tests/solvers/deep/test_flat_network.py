@@ -90,6 +90,7 @@ def assert_certified(solution, matrices, b, depth, *, tol=1e-8):
 CASES = [(4, (3, 3), 3), (2, (3, 2), 4), (5, (3, 4), 3), (3, (2, 2), 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "shape", "depth"), CASES)
 def test_no_layers_found_by_brute_force_are_flatter(m, shape, depth, rng):
     A, b = gaussian(m, shape, rng), rng.standard_normal(m)
@@ -101,6 +102,7 @@ def test_no_layers_found_by_brute_force_are_flatter(m, shape, depth, rng):
     np.testing.assert_allclose(solution.value, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_recovers_a_matrix_of_low_rank(rng):
     A, truth = gaussian(75, (12, 10), rng), low_rank(rng, (12, 10), 2)
     solution = bf.flat_minimum(A, A(truth), 3, rng=0)
@@ -144,6 +146,7 @@ def equal_maps(rng):
     yield Minimal(rng.standard_normal((7, 3, 4))), 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", range(3))
 def test_the_structure_of_the_map_does_not_matter(which, rng):
     A, depth = list(equal_maps(rng))[which]
@@ -164,6 +167,7 @@ def test_the_dual_vector_is_the_derivative_with_respect_to_the_data(rng):
         np.testing.assert_allclose((ahead - behind) / 2e-4, dual @ direction, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scales_of_data_and_measurements(rng):
     A, b = gaussian(6, (3, 4), rng), rng.standard_normal(6)
     plain = flattest(A, b, 3, rng=0)
@@ -221,6 +225,7 @@ def test_contradictions_and_zero_data():
     assert not zero.matrix.any()
 
 
+@pytest.mark.slow
 def test_rank_limits(rng):
     A = gaussian(3, (4, 4), 3)
     b = np.random.default_rng(3).standard_normal(3)
@@ -376,6 +381,7 @@ def test_a_map_is_needed():
         bf.flat_minimum([np.eye(2)], [1.0], 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 5), st.integers(1, 4), st.integers(1, 4))
 def test_small_problems_of_any_shape(seed, depth, d1, d2):

@@ -64,6 +64,7 @@ def test_three_layers_are_proved_optimal():
     assert "moments" in solution.message
 
 
+@pytest.mark.slow
 def test_no_network_is_below_the_bound(rng):
     A = gaussian(7, (3, 4), rng)
     for rank in (1, 3):

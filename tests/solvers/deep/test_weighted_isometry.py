@@ -55,6 +55,7 @@ def test_nothing_is_proved_where_the_inequality_fails(rng):
     assert barrier.climbed(barrier.packed(weights._replace(y=100 * weights.y)), 1.0) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "depth"), [(gaussian, 3), (bilinear, 3), (gaussian, 5)])
 def test_no_network_is_below_the_bound(kind, depth, rng):
     d1, d2 = shape = (4, 3)
@@ -75,6 +76,7 @@ def test_no_network_is_below_the_bound(kind, depth, rng):
             assert bound <= bf.flat_network(A, b, depth, rng=rng, bound="quick").value * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_the_units_of_the_outer_layers(depth):
     # Few measurements of small matrices, whose moments on both sides together are far from isotropic.
@@ -97,6 +99,7 @@ def test_it_is_close_for_gaussian_measurements(rng):
     assert "weighted isometries" in deeper.certificate.proof
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-120, 1e120])
 def test_the_share_does_not_depend_on_the_scale(scale, rng):
     truth = rng.standard_normal((4, 1)) @ rng.standard_normal((1, 4))

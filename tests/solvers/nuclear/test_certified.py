@@ -219,6 +219,7 @@ def test_thin_matrices_have_no_rank_to_limit(limit, rng):
 # Starts
 
 
+@pytest.mark.slow
 @SOLVERS
 @PENALTIES
 @METHODS

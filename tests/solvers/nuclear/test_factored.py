@@ -69,6 +69,7 @@ def test_low_rank_data_are_recovered_and_proved(name, penalty, rng):
     assert np.linalg.norm(found - truth) <= (1e-2 if penalty else 1e-9) * np.linalg.norm(truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 @pytest.mark.parametrize("limit", [1, 2, 3, 9])
 def test_the_limit_on_the_rank_is_kept(limit, penalty, rng):

@@ -207,6 +207,7 @@ def test_zero_may_be_the_best():
     assert "no matrix but zero" in path.message
 
 
+@pytest.mark.slow
 def test_folds_hold_out_every_measurement_once():
     A, b, _ = noisy(0.5, shape=(9, 8))
     path = select_penalty(A, b, folds=3, count=3, rng=0)
@@ -278,6 +279,7 @@ def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
     assert path.errors.min() < 0.4
 
 
+@pytest.mark.slow
 def test_offsets_are_part_of_the_prediction(rng):
     A = bernoulli_mask((40, 30), 0.4, rng)
     X = 5 + 2 * rng.standard_normal(40)[:, None] + rng.standard_normal(30)

@@ -52,6 +52,7 @@ def test_a_start_at_the_solution_is_worth_something(penalty, rng):
 RING = Entries([0, 0, 1, 1, 2, 2], [0, 1, 0, 2, 1, 2], (3, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 @pytest.mark.parametrize("seed", range(8))
 def test_mixing_does_not_stall(seed, penalty):
