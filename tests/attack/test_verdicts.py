@@ -40,6 +40,12 @@ def test_verdicts(size, seed):
     assert lost <= 0.02 * deserved + 3 * np.sqrt(0.02 * deserved)
 
 
+@pytest.mark.parametrize(("seed", "index"), [(131, 590), (131, 2543)])
+def test_what_went_wrong_once(seed, index):
+    """A division of zero by zero; a search that took 30 s for a matrix of 4 x 3."""
+    assert judge(draw(seed, index), by_both=True)[0] is None
+
+
 @pytest.mark.parametrize("scale", [1e-120, 1e-90, 1e-30, 1e30, 1e90])
 def test_stationary_at_every_scale(scale, size, seed):
     """The problem scaled is the same problem: its trace is the square of the scale times that at scale one."""
