@@ -32,7 +32,7 @@ from balancedfact.certification._exact import (
 from balancedfact.certification._pair import DATUM, FEASIBLE
 from balancedfact.measurements import MeasurementMap
 
-_BITS = 400
+_BALL_BITS = 400
 
 
 def enclosed_layers(
@@ -63,7 +63,7 @@ def enclosed_layers(
         value = total_of(trace_of(each.transpose() * each) for each in W)
     lower = Fraction(0)
     if along > 0 and any(x != 0 for x in S.entries()):
-        before_bits, flint.ctx.prec = flint.ctx.prec, _BITS
+        before_bits, flint.ctx.prec = flint.ctx.prec, _BALL_BITS
         try:
             ball = _multiplier(matrices, S, along, inner(y, y), depth) if objective.flat else _nuclear(A, S, along, depth)
             lower = max(_below(ball), Fraction(0))

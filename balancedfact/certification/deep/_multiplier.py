@@ -50,7 +50,7 @@ def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int
 
 
 class ProvedDual(NamedTuple):
-    """What a dual vector proves for a map at unit scale, all rounding counted.
+    """Numbers that a dual vector proves for a map at unit scale, all rounding counted.
 
     `along` is at most ``b.y``, `size` at least ``|y|``, and `t` are at least the singular values of ``D1^+ A*(y) D2^+``.
     """
