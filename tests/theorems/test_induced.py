@@ -2,9 +2,18 @@
 
 import pytest
 
-from balancedfact import closed_forms, curvature, solvers
+from balancedfact import closed_forms, curvature, dynamics, solvers
 from tests.theorems import mutations
 from tests.theorems.mutations import scaled_solution, swapped, times, value_times
+
+
+def at_another_step(routine):
+    return lambda *args, **options: routine(*args, **options | {"step": 1.01 * options["step"]})
+
+
+def standing_still(routine):
+    return lambda *args, **options: routine(*args, **options | {"t_final": 0.0})
+
 
 MUTATIONS = [
     ("blog-regularizer", curvature, "trace", swapped),
@@ -15,6 +24,9 @@ MUTATIONS = [
     ("new-width-independence-search", solvers, "induced_regularizer", value_times(1.0001)),
     ("new-stationary-factorizations-are-global-minima", solvers, "induced_regularizer", value_times(0.9999)),
     ("new-certificate-at-every-point", solvers, "induced_regularizer", value_times(0.5)),
+    ("new-label-noise-and-the-balance-of-layers", dynamics, "label_noise_flow", at_another_step),
+    ("new-label-noise-of-several-outputs-one-direction", closed_forms, "kronecker_layers", times(1.001)),
+    ("new-label-noise-of-several-outputs-does-not-make-its-gradient-quietest", dynamics, "label_noise_flow", standing_still),
 ]
 
 

@@ -35,7 +35,11 @@ def units(settings: Settings) -> list[Row]:
 def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
     """Run one unit of work. Seconds are measured; all other numbers are the same on every run."""
     A, b = problem(settings, unit["measurements"])
-    return _solve(settings, unit, A, b) if unit["kind"] == "solver" else _train(settings, unit, A, b, rng)
+    if unit["kind"] == "solver":
+        return _solve(settings, unit, A, b)
+    widths = [settings["size"]] * (unit["depth"] + 1)
+    start = dynamics.gaussian_layers(widths, settings["scale"] / np.sqrt(settings["size"]), rng)
+    return _train(settings, unit, A, b, start, rng) + _flow(settings, unit | {"kind": "flow"}, A, b, start)
 
 
 def problem(settings: Settings, m: int) -> tuple[measurements.Dense, np.ndarray]:
@@ -61,12 +65,16 @@ def _solve(settings: Settings, unit: Row, A: measurements.Dense, b: np.ndarray) 
     return rows
 
 
-def _train(settings: Settings, unit: Row, A: measurements.Dense, b: np.ndarray, rng: np.random.Generator) -> list[Row]:
+def _train(
+    settings: Settings,
+    unit: Row,
+    A: measurements.Dense,
+    b: np.ndarray,
+    layers: list[np.ndarray],
+    rng: np.random.Generator,
+) -> list[Row]:
     """Stages of doubling length, with the step ``step * length^-decay``; looked at after each."""
-    d, depth = settings["size"], unit["depth"]
-    widths = [d] * (depth + 1)
-    moment, fitting = A.second_moment(), ZeroLoss(A, b, widths)
-    layers = dynamics.gaussian_layers(widths, settings["scale"] / np.sqrt(d), rng)
+    moment, fitting = A.second_moment(), ZeroLoss(A, b, [settings["size"]] * (unit["depth"] + 1))
     rows: list[Row] = []
     taken, seconds = 0, 0.0
     dynamics.sgd(layers, A, b, step=settings["step"], iterations=1, batch=1, rng=0)  # compiles, which is no part of the work
@@ -95,6 +103,26 @@ def _train(settings: Settings, unit: Row, A: measurements.Dense, b: np.ndarray, 
     return rows
 
 
+def _flow(
+    settings: Settings,
+    unit: Row,
+    A: measurements.Dense,
+    b: np.ndarray,
+    layers: list[np.ndarray],
+) -> list[Row]:
+    """The model of the constant step, from where gradient flow ends, after as many steps as no run could take."""
+    options = {"step": settings["step"], "label_noise": settings["noise"], "batch": settings["batch"], "rtol": 1e-4}
+    rows: list[Row] = []
+    began, taken = time.perf_counter(), 0.0
+    layers = dynamics.gradient_flow(layers, A, b).layers if settings["flow"] else layers
+    for steps in settings["flow"]:
+        part = dynamics.label_noise_flow(layers, A, b, t_final=(steps - taken) * settings["step"], **options)
+        layers, taken = part.layers, steps
+        found = {"iteration": steps, "step": settings["step"], "trace": curvature.trace(layers, A)}
+        rows.append(unit | found | {"seconds": time.perf_counter() - began})
+    return rows
+
+
 def fit(
     settings: Settings, A: measurements.Dense, b: np.ndarray, fitting: ZeroLoss, layers: list[np.ndarray]
 ) -> list[np.ndarray]:
@@ -118,6 +146,14 @@ def excess(settings: Settings, table: Table, depth: int, m: int, decay: float) -
     return middle[0], middle[1], middle[2] / least(table, depth, m) - 1
 
 
+def modelled(settings: Settings, table: Table, depth: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for the label-noise flow; the least excess that is drawn is that of rounding."""
+    flows = table.where(kind="flow", depth=depth, measurements=m)
+    series = [flows.where(repetition=repetition) for repetition in flows.values("repetition")]
+    seconds, trace = (np.mean([each[name] for each in series], axis=0) for name in ("seconds", "trace"))
+    return np.array(settings["flow"]), seconds, np.maximum(trace / least(table, depth, m) - 1, _EXCESS_FLOOR)
+
+
 def draw(settings: Settings, table: Table) -> Figure:
     """Excess of the trace against steps and against seconds, one column per depth and number of measurements."""
     from matplotlib.figure import Figure
@@ -132,6 +168,10 @@ def draw(settings: Settings, table: Table) -> Figure:
             steps, seconds, values = excess(settings, table, depth, m, decay)
             above.loglog(steps, values, "o-", color=f"C{index}", label=label)
             below.loglog(seconds, values, "o-", color=f"C{index}")
+        if settings["flow"]:
+            steps, seconds, values = modelled(settings, table, depth, m)
+            above.loglog(steps, values, "--", color="gray", label="label-noise flow, the model of the constant step")
+            below.loglog(seconds, values, "--", color="gray")
         solver = table.where(kind="solver", depth=depth, measurements=m)
         reached = np.maximum(solver["trace"] / least(table, depth, m) - 1, _EXCESS_FLOOR)
         label = "flat_minimum (at the bottom: no excess beyond rounding)"
@@ -158,6 +198,7 @@ _SETTINGS = {
     "first": 2000,
     "quiet": 3000,
     "tols": [1e-2, 1e-10],
+    "flow": [],
 }
 _PAPER = {"size": 12, "measurements": [90, 40], "stages": 7, "repetitions": 3}
 _QUICK = {"size": 8, "measurements": [45], "stages": 5, "repetitions": 1}
@@ -170,14 +211,23 @@ LABEL_NOISE_LIMIT = Experiment(
     run,
     draw,
 )
-_DEEP = _SETTINGS | {"rank": 1, "decays": [1 / 3], "noise": 0.5, "tols": [1e-8], "quiet": 20_000}
+_DEEP = _SETTINGS | {
+    "rank": 1,
+    "depths": [5, 10],
+    "decays": [0.0],
+    "step": 0.002,
+    "noise": 0.5,
+    "quiet": 20_000,
+    "tols": [1e-10],
+}
 DEEP_LABEL_NOISE = Experiment(
     "beyond-9",
     "beyond Gatmiry et al. 2023, Figure 2",
     "Label noise at depth 5 and 10, run for long: where the trace settles.",
     {
-        "paper": _DEEP | {"depths": [5, 10], "size": 5, "measurements": [12], "stages": 11, "repetitions": 4, "step": 0.002},
-        "quick": _DEEP | {"depths": [5, 10], "size": 3, "measurements": [5], "stages": 6, "repetitions": 1, "step": 0.002},
+        "paper": _DEEP
+        | {"size": 5, "measurements": [12], "stages": 10, "repetitions": 4, "flow": [10 ** (k / 2) for k in range(7, 19)]},
+        "quick": _DEEP | {"size": 3, "measurements": [5], "stages": 6, "repetitions": 1, "flow": [1e4, 1e6, 1e8]},
     },
     units,
     run,
