@@ -16,7 +16,7 @@ from balancedfact._objective import Objective
 from balancedfact._spectrum import product_singular_values
 from balancedfact.certification._rounding import dual_norm, whitening
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import UNIT, careful_total
+from balancedfact.measurements._careful import UNIT, careful_total, in_parts
 
 # How well data that are to be interpolated must be fitted, relative to their norm.
 FEASIBLE = 1e-10
@@ -88,13 +88,15 @@ def _fit(
 ) -> tuple[float, float, np.float64, np.float64]:
     """The relative residual, the worst datum, and the norms of the residual and of the errors in it, in units of the data."""
     residual, errors = _measured(A, *pair, offsets)
-    errors += 2 * UNIT * (np.abs(residual) + np.abs(b))
+    for some, found, datum in in_parts(errors, residual, b):
+        some += 2 * UNIT * (np.abs(found) + np.abs(datum))
     residual -= b
-    fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
-    misses = np.abs(residual)
+    size, error = frobenius(residual), frobenius(errors)
+    fits = size / frobenius(b) if np.any(b) else 0.0
+    misses = np.abs(residual, out=residual)  # which is needed no more
     misses += errors
-    worst = _worst_datum(A, b, pair, misses)
-    return fits, worst, np.float64(frobenius(residual / unit)), np.float64(frobenius(errors / unit))
+    del errors
+    return fits, _worst_datum(A, b, pair, misses), np.float64(size) / unit, np.float64(error) / unit
 
 
 def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], misses: np.ndarray) -> float:
@@ -102,9 +104,11 @@ def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.nd
     L, R = pair
     size = frobenius(product_singular_values([R.T / magnitude(R), L / magnitude(L)])) * magnitude(L) * magnitude(R)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        sizes = np.abs(b)
-        np.maximum(sizes, (_SHARE * size) * A.row_norms, out=sizes)
-        return float(np.max(np.divide(misses, sizes, out=misses, where=misses > 0)))  # misses are needed no more
+        worst = 0.0
+        for miss, datum, norms in in_parts(misses, b, A.row_norms):
+            sizes = np.maximum(np.abs(datum), (_SHARE * size) * norms)
+            worst = max(worst, float(np.max(np.divide(miss, sizes, out=np.zeros_like(miss), where=miss > 0))))
+        return worst
 
 
 def _measured(A: MeasurementMap, L: np.ndarray, R: np.ndarray, offsets: Offsets | None) -> tuple[np.ndarray, np.ndarray]:
@@ -206,14 +210,15 @@ def _dual_objective(
 ) -> np.float64:
     """The dual objective at a `multiple` of a vector, less what rounding may have added; if not `exact`, at the best one."""
     y = dual / unit if objective.penalty > 0 else dual * (1 / A.scale if objective.flat else A.scale)
-    data, spill = b, np.zeros(1)
+    data, spill = b, None
     if offsets is not None:
         ones = A.forward_factored(np.ones((A.matrix_shape[0], 1)), np.ones((A.matrix_shape[1], 1)))
         means = offsets.mean / unit * ones
         data = b - means
         spill = 4 * UNIT * (np.abs(b) + np.abs(means))
     along, error = (np.float64(each) for each in careful_total(data * y))
-    error += np.sum(spill * np.abs(y))
+    if spill is not None:
+        error += np.sum(spill * np.abs(y))
     if objective.penalty == 0:
         return np.float64((along - 1.01 * error * exact) * multiple * (1 - 4 * UNIT * exact))
     square, more = (np.float64(each) for each in careful_total(y * y))

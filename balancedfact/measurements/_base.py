@@ -347,6 +347,7 @@ class SingleEntries(MeasurementMap):
     rows: np.ndarray
     cols: np.ndarray
     weights: np.ndarray
+    codes: np.ndarray
     places: tuple[np.ndarray, np.ndarray]
 
 

@@ -106,8 +106,9 @@ def factored(
     uneven = is_uneven(problem)
     if uneven:
         for point in alternating(problem, rng, max_rank=max_rank, initial=initial):
-            yield point
             initial, offsets = (point.L, point.R), point.offsets
+            yield point
+            del point  # and its dual vector, while the next is sought
     if initial is not None:
         L, R, s = (part[..., :limit] for part in trimmed(*initial))
         penalty = problem.q or penalty
