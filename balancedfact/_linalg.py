@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from balancedfact._memory import ENTRIES_AT_ONCE
+from balancedfact._memory import NUMBERS_AT_ONCE
 
 EPS = float(np.finfo(float).eps)
 FITTED = 1e-12  # relative residual up to which data count as fitted
@@ -20,10 +20,10 @@ def magnitude(X: np.ndarray) -> float:
 def frobenius(X: np.ndarray) -> float:
     """The Frobenius norm, without squaring numbers that are far from 1."""
     size = magnitude(X)
-    if X.size <= ENTRIES_AT_ONCE:
+    if X.size <= NUMBERS_AT_ONCE:
         return size * float(np.linalg.norm(X / size))
     flat = X.reshape(-1)
-    parts = [np.linalg.norm(flat[k : k + ENTRIES_AT_ONCE] / size) for k in range(0, flat.size, ENTRIES_AT_ONCE)]
+    parts = [np.linalg.norm(flat[k : k + NUMBERS_AT_ONCE] / size) for k in range(0, flat.size, NUMBERS_AT_ONCE)]
     return size * float(np.linalg.norm(parts))
 
 

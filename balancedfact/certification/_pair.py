@@ -49,7 +49,7 @@ def certify_pair(
     fits, worst, off, more = _fit(A, b, pair, offsets, unit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         total, spill, size = _size(A, L, R, objective.flat)
-        before, lower, dual = _bound(A, b / unit, objective, dual, unit, offsets, known, white, rng)
+        before, lower, dual = _bound(A, b, objective, dual, unit, offsets, known, white, rng)
         if objective.penalty > 0:
             # In units of unit**2, half of which is the objective of the zero matrix.
             share = scaled_product(objective.penalty, 1 / objective.weight(A.m), size, size, 1 / unit, 1 / unit)
@@ -163,7 +163,7 @@ def _bound(
 ) -> tuple[np.float64, np.float64, np.ndarray]:
     """The lower bound without and with the rounding, and the dual vector brought within its constraint.
 
-    `b` is given in its `unit`. Without a penalty the bounds are in units of ``weight * unit * scale``, or ``/ scale``.
+    `b` is counted in its `unit`. Without a penalty the bounds are in units of ``weight * unit * scale``, or ``/ scale``.
     """
     if white is None:
         made = A.whitened() if objective.flat else A.unwhitened()
@@ -210,13 +210,14 @@ def _dual_objective(
 ) -> np.float64:
     """The dual objective at a `multiple` of a vector, less what rounding may have added; if not `exact`, at the best one."""
     y = dual / unit if objective.penalty > 0 else dual * (1 / A.scale if objective.flat else A.scale)
-    data, spill = b, None
+    data, spill = b / unit, None
     if offsets is not None:
         ones = A.forward_factored(np.ones((A.matrix_shape[0], 1)), np.ones((A.matrix_shape[1], 1)))
         means = offsets.mean / unit * ones
-        data = b - means
-        spill = 4 * UNIT * (np.abs(b) + np.abs(means))
-    along, error = (np.float64(each) for each in careful_total(data * y))
+        spill = 4 * UNIT * (np.abs(data) + np.abs(means))
+        data -= means
+    data *= y
+    along, error = (np.float64(each) for each in careful_total(data))
     if spill is not None:
         error += np.sum(spill * np.abs(y))
     if objective.penalty == 0:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from balancedfact._memory import ENTRIES_AT_ONCE
+from balancedfact._memory import NUMBERS_AT_ONCE
 
 UNIT = 2.0**-53
 _TERMS_AT_ONCE = 512
@@ -26,8 +26,8 @@ def gamma(n: int) -> float:
 
 def in_parts(*arrays: np.ndarray) -> Iterator[Any]:
     """Views of so many entries at a time of arrays of one length, for what would need a copy of all; of one, itself."""
-    for start in range(0, arrays[0].size, ENTRIES_AT_ONCE):
-        parts = tuple(each[start : start + ENTRIES_AT_ONCE] for each in arrays)
+    for start in range(0, arrays[0].size, NUMBERS_AT_ONCE):
+        parts = tuple(each[start : start + NUMBERS_AT_ONCE] for each in arrays)
         yield parts if len(parts) > 1 else parts[0]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from balancedfact.measurements._sampled import Layout
 
 # The memory of a solve, as measured: compiled code and buffers, layouts and residuals of each entry, vectors of both sides.
-_BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 220.0, 150, 20, 400
+_BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 100.0, 150, 20, 400
 
 
 class Entries(SingleEntries):
@@ -216,7 +216,7 @@ class Entries(SingleEntries):
         return Layout.of(self.rows, self.cols, self.matrix_shape).order  # whoever asks for it hardly needs the rest
 
     @property
-    def codes(self) -> np.ndarray:
+    def codes(self) -> np.ndarray:  # type: ignore[override]
         """The number of the entry of every measurement, row by row."""
         code = np.multiply(self.rows, self.matrix_shape[1], dtype=np.int64)
         code += self.cols
@@ -240,7 +240,9 @@ class Entries(SingleEntries):
     def _by_columns(self, sorted_by_row: np.ndarray) -> np.ndarray:
         from balancedfact.measurements._sampled import gathered
 
-        return gathered(sorted_by_row, self._transposed_layout.order)
+        order = self._transposed_layout.order
+        assert isinstance(order, np.ndarray)
+        return gathered(sorted_by_row, order)
 
     @cached_property
     def _sorted_weights(self) -> tuple[np.ndarray, np.ndarray]:
@@ -250,6 +252,9 @@ class Entries(SingleEntries):
 
     def adjoint_operator(self, y: np.ndarray) -> SparseOperator:
         return SparseOperator(self, self._sorted(self.weights * y))
+
+    def image_squares(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->j", U**2, SparseOperator(self, self._sorted_weights[0] ** 2) @ V**2)
 
     def adjoint_norm(self, y: np.ndarray) -> float:
         first, group = self.places  # an entry may be measured several times

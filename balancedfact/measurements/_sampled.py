@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from balancedfact._memory import ENTRIES_AT_ONCE
+from balancedfact._memory import NUMBERS_AT_ONCE
 
 # Below this many multiplications one core is done before a second could be woken, which competes with the BLAS for it.
 _WORTH_TWO_CORES = 1_000_000
@@ -180,8 +180,8 @@ class Layout:
 
 def _is_level(rows: np.ndarray, cols: np.ndarray) -> bool:
     """Tell whether entries come row by row and column by column within a row."""
-    for start in range(0, rows.size, ENTRIES_AT_ONCE):  # in parts, which need no copies of all
-        some = slice(start, start + ENTRIES_AT_ONCE + 1)
+    for start in range(0, rows.size, NUMBERS_AT_ONCE):  # in parts, which need no copies of all
+        some = slice(start, start + NUMBERS_AT_ONCE + 1)
         ahead = np.diff(rows[some])
         if not np.all((ahead > 0) | ((ahead == 0) & (np.diff(cols[some]) >= 0))):
             return False

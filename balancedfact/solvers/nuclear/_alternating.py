@@ -71,6 +71,7 @@ def alternating(
         sweeps = _Sweeps(problem, penalty)
         residual = problem.b if offsets is None else sweeps.run(L, R, offsets, _SWEEPS_MIXED)[3]
         penalty = max(0.5 * leading(A.adjoint_for_many(residual), 1, L, R, rng, tol=1e-2)[1][0], penalty)
+        del residual
     while penalty > problem.q:
         sweeps = _Sweeps(problem, penalty)
         for _ in range(_ROUNDS_ABOVE):
@@ -80,6 +81,7 @@ def alternating(
                 break
         residual /= penalty
         yield Point(*trimmed(L, R), residual, offsets)
+        del residual  # one less to be kept during the next step
         penalty = max(SHRINK * penalty, problem.q)
     yield from _at_penalty(problem, L, R, offsets, limit, rng)
 
@@ -95,7 +97,7 @@ def _at_penalty(
         L, R, s = trimmed(L, R)
         y /= problem.q
         yield Point(L, R, s, y, offsets)
-        del y  # one less to be kept during the next step
+        del y
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         if rank == s.size and change <= _CORE_SETTLED:
             break
@@ -189,13 +191,13 @@ class _Sweeps:
             L, R, offsets, residual = self.run(L, R, offsets, _SWEEPS_BEFORE_CORE)
         L, R, s = trimmed(L, R)
         U, V = directions(L, R)
-        target = A.forward_factored(L, R)
-        target += residual  # the data without the offsets
         room = min(limit - s.size, max(_RESERVE, s.size // 3))
         if room > 0:
             left, right = self._beside(residual, U, V, room, rng)
             U, V = np.hstack([U, left]), np.hstack([V, right])
             s = np.concatenate([s, np.zeros(left.shape[1])])
+        target = A.forward_factored(L, R)
+        target += residual  # the data without the offsets
         del residual
         L, R = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
         image = A.forward_factored(L, R)
@@ -208,9 +210,7 @@ class _Sweeps:
         near = sigma > _NEAR_NORM
         return left[:, near], self.probe[:, near]
 
-    def more(
-        self, L: np.ndarray, R: np.ndarray, y: np.ndarray, limit: int, slack: float, rng: np.random.Generator
-    ) -> Pair:
+    def more(self, L: np.ndarray, R: np.ndarray, y: np.ndarray, limit: int, slack: float, rng: np.random.Generator) -> Pair:
         """The pair with columns along what the dual matrix has above ``1 + slack``, at most as many as there are."""
         A, rank = self.problem.map, L.shape[1]
         room = min(limit - rank, max(8, rank))

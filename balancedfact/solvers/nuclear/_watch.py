@@ -10,7 +10,6 @@ from balancedfact.certification._pair import FEASIBLE
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
-
 _UNSAID = np.zeros(0)  # the dual vector of a pair that is kept: the best one has a place of its own
 
 
