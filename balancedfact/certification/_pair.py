@@ -114,11 +114,11 @@ def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.nd
     L, R = pair
     size = frobenius(product_singular_values([R.T / magnitude(R), L / magnitude(L)])) * magnitude(L) * magnitude(R)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        worst = 0.0
+        worst = []
         for miss, datum, norms in in_parts(misses, b, A.row_norms):
             sizes = np.maximum(np.abs(datum), (_SHARE * size) * norms)
-            worst = max(worst, float(np.max(np.divide(miss, sizes, out=np.zeros_like(miss), where=miss > 0))))
-        return worst
+            worst.append(np.max(np.divide(miss, sizes, out=miss, where=miss > 0)))  # misses are needed no more
+        return float(np.max(worst))
 
 
 def _measured(A: MeasurementMap, L: np.ndarray, R: np.ndarray, offsets: Offsets | None) -> tuple[np.ndarray, np.ndarray]:
