@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pymanopt.manifolds.manifold import Manifold
 
 from balancedfact._pymanopt_draws import new_generator
@@ -24,7 +23,7 @@ _NEVER_ZERO = 100.0
 # Singular values that are tried in place of lost ones, in their unit.
 _SIZES = 1000.0, 100.0, 10.0, 1.0
 # Power steps towards the direction in which the cost falls most from a pair of lower rank.
-_POWER_STEPS = 12
+_TURNS = 12
 # Eigenvalues of S that `nearest` gives a pair that has lost rank, relative to the largest.
 _POSITIVE = 1e-8
 
@@ -107,9 +106,7 @@ class StiefelTriples(Manifold):
 
     second_order_retraction = True
 
-    def __init__(
-        self, d1: int, d2: int, k: int, *, merged: bool = False, rng: int | np.random.Generator | None = None
-    ) -> None:
+    def __init__(self, d1: int, d2: int, k: int, *, merged: bool = False, rng: int | np.random.Generator | None = None) -> None:
         self.d1, self.d2, self.k = as_count(d1, "d1"), as_count(d2, "d2"), as_count(k, "k")
         self.merged = as_flag(merged, "merged")
         self._rng = None if rng is None else as_rng(rng)
@@ -132,7 +129,7 @@ class StiefelTriples(Manifold):
             C = at.P * np.sqrt(at.s) @ at.P.T
         return B @ C, D @ C
 
-    def nearest(self, A: ArrayLike, B: ArrayLike) -> ProductPoint:
+    def nearest(self, A: np.ndarray, B: np.ndarray) -> ProductPoint:
         """A triple of the balanced pair that `BalancedPairs.nearest` has for ``(A, B)``.
 
         For a merged core a pair that has lost rank is moved by about 1e-4 of its size, to where `S` is positive definite.
@@ -144,7 +141,7 @@ class StiefelTriples(Manifold):
         return ProductPoint([left, C, right])
 
     def residual(self, point: TripleLike) -> float:
-        """How far the columns of `B` and `D` are from orthonormal, and `S` from positive definite: 0 on the manifold."""
+        """Distance of the columns of `B` and `D` from orthonormal, and of `S` from positive definite: 0 on the manifold."""
         B, C, D = point
         eye = np.eye(self.rank)
         worst = max(float(np.abs(X.T @ X - eye).max()) for X in (B, D))
@@ -154,14 +151,12 @@ class StiefelTriples(Manifold):
             worst = max(worst, float(np.abs(C - C.T).max()) / size, -float(s[0]) / size)
         return worst
 
-    def turned(
-        self, point: TripleLike, small: float, gradient: Callable[[TripleLike], TripleLike]
-    ) -> Iterator[ProductPoint]:
+    def turned(self, point: TripleLike, small: float, gradient: Callable[[TripleLike], TripleLike]) -> Iterator[ProductPoint]:
         r"""Triples that may be lower than one that has lost rank, where `C` has singular values up to `small`.
 
         The columns of `D` that belong to them are turned round; then those of `B` and `D` are turned to where the cost falls
-        most, by power iteration on its gradient, which is :math:`\nabla f(X)DS` for `B` and :math:`\nabla f(X)^\top BS` for `D`.
-        The singular values become a thousand times `small`, and less by factors of ten down to `small`. A merged `S` only comes
+        most, by power iteration on its gradient: :math:`\nabla f(X)DS` for `B` and :math:`\nabla f(X)^\top BS` for `D`. The
+        singular values become a thousand times `small`, and less by factors of ten down to `small`. A merged `S` only comes
         near to singular: for it they count up to a hundred times `small`.
         """
         B, C, D = point
@@ -183,7 +178,7 @@ class StiefelTriples(Manifold):
         yield from sizes(B, D - 2 * (D @ lost) @ lost.T)
         left = [X - (X @ lost) @ lost.T for X in (B, D)]
         B, D = (X + _outside(X, self._generator().standard_normal((len(X), lost.shape[1]))) @ lost.T for X in left)
-        for _ in range(_POWER_STEPS):
+        for _ in range(_TURNS):
             B = left[0] + _outside(left[0], -gradient(ProductPoint([B, core(small), D]))[0] @ lost) @ lost.T
             D = left[1] + _outside(left[1], -gradient(ProductPoint([B, core(small), D]))[2] @ lost) @ lost.T
         yield from sizes(B, D)

@@ -1,4 +1,4 @@
-r"""What lies between the orthonormal factors of a triple: a free matrix `C`, or the positive definite ``S = C C.T``.
+r"""The factor between the orthonormal ones of a triple: a free matrix `C`, or the positive definite ``S = C C.T``.
 
 A core is looked at in the coordinates of the eigenvectors `P` of `S`, with eigenvalues `s`. Three things depend on which one it
 is: its metric, how a rotation of the triple acts on it, and how a change of it changes `S`.

@@ -18,7 +18,6 @@ from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.riemannian._search import CLOSED, Search
 from balancedfact.solvers.riemannian._triple_distance import TripleDistance
 
-
 # Relative gradients at which the search stops: first, and where the gap is still open. The metric of a merged factor makes the
 # gradient of a small singular value smaller still.
 _TOLERANCES = {"pairs": (1e-9, 1e-15), "triples": (1e-9, 1e-15), "merged": (1e-9, 1e-18)}
@@ -220,6 +219,7 @@ class _Target:
 
         d1, d2 = self.M.shape
         manifold: Any
+        source: _Target | TripleDistance
         if geometry == "pairs":
             manifold, source, precondition = BalancedPairs(d1, d2, q), self, None
         else:
@@ -227,9 +227,7 @@ class _Target:
             source = TripleDistance(self.M, manifold.merged, self.distance)
             precondition = manifold.preconditioner
         cost, gradient, hessian = (function(manifold)(one) for one in (source.value, source.gradient, source.hessian))
-        return Problem(
-            manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian, preconditioner=precondition
-        )
+        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian, preconditioner=precondition)
 
     # The certificate.
 

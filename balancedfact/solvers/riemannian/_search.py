@@ -32,7 +32,7 @@ _GROWTH = 8.0
 # Below this fraction of the largest, a singular value of a pair says that the search ran into the edge of the manifold.
 _EDGE_VALUE = 1e-4
 # A search goes on from there a second time if it has fallen by more than this since, relative to the whole search.
-_FAR = 1e-6
+_FAR_DOWN = 1e-6
 
 
 def parts_of(point: Any) -> list[np.ndarray]:
@@ -189,7 +189,7 @@ class Search:
         self.scale = (self.curvature.largest * self.size) or self.gradient_norm or 1.0
 
     def _certify(self) -> None:
-        """The curvature by as many steps as the certificate takes; the scale too, unless a preconditioner has another metric."""
+        """The curvature, by the steps of the certificate; the scale too, unless a preconditioner has another metric."""
         # pymanopt's own preconditioner returns what it is given.
         vector = self.manifold.zero_vector(self.point)
         if self.preconditioner(self.point, vector) is vector:
@@ -264,7 +264,7 @@ class Search:
         have local minima there, from which columns are turned. A second look is worth its while only if the first led far.
         """
         manifold, small = self.manifold, _EDGE_VALUE * (self.spread or self.extent)
-        if not self.crossed - self.value > _FAR * (self.first - self.value):
+        if not self.crossed - self.value > _FAR_DOWN * (self.first - self.value):
             return False
         self.crossed = self.value
         if hasattr(manifold, "turned"):

@@ -2,8 +2,8 @@ r"""The squared distance of a matrix from the product of a triple, with two deri
 
 .. math:: f(B, S, D) = \|BSD^\top - M\|^2 = \|M\|^2 - 2\langle B^\top MD, S\rangle + \|S\|^2
 
-for orthonormal `B` and `D`, where ``S = C C.T`` or stands for itself. A value or a Hessian product takes two products of `M` with
-as many columns as the triple has.
+for orthonormal `B` and `D`, where ``S = C C.T`` or stands for itself. A value or a Hessian product takes two products of `M`
+with as many columns as the triple has.
 """
 
 from __future__ import annotations
