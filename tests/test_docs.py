@@ -272,6 +272,17 @@ def test_an_example_becomes_a_page_with_its_text_picture_code_and_output(tmp_pat
     assert (tmp_path / "weight_decay_collapses.png").stat().st_size < 40_000
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.stem)
+def test_pictures_say_what_they_show_and_where_they_come_from(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"<dc:title>.{10,}</dc:title>", text, flags=re.DOTALL)
+    source = re.search(r"<dc:source>(.*?)</dc:source>", text, flags=re.DOTALL)[1]
+    assert source.startswith(("balancedfact ", "benchmarks/"))
+    if "table " in source:
+        assert (ROOT / "docs" / "tables" / source.rpartition("table ")[2]).is_file()
+    assert (path.parent / "thumbnails" / f"{path.stem}.png").is_file()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_link_what_they_name(path):
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"]
