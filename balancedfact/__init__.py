@@ -9,6 +9,7 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers import (
     Limits,
     balanced_approximation,
+    balanced_factorization,
     certify,
     flat_minimum,
     flat_network,
@@ -30,6 +31,7 @@ __all__ = [
     "Status",
     "__version__",
     "balanced_approximation",
+    "balanced_factorization",
     "certify",
     "closed_forms",
     "compare",

@@ -18,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -209,56 +209,71 @@ def shares(task: tuple[int, int, int]) -> Solver:
     return solve
 
 
-def depth_table() -> str:
-    """Minimum R(W) by search, from random starts, against the closed form; and the condition of the Hessian at the minimum."""
+def conditioned(rows: int, columns: int, rank: int, condition: float) -> np.ndarray:
+    """A matrix of norm one with singular values at equal ratios."""
     rng = np.random.default_rng(SEED)
-    lines = [
-        "| depth | widths | starts | arrived | worst error | points | Hessian products | seconds | condition |",
-        "|---|---|" + "---:|" * 7,
-    ]
-    for rows, columns, rank, hidden in [(20, 15, 4, 4), (20, 15, 4, 8), (15, 15, 15, 15)]:
-        M = rng.standard_normal((rows, rank)) @ rng.standard_normal((rank, columns))
-        for depth in (2, 3, 5, 10, 20):
-            widths = [columns, *[hidden] * (depth - 1), rows]
-            least = depth * (rows * columns) ** (1 / depth) * np.linalg.norm(M, "nuc") ** (2 - 2 / depth)
-            seconds, found = [], []
-            for seed in range(max(3, STARTS_LARGE)):
-                begun = time.perf_counter()
-                found.append(bf.flattest_factorization(M, widths, rng=seed, progress=False))
-                seconds.append(time.perf_counter() - begun)
-            errors = [one.value / least - 1 for one in found]
-            arrived = sum(error <= 1e-8 and one.status.ok for error, one in zip(errors, found, strict=True))
-            points = statistics.median(len(one.history["value"]) for one in found)
-            products = statistics.median(one.history["hessian_products"][-1] for one in found)
-            numbers = f"{points:g} | {products:g} | {statistics.median(seconds):.2g} | {condition(M, depth):.3g}"
-            lines.append(
-                f"| {depth} | {columns}, {hidden}, ..., {rows} | {len(found)} | {arrived} | {max(errors):.1e} | {numbers} |"
-            )
-    return "\n".join(lines) + "\n"
+    U, V = (np.linalg.qr(rng.standard_normal((d, rank)))[0] for d in (rows, columns))
+    return (U * np.geomspace(1.0, 1 / condition, rank)) @ V.T
 
 
-def condition(M: np.ndarray, depth: int) -> float:
-    """Largest over smallest nonzero eigenvalue of the Riemannian Hessian of R(W) at the minimum, at the width of the rank."""
+def depth_rows() -> Iterator[tuple[float | str, ...]]:
+    """The search from random layers against the closed forms, and pymanopt's trust regions on the same set beside it."""
+    for rows, columns, rank in [(20, 15, 4), (15, 15, 15)]:
+        for condition in (1e1, 1e3, 1e6):
+            M = conditioned(rows, columns, rank, condition)
+            for depth in (2, 3, 5, 10, 20):
+                widths = [columns, *[rank] * (depth - 1), rows]
+                isotropic = bf.closed_forms.min_isotropic_trace(M, depth)
+                searches = {
+                    "least R(W)": (bf.flattest_factorization, isotropic, STARTS_LARGE),
+                    "least squares": (bf.balanced_factorization, bf.closed_forms.schatten_value(M, depth), STARTS_LARGE),
+                }
+                if depth <= 5:
+                    searches["least R(W), pymanopt"] = (plain_search, isotropic, max(1, STARTS_LARGE // 10))
+                for name, (search, least, count) in searches.items():
+                    seconds, found = [], []
+                    for seed in range(count):
+                        begun = time.process_time()
+                        found.append(search(M, widths, rng=seed, progress=False))
+                        seconds.append(time.process_time() - begun)
+                    errors = [abs(one.value / least - 1) for one in found]
+                    arrived = sum(error <= 1e-12 and one.status.ok for error, one in zip(errors, found, strict=True))
+                    points = statistics.median(len(one.history["value"]) for one in found)
+                    size = f"{rows} x {columns}, {rank}"
+                    yield (name, size, condition, depth, count, arrived, max(errors), points, statistics.median(seconds))
+
+
+def plain_search(M: np.ndarray, widths: list[int], **options: Any) -> bf.Solution:
+    """R(W) as a user of pymanopt minimises it on `Factorizations`: automatic differentiation, no preconditioner."""
+    import autograd.numpy as anp
     import pymanopt
 
-    from balancedfact.solvers.riemannian._flattest_factorization import _Orbit
+    manifold = bf.manifolds.Factorizations(M, widths, rng=options["rng"])
 
-    U, s, Vt = np.linalg.svd(M)
-    r = int(np.linalg.matrix_rank(M))
-    orbit = _Orbit(U[:, :r], s[:r] / s[:r].sum(), Vt[:r], [M.shape[1], *[r] * (depth - 1), M.shape[0]], None)
-    problem: pymanopt.Problem = orbit.problem()
-    manifold = problem.manifold
-    found = bf.riemannian_minimum(problem, rng=SEED, progress=False, tol=1e-10)
-    point = type(manifold.random_point())(found.layers)
-    zero = manifold.zero_vector(point)
-    columns = []
-    for k, part in enumerate(zero):
-        for i in range(part.size):
-            unit = manifold.zero_vector(point)
-            unit[k].ravel()[i] = 1.0
-            columns.append(np.concatenate([np.ravel(one) for one in problem.riemannian_hessian(point, unit)]))
-    values = np.abs(np.linalg.eigvalsh(np.array(columns)))
-    return float(values.max() / values[values > 1e-9 * values.max()].min())
+    @pymanopt.function.autograd(manifold)
+    def cost(*layers: Any) -> Any:
+        before, after = [anp.eye(widths[0])], [anp.eye(widths[-1])]
+        for W in layers[:-1]:
+            before.append(anp.dot(W, before[-1]))
+        for W in layers[:0:-1]:
+            after.append(anp.dot(after[-1], W))
+        return sum(anp.sum(C**2) * anp.sum(B**2) for B, C in zip(before, after[::-1], strict=True))
+
+    return bf.riemannian_minimum(pymanopt.Problem(manifold, cost), limits=bf.Limits(seconds=LONGEST / 4), **options)
+
+
+def depth_table() -> str:
+    """The rows as a table."""
+    lines = [
+        "| search | matrix, rank | condition | depth | starts | arrived | worst error | points | processor seconds |",
+        "|---|---|" + "---:|" * 7,
+    ]
+    for name, size, condition, depth, count, arrived, worst, points, seconds in depth_rows():
+        lines.append(
+            f"| {name} | {size} | {condition:.0e} | {depth} | {count} | {arrived} | {worst:.1e} | {points:g} | {seconds:.2g} |"
+        )
+        print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
@@ -308,4 +323,3 @@ if __name__ == "__main__":
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "manifolds_depth.md").write_text(table)
         (RESULTS / "manifolds_depth.json").write_text(json.dumps({"environment": environment()}, indent=2) + "\n")
-        print(table)

@@ -16,6 +16,7 @@ from balancedfact.solvers.nuclear._problem import NuclearProblem, Point
 from balancedfact.solvers.nuclear._splitting import Splitting
 from balancedfact.solvers.riemannian._augmented_lagrangian import RiemannianSearch
 from balancedfact.solvers.riemannian._balanced_approximation import balanced_approximation
+from balancedfact.solvers.riemannian._balanced_factorization import balanced_factorization
 from balancedfact.solvers.riemannian._flattest_factorization import flattest_factorization
 from balancedfact.solvers.riemannian._riemannian_minimum import riemannian_minimum
 
@@ -30,6 +31,7 @@ __all__ = [
     "RiemannianSearch",
     "Splitting",
     "balanced_approximation",
+    "balanced_factorization",
     "certify",
     "flat_minimum",
     "flat_network",

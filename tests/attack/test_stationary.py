@@ -150,7 +150,7 @@ def test_stationary_from_random_starts(size, seed):
     for index in range(max(3, int(12 * size))):
         kind, solution, (stack, objective, constraints) = draw(seed, index)
         verdicts[kind, solution.status.name] += 1
-        if solution.status is not bf.Status.STATIONARY:
+        if solution.status not in (bf.Status.STATIONARY, bf.Status.OPTIMAL if kind == "matrix" else None):
             continue
         layers = [np.asarray(W) for W in solution.layers]
         found = conditions(layers, stack, objective, constraints)

@@ -619,7 +619,7 @@ def test_a_run_that_diverges_ends_there_and_is_drawn(tmp_path):
 
 def test_a_share_has_the_wilson_interval():
     mean, down, up = share(np.array([True] * 3 + [False] * 7))
-    # The interval consists of the p whose share is within 1.96 standard deviations: its ends solve (mean - p)^2 = z^2 p (1 - p) / n.
+    # The p for which the share is within z = 1.96 standard deviations: at the ends (mean - p)^2 = z^2 p (1 - p) / n.
     for p in (mean - down, mean + up):
         assert (0.3 - p) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / 10, rel=1e-12)
     assert share(np.zeros(20, bool)) == pytest.approx((0, 0, 1.96**2 / (20 + 1.96**2)))

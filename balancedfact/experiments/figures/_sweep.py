@@ -128,7 +128,7 @@ def draw(settings: Settings, table: Table) -> Figure:
     figure = Figure(figsize=(10.5, 7.8), layout="constrained")
     axes = figure.subplots(2, 2)
     runs = table.where(kind="run")
-    steps = runs.values("step")
+    colours = {step: f"C{index}" for index, step in enumerate(runs.values("step"))}
     draw_means(axes[0, 0], runs, "distance")
     axes[0, 0].set(xlabel="scale of the start", ylabel="squared distance to the optimum", yscale="log")
     axes[0, 0].set_title("(a) after training")
@@ -140,7 +140,7 @@ def draw(settings: Settings, table: Table) -> Figure:
         history = table.where(kind="history", step=step)
         ax.plot(history["iteration"], history["magnitude"], color="C5", linewidth=4, alpha=0.5, label="largest |eigenvalue|")
         ax.plot(history["iteration"], history["sharpness"], color="C0", label="sharpness")
-        ax.axhline(2 / step, color=f"C{steps.index(step)}", linestyle=(0, (1, 1)), linewidth=1)
+        ax.axhline(2 / step, color=colours.get(step, "0.3"), linestyle=(0, (1, 1)), linewidth=1)
         draw_references(ax, table)
         ax.set(xlabel="step of gradient descent", ylabel="sharpness", ylim=(0, None))
         ax.set_title(f"({letter}) one run, step {step}, scale {settings['history_scale']}")

@@ -12,7 +12,7 @@ frame that they define, where the geodesics are ``G_j.T @ expm(t * H_j) @ G_j`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -107,10 +107,26 @@ class OneOperator:
         return self.space.unpack(self.space.pack(P) @ self.matrix)
 
 
+class SelfAdjoint:
+    """A coupling that is its own adjoint, and that a formula gives for a stack of symmetric matrices at a time."""
+
+    def __init__(self, apply: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.apply = apply
+
+    def framed(self, G: np.ndarray, inverse: np.ndarray) -> FramedMoments:
+        return FramedMoments(self, G, inverse)
+
+    def forward(self, Q: np.ndarray) -> np.ndarray:
+        return self.apply(Q)
+
+    def backward(self, P: np.ndarray) -> np.ndarray:
+        return self.apply(P)
+
+
 class FramedMoments:
     """A coupling known by its moments, between congruences."""
 
-    def __init__(self, moments: ManyMatrices | OneOperator, G: np.ndarray, inverse: np.ndarray) -> None:
+    def __init__(self, moments: ManyMatrices | OneOperator | SelfAdjoint, G: np.ndarray, inverse: np.ndarray) -> None:
         self.moments, self.G, self.inverse = moments, G, inverse
 
     def forward(self, H: np.ndarray) -> np.ndarray:
@@ -159,6 +175,11 @@ def affordable(size: int, depth: int) -> bool:
     return _factoring(size, depth) <= _AFFORDABLE
 
 
+def quickly_factored(size: int, depth: int) -> bool:
+    """Tell whether factoring the Newton matrix of the chain is as fast as conjugate gradients."""
+    return _factoring(size, depth) <= _QUICKLY_FACTORED
+
+
 def _factoring(size: int, depth: int) -> float:
     return (depth - 1) * (size * (size + 1) / 2) ** 3
 
@@ -168,7 +189,7 @@ def compress(map: MeasurementMap, depth: int) -> Coupling:
     r, m = map.matrix_shape[0], map.m
     if depth == 2:  # no middle terms
         return ManyMatrices(map)
-    if _factoring(r, depth) <= _QUICKLY_FACTORED:
+    if quickly_factored(r, depth):
         return few_matrices(map)
     each = map.moment_cost
     uses = _TYPICAL_USES * depth

@@ -52,9 +52,14 @@ class Run:
     history: dict[str, np.ndarray]
 
 
-def minimise(chain: Chain, tol: float, log: Log, value: Callable[[float], float] = float) -> Run:
-    """Descend from the identity until the relative gap is at most `tol`; `value` converts to the user's units for the log."""
-    point = best = moderate = chain.start()
+def minimise(
+    chain: Chain, tol: float, log: Log, value: Callable[[float], float] = float, start: ChainPoint | None = None
+) -> Run:
+    """Descend until the relative gap is at most `tol`, from the identity by default.
+
+    `value` converts to the user's units for the log.
+    """
+    point = best = moderate = chain.start() if start is None else start
     lengths, inner, verdict = [0.0], 0, Ending.STALLED
     with log:
         for _ in range(_NEWTON_STEPS):

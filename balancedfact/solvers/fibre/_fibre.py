@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact.curvature import trace
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solvers.fibre._chain import Chain, FewMatrices, affordable, compress, few_matrices, stacks
+from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FewMatrices, affordable, compress, few_matrices, stacks
 from balancedfact.solvers.fibre._chain_newton import WELL_CONDITIONED, Ending, minimise
 from balancedfact.solvers.iteration._log import Log
 
@@ -74,8 +75,11 @@ class Fibre:
         root = np.sqrt(f) * np.sqrt(2 / self.A.m) * self.A.scale * self.size ** (1 - 1 / self.depth)
         return float(root**2)
 
-    def minimum(self, tol: float, log: Log) -> FibreMinimum:
-        """The minimum on the core."""
+    def minimum(self, tol: float, log: Log, start: Sequence[np.ndarray] | None = None, units: float = 1.0) -> FibreMinimum:
+        """The minimum on the core, from layers of the matrix, up to their scales, or else from those of depth two.
+
+        `units` multiply the values that the log shows.
+        """
         hi, lo, N = self.hi[:, self.core], self.lo[self.core], self.depth - 1
         r = hi.shape[1]
         if r == 0:
@@ -92,11 +96,12 @@ class Fibre:
             return FibreMinimum(everywhere, 0.0, 0.0, np.nan, Ending.UNATTAINED, {}, everywhere, growth)
 
         tol = max(tol, 16 * self.depth * EPS)
-        run = minimise(chain, tol, log, self.value)
+        begin = None if start is None else ChainPoint(chain, *place_of(start, np.linalg.pinv(self.lo)[:, self.core]))
+        run = minimise(chain, tol, log, lambda f: units * self.value(f), begin)
         doubtful = run.verdict in (Ending.UNATTAINED, Ending.STALLED) or run.point.spread > WELL_CONDITIONED
         if doubtful and not log.ended and not isinstance(chain.coupling, FewMatrices) and N > 1 and affordable(r, self.depth):
             # Moments have lost the small parts of ill-conditioned points: once more, with the matrices themselves.
-            run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, log, self.value)
+            run = minimise(Chain(first, few_matrices(inner), last, self.depth), tol, log, lambda f: units * self.value(f))
         point = moderate = run.point
         direction = np.empty(0)
         if run.verdict is Ending.UNATTAINED:
@@ -199,6 +204,16 @@ class Fibre:
             return X
         seen = vectors[:, values > 0]
         return seen @ (seen.T @ X)
+
+
+def place_of(layers: Sequence[np.ndarray], inverse: np.ndarray) -> Place:
+    """The point of layers up to their scales, for a right inverse of `lo` (some of its columns: on these coordinates)."""
+    G, B = [], inverse
+    for layer in layers[:-1]:
+        B = layer @ B
+        B = B / magnitude(B)
+        G.append(np.linalg.qr(B)[1])
+    return Place(np.array(G), np.linalg.inv(G))
 
 
 def _kernel(X: np.ndarray, noise: float) -> np.ndarray:

@@ -134,10 +134,10 @@ def induced_regularizer(
     if fibre is None or minimum is None:
         return nothing(given or [matrix.shape[1], *[1] * (depth - 1), matrix.shape[0]], log, _NEWTON_ON_CONES)
     hidden = [max(fibre.rank, 1)] * (depth - 1) if given is None else given[1:-1]
-    return log.insist(_judged, fibre, minimum, hidden, log)
+    return log.insist(judged, fibre, minimum, hidden, log)
 
 
-def _judged(fibre: Fibre, minimum: FibreMinimum, hidden: list[int], log: Log) -> Solution:
+def judged(fibre: Fibre, minimum: FibreMinimum, hidden: list[int], log: Log) -> Solution:
     """The layers of the minimum, with their certificate and the verdict."""
     layers, value, residual = fibre.layers(minimum, hidden)
     lower = min(fibre.value(minimum.lower), value)  # rounding may lift a bound that is attained

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import EPS, frobenius, magnitude, product
-from balancedfact._pymanopt_draws import pymanopt_draws
+from balancedfact._linalg import magnitude
 from balancedfact._validate import as_array, as_number, as_rng, as_widths
-from balancedfact.curvature import isotropic_trace, scaled_trace, trace, trace_gradient, trace_hessian_vector_product
+from balancedfact.closed_forms import min_isotropic_trace
+from balancedfact.curvature import isotropic_trace, scaled_trace
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.fibre._chain_newton import Run
+from balancedfact.solvers.fibre._fibre import Fibre
+from balancedfact.solvers.fibre._induced_regularizer import judged
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
-from balancedfact.solvers.riemannian._orbit_cost import OrbitCost
-from balancedfact.solvers.riemannian._search import CLOSED, Search
-
-_ORBIT_POINTS = 1000  # points of a search
+from balancedfact.solvers.riemannian._spectral_orbit import SEARCH, SpectralOrbit, as_factorization
 
 
 def flattest_factorization(
@@ -28,8 +28,9 @@ def flattest_factorization(
     widths: Sequence[int],
     A: MeasurementMap | None = None,
     *,
-    tol: float = 1e-8,
+    tol: float = 1e-12,
     rng: int | np.random.Generator | None = None,
+    initial: Sequence[ArrayLike] | None = None,
     limits: Limits | None = None,
     callback: Callback | None = None,
     progress: bool | None = None,
@@ -42,8 +43,8 @@ def flattest_factorization(
     - with measurements and two layers, the scaled trace :math:`2m(\|D_1L\|_F^2 + \|D_2R\|_F^2)`;
     - with measurements and more layers, the trace of the Hessian,
 
-    by trust regions on `balancedfact.manifolds.Factorizations`, from a random point. For the first two there are closed forms
-    (`balancedfact.closed_forms`): here one can see that a search which knows nothing of them arrives at the same value.
+    from a random point of `balancedfact.manifolds.Factorizations` or from given layers. For the first two there are closed
+    forms (`balancedfact.closed_forms`): here one can see that a search which knows nothing of them arrives at the same value.
 
     Parameters
     ----------
@@ -54,34 +55,37 @@ def flattest_factorization(
     A : MeasurementMap, optional
         Measurements of matrices of the shape of `M`.
     tol : float
-        Relative gradient at which to stop, see `balancedfact.riemannian_minimum`.
+        Relative gap between value and lower bound at which to stop; below ``16 * L * eps`` it is rounding error.
     rng : int or numpy.random.Generator, optional
         The random point to start from.
+    initial : list of array_like, optional
+        Layers ``[W_1, ..., W_L]`` with the product `M` to start from, of any hidden widths.
     limits : Limits, optional
         Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
         Called with the newest record of `Solution.history`; returning ``True`` or raising ``StopIteration`` stops the search
         as a limit does.
     progress : bool, optional
-        Show value and gradient. By default on a terminal only.
+        Show the gap. By default on a terminal only.
 
     Returns
     -------
     Solution
-        With `value` the function above. Where the least value is known it is the `lower_bound`, and the status is
-        ``Status.OPTIMAL`` if the gap is at most 1e-9; the trace of the Hessian at depth 3 or more has no such bound, and
-        ``Status.STATIONARY`` says all. ``Status.UNATTAINED`` where measurements do not see some part of `M` from one side, so
-        that the infimum is not attained. `feasibility` is the relative error of the product. ``KeyboardInterrupt`` ends the
-        search with the best point so far and ``Status.INTERRUPTED``.
+        With `value` the function above and a `lower_bound` that geodesic convexity proves; ``Status.OPTIMAL`` where the gap
+        closes. ``Status.UNATTAINED`` where measurements do not see some part of `M` from one side, so that no layers attain the
+        infimum. `feasibility` is the relative error of the product. `Solution.history` has the columns ``iteration``,
+        ``seconds``, ``value``, ``lower_bound``, ``gap``, ``stationarity`` and ``inner``, the products of the Hessian.
+        ``KeyboardInterrupt`` ends the search with the best point so far and ``Status.INTERRUPTED``.
 
     Raises
     ------
     ValueError
-        If an argument is malformed or a hidden width is below the rank of `M`.
+        If an argument is malformed, a hidden width is below the rank of `M`, or `initial` has another product.
 
     See Also
     --------
-    induced_regularizer : The same with a proof.
+    induced_regularizer : The same trace of the Hessian from a start that is good already.
+    balanced_factorization : The layers of least sum of squares.
     balancedfact.manifolds.Factorizations : The set over which it minimises.
 
     Notes
@@ -89,17 +93,21 @@ def flattest_factorization(
     **Width.** Projecting hidden layers on what they pass on keeps the product and lowers each of the three functions, so a
     flattest factorization has layers of rank :math:`r = \operatorname{rank}M`. The search runs at width `r`, where the
     factorizations are one orbit of :math:`GL(r)^{L-1}`, and the result is padded with zeros; at larger widths
-    the set of all factorizations is singular at its flattest points. The first two functions are searched on the diagonal
-    matrix of singular values, at a cost that does not depend on the sizes of `M`.
+    the set of all factorizations is singular at its flattest points.
 
-    **All stationary points are global minima**: the functions are geodesically convex on the orbit. There is no saddle to
-    escape from, and 100 of 100 random starts should arrive.
+    **Geometry.** None of the functions changes when hidden spaces are rotated. What remains of the orbit is a product of cones
+    of positive-definite matrices, and on it they are geodesically convex: every stationary point is the global minimum, and
+    every point gives a lower bound, the value less :math:`L/2` times the nuclear norms of the geodesic gradient. With
+    :math:`\Gamma_k`, :math:`\beta_k` the two parts of the gradient at layer `k`, the Hessian is
+    :math:`H\mapsto\tfrac12\{\Gamma_k+\beta_k, H_k\}` and couplings of neighbours, which for an isotropic trace are of rank one.
+    That closed form is inverted exactly and is the preconditioner of the conjugate gradients inside Newton's method, so that
+    neither the depth nor the condition number of `M` costs more than a few steps.
 
-    **Bounds**: :math:`R(W)\ge L(d_0d_L)^{1/L}\|M\|_*^{2-2/L}`, and the scaled trace is at least :math:`4m\|D_1MD_2\|_*`.
+    **Known values**: :math:`R(W)\ge L(d_0d_L)^{1/L}\|M\|_*^{2-2/L}`, and the scaled trace is at least :math:`4m\|D_1MD_2\|_*`.
 
     References
     ----------
-    Gatmiry et al. 2023, Lemma 4 (with the constants corrected); Ding et al. 2022.
+    Gatmiry et al. 2023, Lemma 4 (with the constants corrected); Ding et al. 2022; Kempf, Ness 1979 (convexity along orbits).
 
     Chapters :doc:`/theory/deep_manifolds` and :doc:`/theory/induced_regularizer`.
 
@@ -118,138 +126,60 @@ def flattest_factorization(
         raise ValueError(f"A {found}; expected a measurement map of shape {M.shape}, that of M")
     tol = as_number(tol, "tol", above=0.0)
     generator = as_rng(rng)
+    depth = len(sizes) - 1
+    start = None if initial is None else as_factorization(initial, M, depth)
     if not np.any(M):
         layers = [np.zeros((rows, columns)) for rows, columns in zip(sizes[1:], sizes[:-1], strict=True)]
         certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="no factorization has a negative trace")
         return Solution(layers, 0.0, Status.OPTIMAL, "M is zero, and so are the layers.", certificate, {}, "closed form")
     log = Log(callback, progress, limits)
-    orbit = search = None
-    with pymanopt_draws(generator), log:
-        size = magnitude(M)
-        U, s, Vt = np.linalg.svd(M / size, full_matrices=False)
-        rank = int(np.count_nonzero(s > max(M.shape) * EPS * s[0]))
-        if min(sizes[1:-1]) < rank:
-            raise ValueError(f"widths has a hidden width of {min(sizes[1:-1])}; expected at least {rank}, the rank of M")
-        # Of nuclear norm one, so that layers are of ordinary size.
-        size *= float(s.sum())
-        s = s[:rank] / s.sum()
-        orbit = _Orbit(U[:, :rank], s, Vt[:rank], sizes, A)
-        search = Search(orbit.problem(), tol, _ORBIT_POINTS, log, orbit.units(size))
-        search.run(search.manifold.random_point())
-    if orbit is None or search is None or search.point is None:
-        return nothing(sizes, log, "riemannian")
-    return log.insist(orbit.solution, search, M, size)
-
-
-class _Orbit:
-    """The factorizations of ``U diag(s) Vt`` at hidden width ``rank M``, and the function on them.
-
-    For the trace of the Hessian the layers are those of that matrix; for the other two, those of ``diag(s)``.
-    """
-
-    def __init__(self, U: np.ndarray, s: np.ndarray, Vt: np.ndarray, widths: list[int], A: MeasurementMap | None) -> None:
-        self.U, self.s, self.Vt, self.widths, self.A = U, s, Vt, widths, A
-        self.depth, r = len(widths) - 1, len(s)
-        self.whole = A is not None and self.depth > 2
-        self.bound = self.weight = np.nan
-        self.attained = True
-        if self.whole and A is not None:
-            self.weight = A.scale * A.scale  # the squares of a gradient of the map itself might vanish or overflow
-        elif A is None:
-            self.weight = 1.0
-            self.ends = widths[0] * np.eye(r), widths[-1] * np.eye(r)
-            self.bound = self.depth * float(widths[0] * widths[-1]) ** (1 / self.depth)
-        elif self.depth == 2:
-            self.weight = 2 * A.m * A.scale**2
-            left, right = A.rescale_left(U), A.rescale_right(Vt.T)
-            self.ends = left.T @ left, right.T @ right
-            core = (np.linalg.qr(left)[1] * s) @ np.linalg.qr(right)[1].T
-            self.bound = 2 * float(np.linalg.svd(core, compute_uv=False).sum())
-            spread = [np.linalg.svd(X, compute_uv=False) for X in (left, right)]
-            blind = not (left.any() or right.any())  # all traces are zero
-            self.attained = blind or all(len(x) == r and x[-1] > 1e-13 * x[0] for x in spread)
-
-    def units(self, size: float) -> float:
-        """The user's value per unit of the function searched."""
-        power = size ** (1 - 1 / self.depth)
-        return power * power * self.weight
-
-    def problem(self) -> Any:
-        from pymanopt import Problem
-        from pymanopt.function import numpy as function
-
-        from balancedfact.manifolds import Factorizations
-
-        r, depth = len(self.s), self.depth
-        if self.whole:
-            assert self.A is not None
-            moment = self.A.at_unit_scale().second_moment()
-            manifold = Factorizations((self.U * self.s) @ self.Vt, [self.widths[0], *[r] * (depth - 1), self.widths[-1]])
-
-            def value(*W: np.ndarray) -> float:
-                return trace(list(W), moment)
-
-            def gradient(*W: np.ndarray) -> list[np.ndarray]:
-                return trace_gradient(W, moment)
-
-            def hessian(*WV: np.ndarray) -> list[np.ndarray]:
-                return trace_hessian_vector_product(WV[:depth], WV[depth:], moment)
+    orbit = run = fibre = minimum = None
+    with log:
+        orbit = SpectralOrbit(M, sizes)
+        begin = orbit.random(generator) if start is None else start
+        if A is None:
+            run = orbit.descend(begin, tol, log)
         else:
-            cost = OrbitCost(*self.ends)
-            manifold = Factorizations(np.diag(self.s), [r] * (depth + 1))
+            fibre = Fibre(M, A, depth)
+            scaled = A.m / np.sqrt(M.size) if depth == 2 else 1.0  # the least scaled trace in units of the least trace
+            minimum = fibre.minimum(tol, log, begin, scaled)
+    if run is not None and orbit is not None:
+        return log.insist(_isotropic, orbit, run, log)
+    if fibre is None or minimum is None:
+        return nothing(sizes, log, SEARCH)
+    solution = replace(log.insist(judged, fibre, minimum, sizes[1:-1], log), method=SEARCH)
+    return solution if depth > 2 or A is None else log.insist(_scaled, solution, A)
 
-            def value(*W: np.ndarray) -> float:
-                return cost.value(*W)
 
-            def gradient(*W: np.ndarray) -> list[np.ndarray]:
-                return cost.gradient(*W)
+def _isotropic(orbit: SpectralOrbit, run: Run, log: Log) -> Solution:
+    """The solution without measurements."""
+    layers, feasibility = orbit.layers(run)
+    balance = np.nan
+    if orbit.depth == 2:
+        balance = _unbalanced(np.sqrt(orbit.widths[0]) * layers[1], np.sqrt(orbit.widths[-1]) * layers[0].T)
+    known, value = min_isotropic_trace(orbit.M, orbit.depth), isotropic_trace(layers)
+    return orbit.concluded(layers, value, feasibility, run, log, known, "Gatmiry et al., Lemma 4,", balance)
 
-            def hessian(*WV: np.ndarray) -> list[np.ndarray]:
-                return cost.hessian(*WV)
 
-        wrapped = [function(manifold)(one) for one in (value, gradient, hessian)]
-        return Problem(manifold, wrapped[0], euclidean_gradient=wrapped[1], euclidean_hessian=wrapped[2])
+def _scaled(solution: Solution, A: MeasurementMap) -> Solution:
+    """The pair of least trace as one of least scaled trace, which differs from it by a factor of `L` and its inverse of `R`."""
+    d1, d2 = A.matrix_shape
+    stretch = (d2 / d1) ** 0.25
+    layers = [solution.layers[0] / stretch, solution.layers[1] * stretch]
+    value, bound = scaled_trace(layers[1], layers[0].T, A), solution.certificate.lower_bound * A.m / np.sqrt(d1 * d2)
+    certificate = replace(
+        solution.certificate,
+        lower_bound=min(bound, value),
+        gap=max(1 - bound / value, 0.0) if value > 0 else 0.0,
+        balance=_unbalanced(A.rescale_left(layers[1]), A.rescale_right(layers[0].T)),
+    )
+    return replace(solution, layers=layers, value=value, certificate=certificate)
 
-    def solution(self, search: Search, M: np.ndarray, size: float) -> Solution:
-        layers = [np.array(layer) for layer in search.point]
-        if not self.whole:
-            layers[0], layers[-1] = layers[0] @ self.Vt, self.U @ layers[-1]
-        feasibility = frobenius(product(layers) - M / size) / frobenius(M / size)
-        lower = self.bound * self.units(size)
-        root = size ** (1 / self.depth)
-        padded = []
-        for layer, rows, columns in zip(layers, self.widths[1:], self.widths[:-1], strict=True):
-            padded.append(np.zeros((rows, columns)))
-            padded[-1][: layer.shape[0], : layer.shape[1]] = root * layer
-        found, gap, balance = search.certificate(), np.nan, np.nan
-        if not self.whole:
-            gap = max(search.value - self.bound, 0.0) / search.value if search.value > 0 else 0.0
-        if self.depth == 2:
-            P, Q = self.ends
-            low, high = search.point[0] @ Q @ search.point[0].T, search.point[1].T @ P @ search.point[1]
-            balance = float(np.linalg.norm(low - high) / np.linalg.norm(low + high)) if np.any(low + high) else 0.0
-        status, message = search.verdict()
-        proof = (
-            "Gatmiry et al., Lemma 4" if self.A is None else "Ding et al.: no factorization of M is below 4 m nuclear(D1 M D2)"
-        )
-        if self.whole:
-            proof = "stationary points are global minima, by geodesic convexity; no numerical bound"
-        if not search.log.ended and not self.attained:
-            status = Status.UNATTAINED
-            message = f"The measurements do not see all of M, so that the least value may not be attained. {message}"
-        elif not search.log.ended and gap <= CLOSED:
-            status, message = Status.OPTIMAL, f"Optimal: no factorization is flatter by more than a relative {gap:.1e}."
-        certificate = Certificate(
-            feasibility,
-            lower,
-            gap,
-            stationarity=found.stationarity,
-            balance=balance,
-            curvature=found.curvature,
-            proof=proof,
-        )
-        if self.A is None:
-            value = isotropic_trace(padded)
-        else:
-            value = trace(padded, self.A) if self.whole else scaled_trace(padded[1], padded[0].T, self.A)
-        return Solution(padded, value, status, message, certificate, search.log.history, "riemannian")
+
+def _unbalanced(left: np.ndarray, right: np.ndarray) -> float:
+    """The distance between the Gram matrices of two factors, relative to these."""
+    size = magnitude(left)
+    left, right = left / size, right / size
+    one, other = left.T @ left, right.T @ right
+    total = float(np.linalg.norm(one + other))
+    return float(np.linalg.norm(one - other)) / total if total > 0 else 0.0

@@ -9,9 +9,11 @@ from balancedfact.measurements import Dense, RankOne
 from balancedfact.solvers.fibre import _chain
 from balancedfact.solvers.fibre._chain import (
     Chain,
+    ChainPoint,
     FewMatrices,
     ManyMatrices,
     OneOperator,
+    SelfAdjoint,
     compress,
     few_matrices,
     one_operator,
@@ -157,3 +159,23 @@ def test_lower_bound_is_sharp_in_its_constant():
         point = chain.start()
         assert point.value - point.lower == pytest.approx(4 * size)
         assert 2 * np.sqrt(1 - size**2) * 2 >= point.lower
+
+
+def test_couplings_known_by_a_formula_are_those_of_their_matrices(rng):
+    """All unit matrices between weights give ``tr(S H) S``, the identity gives `H`; so do value and gradient."""
+    r, s = 3, rng.uniform(0.5, 2.0, 3)
+    S = np.diag(s)
+    units = np.eye(r * r).reshape(-1, r, r) * np.sqrt(np.multiply.outer(s, s))
+    cases = [
+        (units, SelfAdjoint(lambda H: np.einsum("ab,...ab->...", S, H)[..., None, None] * S)),
+        (np.eye(r)[None], SelfAdjoint(np.array)),
+    ]
+    for stack, known in cases:
+        one, other = (Chain(2 * S, coupling, 3 * S, 5) for coupling in (FewMatrices(stack), known))
+        start = random_point(one, rng)
+        points = [ChainPoint(chain, start.G, start.inverse) for chain in (one, other)]
+        assert points[0].value == pytest.approx(points[1].value, rel=1e-13)
+        assert points[0].value == pytest.approx(sum(terms(one, stack, points[0].G.transpose(0, 2, 1) @ points[0].G)), rel=1e-12)
+        np.testing.assert_allclose(points[0].lower, points[1].lower, rtol=1e-10)
+        by_P = [point.inverse @ point.gradient @ point.inverse.transpose(0, 2, 1) for point in points]
+        np.testing.assert_allclose(*by_P, atol=1e-10 * np.abs(by_P[0]).max())

@@ -89,7 +89,7 @@ def test_before_there_is_a_point_nothing_is_claimed(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("balancedfact.solvers.fibre._induced_regularizer.Fibre", interrupted)
-    monkeypatch.setattr("balancedfact.solvers.riemannian._flattest_factorization._Orbit", interrupted)
+    monkeypatch.setattr("balancedfact.solvers.riemannian._spectral_orbit.SpectralOrbit.__init__", interrupted)
     monkeypatch.setattr("balancedfact.solvers.fibre._minimal_sharpness._Seen", interrupted)
     for solve, shapes in (
         (lambda: bf.induced_regularizer(M, A, 3, widths=[3, 5, 4, 4]), [(5, 3), (4, 5), (4, 4)]),
