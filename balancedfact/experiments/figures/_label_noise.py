@@ -9,7 +9,7 @@ import numpy as np
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below, magnified
+from balancedfact.experiments.figures._legend import legend_below, magnified, plain_ticks
 from balancedfact.solvers import flat_minimum, induced_regularizer, norm_minimum
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def draw_curvature(settings: Settings, table: Table) -> Figure:
             _draw_references(ax, ours, quantity)
             ax.set(yscale="log")
             _magnify_end(ax, ours, quantity)
+        plain_ticks(axes[1, column], "y", [3, 5, 10, 20, 40])
         for index, algorithm in enumerate((_NOISY, _PLAIN)):
             seen = [row for row in ours.where(kind="run", algorithm=algorithm).rows if "flattest_trace" in row]
             excess = [row["trace"] / row["flattest_trace"] - 1 for row in seen]

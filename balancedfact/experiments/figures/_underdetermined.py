@@ -75,7 +75,7 @@ def draw(settings: Settings, table: Table) -> Figure:
     def corner(ax: Axes) -> None:
         draw_means(ax, runs, "sharpness_after")
 
-    magnified(left, (0.07, 0.56, 0.36, 0.4), (scales[0] - 0.01, scales[2] + 0.01), (12, 30), corner)
+    magnified(left, (0.07, 0.56, 0.36, 0.4), (scales[0] - 0.01, scales[len(scales) // 4] + 0.01), (12, 30), corner)
 
     ours = runs.where(step=settings["steps"][0][0])
     kept = (ours["diverged"] < 0) & (ours["risk"] < 1e-3)
