@@ -6,9 +6,10 @@ Run after the build, with Chromium at hand::
 
 On each page, 1280 and 390 pixels wide, the check looks for: a page that is wider than its window; formulas that MathJax
 rejects, leaves unset, or that are cut off without a bar to scroll; pictures that do not load; links to places that are not
-there; errors of scripts. Listings of code are left out, unless they are named. Nothing is fetched from a network: requests to
-other hosts are refused, and reported. Of a whole site the search is tried too: what is searched for often has to come first where
-it is explained, and a statement that is given by its number has to lead in two clicks to its proof, its code and its command.
+there; errors of scripts. Listings of code are left out, unless they are named. Nothing is fetched from a network: requests
+to other hosts are refused, and reported. Of a whole site the search is tried too: what is searched for often has to come
+first where it is explained, and a statement that is given by its number has to lead in two clicks to its proof, its code
+and its command.
 """
 
 from __future__ import annotations
@@ -58,10 +59,7 @@ def searched(page: Any, root: Path) -> list[str]:
     found = []
     for words, wanted in SEARCHES.items():
         page.goto(f"{(root / 'search.html').as_uri()}?q={words.replace(' ', '+')}", wait_until="load")
-        # Results come one by one and are then sorted: the first one is taken once their number stands.
-        page.wait_for_function(
-            "/\\d+ page|found/.test(document.querySelector('#search-results p.search-summary')?.textContent ?? '')"
-        )
+        page.wait_for_function("/finished|match/.test(document.querySelector('p.search-summary')?.textContent ?? '')")
         first = page.locator("#search-results ul.search li > a").first.get_attribute("href") or ""
         if not first.startswith(wanted):
             found.append(f"search.html, {words!r} is answered by {first}, not by {wanted}")
