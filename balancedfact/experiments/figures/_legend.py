@@ -1,4 +1,4 @@
-"""What the panels of a figure share: one legend outside of them, a magnified corner, intervals of shares, plain ticks."""
+"""Parts that the panels of figures share: one legend outside of them, a magnified corner, intervals of shares, plain ticks."""
 
 from __future__ import annotations
 
