@@ -133,9 +133,9 @@ def draw(settings: Settings, table: Table) -> Figure:
     return figure
 
 
-_SENSING = {"size": 3, "measurements": 5, "noise": 0.5, "scale": 0.7, "step": 0.1, "time": 1.5}
-_REGRESSION = {"samples": 12, "inputs": 3, "outputs": 2, "regression_step": 0.2, "regression_time": 2.0, "moments": 20}
-_SETTINGS = {"seed": 11} | _SENSING | _REGRESSION
+_OF_SENSING = {"size": 3, "measurements": 5, "noise": 0.5, "scale": 0.7, "step": 0.1, "time": 1.5}
+_OF_REGRESSION = {"samples": 12, "inputs": 3, "outputs": 2, "regression_step": 0.2, "regression_time": 2.0, "moments": 20}
+_SETTINGS = {"seed": 11} | _OF_SENSING | _OF_REGRESSION
 NOISE_CHOOSES = Experiment(
     "beyond-5",
     "beyond Li, Wang, Arora 2021",

@@ -1,4 +1,4 @@
-"""Where label noise with a covariance drives two layers and more: the balance of its gradients, and where it does not end."""
+"""The balance of layers under label noise with a covariance, and where that noise ends and does not."""
 
 from __future__ import annotations
 
