@@ -17,7 +17,7 @@ SCRIPTS = [
     *("start", "limits", "scaling", "completion", "recovery_edge", "rank_one", "soft_impute", "hold_out", "ratings", "cluster"),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
-SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together
+SLOW = ["manifolds", "induced", "isometry", "deep_starts"]  # which take an hour together
 LAST = ["peers", "plots"]
 
 if __name__ == "__main__":
