@@ -15,7 +15,7 @@ from balancedfact._files import write_arrays
 from balancedfact._new_rows import Offsets, RowFit
 from balancedfact._objective import Objective
 from balancedfact._status import Status
-from balancedfact._validate import as_array, as_layers, as_path
+from balancedfact._validate import as_array, as_depth, as_layers, as_number, as_path
 
 _FORMAT = "balancedfact solution 1"
 
@@ -49,6 +49,14 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, Any], multiply:
     write_arrays(path, arrays)
 
 
+def _objective(kind: Any, penalty: Any = 0.0, offset_penalty: Any = None, depth: Any = 2) -> Objective:
+    """The objective that a file names, if it is one."""
+    if kind not in ("flat", "norm"):
+        raise ValueError(f"kind is {kind!r}; expected 'flat' or 'norm'")
+    ridge = None if offset_penalty is None else as_number(offset_penalty, "offset_penalty", above=0.0)
+    return Objective(kind, as_number(penalty, "penalty", least=0.0), ridge, as_depth(depth))
+
+
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the fields that `write_fields` wrote; a `ValueError` names a file that holds none."""
     try:
@@ -74,7 +82,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
             "col_labels": json.loads(str(arrays["col_labels"])) if "col_labels" in arrays else None,
             "row_fit": RowFit(*map(float, arrays["row_fit"])) if "row_fit" in arrays else None,
             "precision": float(header.get("precision", 0.0)),
-            "objective": None if said is None else Objective(**said),
+            "objective": None if said is None else _objective(**said),
         }
     except (FileNotFoundError, MemoryError):
         raise

@@ -274,6 +274,9 @@ class Solution(ByValue):
     def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
         """Compute the certificate anew, from the layers, the dual vector and the data alone.
 
+        Of three or more layers, value, residual and lower bound come with their rounding, stationarity and curvature without.
+        Where the solution claims a proof, every bound of `flat_network` is tried that its size allows.
+
         Parameters
         ----------
         A : MeasurementMap
@@ -281,7 +284,8 @@ class Solution(ByValue):
         b : array_like, shape (m,)
             The data.
         rigorous : bool
-            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. Of three or more
+            layers this covers value, residual and the bound of the dual vector alone.
 
         Returns
         -------
@@ -291,7 +295,7 @@ class Solution(ByValue):
         Raises
         ------
         ValueError
-            If an argument is malformed, or the objective of the solution is not that of a flat or a norm-minimal pair.
+            If an argument is malformed, or the objective of the solution is not that of flat or norm-minimal layers.
 
         Examples
         --------
@@ -324,7 +328,8 @@ class Solution(ByValue):
         b : array_like, shape (m,), optional
             The data.
         tol : float
-            The relative gap up to which the verdict is ``OPTIMAL``; that of the solve is not taken on trust either.
+            The relative gap up to which the verdict is ``OPTIMAL``; that of the solve is not taken on trust either. The
+            flattest of three layers or more close at 1e-3, where that is larger, and are minima if stationary to `tol` or 1e-8.
 
         Raises
         ------

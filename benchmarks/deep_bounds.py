@@ -12,8 +12,8 @@ import time
 import numpy as np
 
 import balancedfact as bf
-from balancedfact.solvers.deep._bounds import isometry_bound
-from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
+from balancedfact.certification.deep._bounds import isometry_bound
+from balancedfact.certification.deep._multiplier import best_multipliers, multiplier_bound
 
 ROWS = [(6, 20, 2, (3, 5, 10)), (8, 36, 2, (3, 5)), (12, 120, 2, (3, 5, 10)), (20, 200, 3, (3, 5)), (30, 300, 3, (3,))]
 

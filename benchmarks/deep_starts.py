@@ -1,9 +1,9 @@
 """The flattest deep network from random layers alone, beside the default with its convex starts.
 
-``python benchmarks/deep_starts.py [M DEPTH ...]`` writes ``benchmarks/results/deep_starts.md``, of all problems or anew of those
-with `M` measurements and that depth; ``STARTS`` (20) in the environment counts the random starts. Gaussian measurements
-of a 20 x 20 matrix of rank 3: with 100 the flattest network is another matrix than the truth, with 250 it is the truth, isolated
-among the matrices of its rank. Times are of the processor, medians.
+``python benchmarks/deep_starts.py [M DEPTH ...]`` writes ``benchmarks/results/deep_starts.md``, of all problems or anew of
+those with `M` measurements and that depth; ``STARTS`` (20) in the environment counts the random starts. Gaussian measurements
+of a 20 x 20 matrix of rank 3: with 100 the flattest network is another matrix than the truth, with 250 it is the truth,
+isolated among the matrices of its rank. Times are of the processor, medians.
 """
 
 from __future__ import annotations

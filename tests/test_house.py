@@ -19,7 +19,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # an underscore. CONTRIBUTING has the same table in words.
 MAY_IMPORT = {
     "measurements": "",
-    "certification": "measurements",
+    "certification": "measurements curvature",
     "curvature": "measurements",
     "closed_forms": "measurements curvature",
     "solution": "measurements certification",
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "io": "data measurements solution",
     "comparison": "measurements curvature closed_forms manifolds solution solvers dynamics",
     "plots": "measurements solution comparison closed_forms",
-    "theorems": "measurements curvature closed_forms manifolds solution solvers dynamics",
+    "theorems": "measurements certification curvature closed_forms manifolds solution solvers dynamics",
     "experiments": "measurements curvature closed_forms manifolds solution solvers dynamics data io plots comparison",
 }
 ROOMS = {name.split(".")[1] for name in FILES if "." in name}

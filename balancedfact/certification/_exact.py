@@ -33,121 +33,139 @@ def enclosed(
     offsets: Offsets | None,
 ) -> Certificate:
     """The certificate with `value` rounded up, `lower_bound` rounded down, and residuals from exact numbers."""
-    try:
-        import flint
-    except ImportError as error:
-        raise ValueError("rigorous is True; expected python-flint: pip install 'balancedfact[rigorous]'") from error
+    matrices = exact_matrices(A)
+    import flint
+
     d1, d2 = A.matrix_shape
-    if A.m * d1 * d2 > _MOST or max(d1, d2) > _WIDEST:
-        raise ValueError(f"rigorous is True and A has {A.m} x {d1} x {d2} numbers; expected at most {_MOST}, {_WIDEST} wide")
-    matrices = _matrices(A)
-    L, R = (_rational(each) for each in pair)
+    L, R = (rational(each) for each in pair)
     X = L * R.transpose()
     if offsets is not None:
-        rows = _rational(np.column_stack([offsets.rows, np.ones(d1), np.full(d1, offsets.mean)]))
-        X_seen = X + rows * _rational(np.column_stack([np.ones(d2), offsets.cols, np.ones(d2)])).transpose()
+        rows = rational(np.column_stack([offsets.rows, np.ones(d1), np.full(d1, offsets.mean)]))
+        X_seen = X + rows * rational(np.column_stack([np.ones(d2), offsets.cols, np.ones(d2)])).transpose()
     else:
         X_seen = X
-    data, y = _rational(b[:, None]), _rational(certificate.dual[:, None])
-    residual = [_inner(M, X_seen) - data[i, 0] for i, M in enumerate(matrices)]
-    moments = [_total(M * M.transpose() for M in matrices), _total(M.transpose() * M for M in matrices)]
-    S = _total(M * y[i, 0] for i, M in enumerate(matrices))
+    data, y = rational(b[:, None]), rational(certificate.dual[:, None])
+    residual = [inner(M, X_seen) - data[i, 0] for i, M in enumerate(matrices)]
+    moments = [total_of(M * M.transpose() for M in matrices), total_of(M.transpose() * M for M in matrices)]
+    S = total_of(M * y[i, 0] for i, M in enumerate(matrices))
     zero, one, weight = flint.fmpq(0), flint.fmpq(1), flint.fmpq(4 * A.m if objective.flat else 2)
     if objective.flat:
-        value = 2 * _trace(L.transpose() * moments[0] * L) / d2 + 2 * _trace(R.transpose() * moments[1] * R) / d1
+        value = 2 * trace_of(L.transpose() * moments[0] * L) / d2 + 2 * trace_of(R.transpose() * moments[1] * R) / d1
         squares = [moments[0] / (A.m * d2), moments[1] / (A.m * d1)]
     else:
-        value = _trace(L.transpose() * L) + _trace(R.transpose() * R)
-        squares = [_rational(np.eye(d1)), _rational(np.eye(d2))]
-    beta = _norm(squares, S, float(objective.penalty or 1.0))
-    along, square = _inner(data, y), _inner(y, y)
-    penalty = _number(objective.penalty)
+        value = trace_of(L.transpose() * L) + trace_of(R.transpose() * R)
+        squares = [rational(np.eye(d1)), rational(np.eye(d2))]
+    beta = exact_norm(squares, S, float(objective.penalty or 1.0))
+    along, square = inner(data, y), inner(y, y)
+    penalty = exact_number(objective.penalty)
     misfit = sum((r * r for r in residual), zero)
     if objective.penalty > 0:
         value = misfit / 2 + value * penalty / weight
         if offsets is not None and objective.offset_penalty is not None:
-            ridge = _number(objective.offset_penalty)
-            parts = [_rational(each[:, None]) for each in (offsets.rows, offsets.cols)]
-            value += ridge / 2 * sum((_inner(each, each) for each in parts), zero)
-            along -= _number(offsets.mean) * sum((S[p, q] for p in range(d1) for q in range(d2)), zero)
-            ones = [_rational(np.ones((size, 1))) for size in (d2, d1)]
+            ridge = exact_number(objective.offset_penalty)
+            parts = [rational(each[:, None]) for each in (offsets.rows, offsets.cols)]
+            value += ridge / 2 * sum((inner(each, each) for each in parts), zero)
+            along -= exact_number(offsets.mean) * sum((S[p, q] for p in range(d1) for q in range(d2)), zero)
+            ones = [rational(np.ones((size, 1))) for size in (d2, d1)]
             sums = S * ones[0], S.transpose() * ones[1]
-            square += sum((_inner(each, each) for each in sums), zero) / ridge
+            square += sum((inner(each, each) for each in sums), zero) / ridge
         scale = one if beta <= penalty else penalty / beta
         lower = scale * along - scale * scale * square / 2
     else:
         lower = weight * along / beta if beta > 0 and along > 0 else zero
     lower = max(lower, zero)
-    size = sum((x * x for x in X.entries()), zero)
-    misses = [
-        _fraction(abs(r)) / max(_fraction(abs(data[i, 0])), Fraction(1, 1000) * _root(_inner(M, M)) * _root(size))
-        for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
-        if r != 0 and (data[i, 0] != 0 or (_inner(M, M) != 0 and size != 0))
-    ]
-    unmet = any(
-        r != 0 and data[i, 0] == 0 and (size == 0 or _inner(M, M) == 0)
-        for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
-    )
-    worst = np.inf if unmet else _above(max(misses, default=Fraction(0)))
-    fits = float(np.sqrt(_above(_fraction(misfit / _inner(data, data))))) if np.any(b) else 0.0
-    gap = _above(_fraction((value - lower) / value)) if value > 0 else 0.0
+    fits, worst = exact_fit(matrices, data, residual, X)
+    gap = rounded_up(as_fraction((value - lower) / value)) if value > 0 else 0.0
     if objective.penalty == 0 and not (fits <= 10 * FEASIBLE and worst <= DATUM):
         gap = np.nan
     return replace(
         certificate,
         feasibility=fits,
         worst_datum=worst,
-        value=_above(_fraction(value)),
-        lower_bound=-_above(-_fraction(lower)),
+        value=rounded_up(as_fraction(value)),
+        lower_bound=-rounded_up(-as_fraction(lower)),
         gap=gap,
         rounding=0.0,
         proof="value, residual, bound and gap are proved in exact rational and ball arithmetic, of the numbers given",
     )
 
 
+def exact_fit(matrices: list[Any], data: Any, residual: list[Any], X: Any) -> tuple[float, float]:
+    """The relative residual and the worst datum, rounded up."""
+    import flint
+
+    zero = flint.fmpq(0)
+    size = sum((x * x for x in X.entries()), zero)
+    misses = [
+        as_fraction(abs(r)) / max(as_fraction(abs(data[i, 0])), Fraction(1, 1000) * _root(inner(M, M)) * _root(size))
+        for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
+        if r != 0 and (data[i, 0] != 0 or (inner(M, M) != 0 and size != 0))
+    ]
+    unmet = any(
+        r != 0 and data[i, 0] == 0 and (size == 0 or inner(M, M) == 0)
+        for i, (r, M) in enumerate(zip(residual, matrices, strict=True))
+    )
+    worst = np.inf if unmet else rounded_up(max(misses, default=Fraction(0)))
+    squares = inner(data, data)
+    fits = float(np.sqrt(rounded_up(as_fraction(sum((r * r for r in residual), zero) / squares)))) if squares > 0 else 0.0
+    return fits, worst
+
+
+def exact_matrices(A: MeasurementMap) -> list[Any]:
+    """The measurements in rational numbers; refuse what is too large for them, or to compute with them at all."""
+    try:
+        import flint  # noqa: F401
+    except ImportError as error:
+        raise ValueError("rigorous is True; expected python-flint: pip install 'balancedfact[rigorous]'") from error
+    d1, d2 = A.matrix_shape
+    if A.m * d1 * d2 > _MOST or max(d1, d2) > _WIDEST:
+        raise ValueError(f"rigorous is True and A has {A.m} x {d1} x {d2} numbers; expected at most {_MOST}, {_WIDEST} wide")
+    return _matrices(A)
+
+
 def _matrices(A: MeasurementMap) -> list[Any]:
     if isinstance(A, RankOne):  # whose products are not formed in floating point
-        return [_rational(u[:, None]) * _rational(v[None, :]) for u, v in zip(A.left, A.right, strict=True)]
-    return [_rational(M) for M in A.stack()]
+        return [rational(u[:, None]) * rational(v[None, :]) for u, v in zip(A.left, A.right, strict=True)]
+    return [rational(M) for M in A.stack()]
 
 
-def _number(x: float) -> Any:
+def exact_number(x: float) -> Any:
     import flint
 
     return flint.fmpq(*float(x).as_integer_ratio())
 
 
-def _rational(array: np.ndarray) -> Any:
+def rational(array: np.ndarray) -> Any:
     import flint
 
     rows, cols = array.shape
-    return flint.fmpq_mat(rows, cols, [_number(x) for x in array.ravel().tolist()])
+    return flint.fmpq_mat(rows, cols, [exact_number(x) for x in array.ravel().tolist()])
 
 
-def _total(terms: Any) -> Any:
+def total_of(terms: Any) -> Any:
     total = None
     for term in terms:
         total = term if total is None else total + term
     return total
 
 
-def _inner(X: Any, Y: Any) -> Any:
+def inner(X: Any, Y: Any) -> Any:
     import flint
 
     return sum((x * y for x, y in zip(X.entries(), Y.entries(), strict=True)), flint.fmpq(0))
 
 
-def _trace(X: Any) -> Any:
+def trace_of(X: Any) -> Any:
     import flint
 
     return sum((X[i, i] for i in range(X.nrows())), flint.fmpq(0))
 
 
-def _fraction(x: Any) -> Fraction:
+def as_fraction(x: Any) -> Fraction:
     return Fraction(int(x.p), int(x.q))
 
 
-def _above(x: Fraction) -> float:
+def rounded_up(x: Fraction) -> float:
     """The least float that is not below."""
     try:
         found = float(x)
@@ -158,33 +176,33 @@ def _above(x: Fraction) -> float:
 
 def _root(x: Any) -> Fraction:
     """A rational number a little below the square root."""
-    value = _fraction(x)
+    value = as_fraction(x)
     shift = max(0, 240 - (value.numerator.bit_length() - value.denominator.bit_length()))
     shift += shift % 2
     return Fraction(math.isqrt((value.numerator << shift) // value.denominator), 1 << (shift // 2))
 
 
-def _regular(G: Any) -> list[int]:
+def regular(G: Any) -> list[int]:
     """Indices on which a positive-semidefinite matrix is regular and has its whole rank."""
     reduced, rank = G.rref()
     return [next(j for j in range(G.ncols()) if reduced[i, j] != 0) for i in range(rank)]
 
 
-def _part(G: Any, rows: list[int], cols: list[int]) -> Any:
+def part(G: Any, rows: list[int], cols: list[int]) -> Any:
     import flint
 
     return flint.fmpq_mat(len(rows), len(cols), [G[p, q] for p in rows for q in cols])
 
 
-def _norm(squares: list[Any], S: Any, start: float) -> Any:
+def exact_norm(squares: list[Any], S: Any, start: float) -> Any:
     """A rational upper bound on the norm of ``D1^+ S D2^+``, sharp to about twelve digits."""
-    P, Q = (_regular(G) for G in squares)
+    P, Q = (regular(G) for G in squares)
     if not P or not Q or all(x == 0 for x in S.entries()):
-        return _number(0.0)
-    seen = _part(S, P, Q)
-    H = seen.transpose() * _part(squares[0], P, P).solve(seen)
-    G = _part(squares[1], Q, Q)
-    high = _number(start)
+        return exact_number(0.0)
+    seen = part(S, P, Q)
+    H = seen.transpose() * part(squares[0], P, P).solve(seen)
+    G = part(squares[1], Q, Q)
+    high = exact_number(start)
     while not _positive(high * high * G - H):
         high = high * 2
     low = high

@@ -45,8 +45,8 @@ def certify_pair(
     Data are counted in units of their size, and squares of factors in units of theirs: nothing that is compared overflows or
     vanishes.
     """
-    (L, R), unit = pair, _power(magnitude(b))
-    fits, worst, off, more = _fit(A, b, pair, offsets, unit)
+    (L, R), unit = pair, power_below(magnitude(b))
+    fits, worst, off, more = fit_of_pair(A, b, pair, offsets, unit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         total, spill, size = _size(A, L, R, objective.flat)
         before, lower, dual = _bound(A, b / unit, objective, dual, unit, offsets, known, white, rng)
@@ -78,16 +78,26 @@ def certify_pair(
         return Certificate(fits, in_full[1], float(gap), dual, value=in_full[0], worst_datum=worst, rounding=float(rounding))
 
 
-def _power(size: float) -> float:
+def power_below(size: float) -> float:
     """The power of two next below a size, by which to divide without rounding."""
     return float(np.ldexp(1.0, max(int(np.frexp(size)[1]) - 1, -1022)))
 
 
-def _fit(
-    A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], offsets: Offsets | None, unit: float
+def fit_of_pair(
+    A: MeasurementMap,
+    b: np.ndarray,
+    pair: tuple[np.ndarray, np.ndarray],
+    offsets: Offsets | None,
+    unit: float,
+    blur: float = 0.0,
 ) -> tuple[float, float, np.float64, np.float64]:
-    """The relative residual, the worst datum, and the norms of the residual and of the errors in it, in units of the data."""
+    """The relative residual, the worst datum, and the norms of the residual and of the errors in it, in units of the data.
+
+    `blur` bounds the Frobenius distance of the product of the pair from the matrix that is meant.
+    """
     residual, errors = _measured(A, *pair, offsets)
+    if blur > 0:
+        errors = errors + blur * A.row_norms
     errors += 2 * UNIT * (np.abs(residual) + np.abs(b))
     residual -= b
     fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
@@ -120,7 +130,7 @@ def _size(A: MeasurementMap, L: np.ndarray, R: np.ndarray, flat: bool) -> tuple[
     found: list[tuple[float, float, float]] = []
     unit = A.at_unit_scale()
     for side, factor in enumerate((L, R)):
-        a = _power(magnitude(factor))
+        a = power_below(magnitude(factor))
         if not flat:
             found.append((*careful_total(np.square(factor / a).ravel()), a))
         elif A.of_entries:
@@ -175,7 +185,7 @@ def _bound(
 
     def norms_of(y: np.ndarray, known: bool) -> tuple[float, float]:
         """The norm of the dual matrix relative to what is allowed, without and with its rounding."""
-        size = _power(magnitude(y))
+        size = power_below(magnitude(y))
         prior = limit / size / to_unit * (1 + 8 * UNIT) if known else None
         plain, spill = dual_norm(A.at_unit_scale(), white, y / size, prior, rng)
         units = size, to_unit, 1 / limit

@@ -18,9 +18,12 @@ from balancedfact.certification._contradiction import excluded_norm, proves_cont
 from balancedfact.certification._exact import enclosed
 from balancedfact.certification._pair import certify_pair
 from balancedfact.certification._verdict import verdict
+from balancedfact.certification.deep._exact import enclosed_layers
+from balancedfact.certification.deep._layers import certify_layers, verdict_on_layers
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 
+_MOST_LIFTED = 200  # matrix entries up to which every bound on networks is tried for a statement that claims a proof
 UNCHECKED = "(not checked: read from a file without its data) "
 
 
@@ -37,7 +40,16 @@ class Statement(NamedTuple):
     def provable(self) -> bool:
         """Tell whether this is the kind of statement whose certificate follows from the layers and the dual vector."""
         kind = self.objective
-        return kind is not None and kind.kind in ("flat", "norm") and kind.depth == 2 and len(self.layers) == 2
+        if kind is None or kind.kind not in ("flat", "norm") or kind.depth != len(self.layers):
+            return False
+        return kind.depth == 2 or (
+            kind.depth > 2 and kind.penalty == 0 and kind.offset_penalty is None and self.offsets is None
+        )
+
+    @property
+    def deep(self) -> bool:
+        """Tell whether it is of three or more layers."""
+        return len(self.layers) > 2
 
 
 def certified(
@@ -59,6 +71,23 @@ def certified(
     return enclosed(A, b, objective, pair, replace(certificate, dual=dual), offsets) if rigorous else certificate
 
 
+def certified_layers(
+    A: MeasurementMap,
+    b: np.ndarray,
+    objective: Objective,
+    layers: list[np.ndarray],
+    dual: np.ndarray | None,
+    *,
+    effort: str,
+    rigorous: bool,
+) -> Certificate:
+    """The certificate of checked layers, three or more, and a dual vector if there is one."""
+    if rigorous:
+        effort = "dual"
+    certificate = certify_layers(A, b, objective, layers, dual, effort=effort, rng=np.random.default_rng())
+    return enclosed_layers(A, b, objective, layers, certificate) if rigorous else certificate
+
+
 def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous: bool) -> Certificate:
     """The certificate of a statement, computed anew; see `balancedfact.Solution.verify`."""
     data = checked_data(A, b)
@@ -72,8 +101,12 @@ def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous:
         proof = "b.y was compared with A*(y), its rounding included"
         return Certificate(1.0, np.inf if excluded > 0 else np.nan, np.nan, dual, proof=proof, excluded_norm=excluded)
     if statement.objective is None or not statement.provable:
-        raise ValueError("the solution has no objective that can be verified; expected a flat or a norm-minimal pair")
+        raise ValueError("the solution has no objective that can be verified; expected flat or norm-minimal layers")
     layers = as_layers(statement.layers, A.matrix_shape)
+    if statement.deep:
+        # The costly bounds only where the statement needs them: what they prove is all that could confirm it.
+        effort = "best" if statement.status is Status.OPTIMAL and A.shape[1] <= _MOST_LIFTED else "quick"
+        return certified_layers(A, data, statement.objective, layers, dual, effort=effort, rigorous=bool(rigorous))
     certificate = certified(
         A,
         data,
@@ -100,10 +133,14 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
         value = np.inf if proved else np.nan
         return {"status": status, "certificate": certificate, "message": f"Checked: {said}.", "value": value}
     penalty = 0.0 if statement.objective is None else statement.objective.penalty
-    status, message = verdict(certificate, penalty, None, tol)
+    if statement.deep and statement.objective is not None:
+        status, message = verdict_on_layers(certificate, statement.objective.flat, tol)
+    else:
+        status, message = verdict(certificate, penalty, None, tol)
+        certificate = replace(certificate, stationarity=np.nan, balance=np.nan)
     if status is not Status.OPTIMAL and not statement.status.ok:
-        status = statement.status  # which statements less
-    certificate = replace(certificate, stationarity=np.nan, balance=np.nan)
+        status = statement.status
+        message += f" The solution itself says no more than {status.value}."
     return {"status": status, "certificate": certificate, "message": "Checked: " + message, "value": certificate.value}
 
 

@@ -10,6 +10,7 @@ from balancedfact.manifolds._probe import Cost
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 from balancedfact.manifolds._rescaled_balanced_pairs import RescaledBalancedPairs
 from balancedfact.manifolds._stiefel_product import factors_of, pair_of, stiefel_product
+from balancedfact.manifolds._stiefel_triples import StiefelTriples
 from balancedfact.manifolds._zero_loss import ZeroLoss
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ManifoldReport",
     "ProductPoint",
     "RescaledBalancedPairs",
+    "StiefelTriples",
     "TangentVector",
     "ZeroLoss",
     "check_manifold",

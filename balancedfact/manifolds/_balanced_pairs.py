@@ -160,6 +160,13 @@ class BalancedPairs(Manifold):
         core = (P.T @ T + Qt @ S) / 2
         return ProductPoint([left @ (P @ core), right @ (Qt.T @ core)])
 
+    def edge(self, point: PairLike, small: float) -> ProductPoint | None:
+        """The pair without its singular values up to `small`, from where all sheets of the set are seen; None without such."""
+        L, R = point
+        _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
+        kept = Vt[s > small]
+        return None if len(kept) == self.k else ProductPoint([L @ kept.T @ kept, R @ kept.T @ kept])
+
     def random_point(self) -> ProductPoint:
         """The nearest balanced pair to a pair of independent standard normal matrices."""
         generator = self._generator()

@@ -3,7 +3,7 @@
 import pytest
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.solvers.deep import _multiplier as deep_bounds
+from balancedfact.certification.deep import _multiplier as deep_bounds
 from balancedfact.theorems.deep import _global_certificate, _isometry, _samples
 from tests.theorems import mutations
 from tests.theorems.mutations import halved_solution, scaled, scaled_solution, solution, times, unevenly_scaled

@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
+from balancedfact._objective import Objective
 from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
 from balancedfact.certification._pair import FEASIBLE
+from balancedfact.certification.deep._bounds import DeepDual, best_bound
+from balancedfact.certification.deep._layers import GAP_OF_NETWORKS
 from balancedfact.curvature import trace
+from balancedfact.curvature._zero_loss import DeepProblem
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
-from balancedfact.solvers.deep._bounds import DeepDual, best_bound
 from balancedfact.solvers.deep._network_search import NEGATIVE, RANK_EXCESS, Minimum, NetworkSearch
-from balancedfact.solvers.deep._zero_loss_newton import DeepProblem
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
@@ -37,7 +39,7 @@ def flat_network(
     *,
     method: str | None = None,
     bound: str = "best",
-    gap_tol: float = 1e-3,
+    gap_tol: float = GAP_OF_NETWORKS,
     max_rank: int | None = None,
     tol: float = 1e-8,
     rng: int | np.random.Generator | None = None,
@@ -162,11 +164,13 @@ def flat_network(
         try:
             frame = Frame(A, data, 0.0, flat=False)
         except Contradiction as found:
-            return as_deep(contradictory(A, found), depth)
+            return as_deep(contradictory(A, found, Objective("flat", depth=depth)), depth)
         if not np.any(data):
             certificate = Certificate(0.0, 0.0, 0.0, np.zeros(A.m), 0.0, fibre_gap=0.0, proof="no trace is negative")
             message = "The zero matrix is optimal."
-            return as_deep(Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form"), depth)
+            said = Objective("flat", depth=depth)
+            zero = Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form", objective=said)
+            return as_deep(zero, depth)
         unit, fit = A.at_unit_scale(), frame.problem.map
         left, right = (vectors[:, values > 0] for values, vectors in (unit.left_root, unit.right_root))
         if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
@@ -248,7 +252,8 @@ def _judged(
     )
     status, message = _outcome(search, best, certificate, fibre.status, gap_tol)
     message += unseen_part(A, problem.map.matrix_shape)
-    return Solution(layers, value, status, message, certificate, search.log.history, _METHOD)
+    said = Objective("flat", depth=depth)
+    return Solution(layers, value, status, message, certificate, search.log.history, _METHOD, objective=said)
 
 
 def _spread(frame: Frame, y: np.ndarray | None, m: int) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
 from balancedfact.solvers.deep._rank_test import RankTest, rank_test
-from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoint, newton
+from balancedfact.solvers.deep._zero_loss_newton import newton
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._certified import certified_minimum

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact._linalg import frobenius
-from balancedfact.solvers.deep._zero_loss_newton import ZeroLossPoint
+from balancedfact.curvature._zero_loss import ZeroLossPoint
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 
 _RANK_TEST_ROUNDS = 300

@@ -12,15 +12,15 @@ layers at the width of the rank, and judged there to second order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
 
-from balancedfact._linalg import EPS, frobenius, magnitude
+from balancedfact._linalg import EPS, frobenius, magnitude, product
+from balancedfact._objective import Objective
+from balancedfact.certification.deep._least_squares import AtLayers, at_layers
 from balancedfact.closed_forms import schatten_layers, schatten_value
-from balancedfact.curvature._loss import Linearisation
-from balancedfact.curvature._scaled import Scaled, ordinary
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._log import Log
@@ -39,16 +39,6 @@ _PROOF_OF_SCHATTEN = (
 )
 
 
-class _Judged(NamedTuple):
-    """First and second order at a point of the layers."""
-
-    layers: list[np.ndarray]
-    feasibility: float
-    stationarity: float
-    curvature: float
-    step: np.ndarray
-
-
 def schatten_minimum(
     A: MeasurementMap,
     b: np.ndarray,
@@ -59,11 +49,12 @@ def schatten_minimum(
 ) -> Solution:
     """The norm-minimal network that fits, from the matrix `start` or, without it, from the least nuclear norm."""
     if nuclear.status is Status.INFEASIBLE:
-        return as_deep(nuclear, depth)
+        return replace(as_deep(nuclear, depth), objective=Objective("norm", depth=depth))
     if not b.any():
         layers = [np.zeros(shape) for shape in [(1, A.matrix_shape[1]), *[(1, 1)] * (depth - 2), (A.matrix_shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="Zero layers fit, and none weigh less.")
-        return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero, and so are the layers.", certificate)
+        message, said = "The data are zero, and so are the layers.", Objective("norm", depth=depth)
+        return Solution(layers, 0.0, Status.OPTIMAL, message, certificate, objective=said)
     if nuclear.status in (Status.LIMIT, Status.INTERRUPTED):
         log.ended = nuclear.status, nuclear.message
     X = nuclear.matrix if start is None or not start.any() else start
@@ -108,7 +99,8 @@ def schatten_minimum(
         verdict = Status.STATIONARY, f"A local minimum of rank {rank}; other fits, of other ranks too, may weigh less."
     else:
         verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
-    return Solution(layers, value, *verdict, certificate, log.history or nuclear.history, _REWEIGHTED)
+    said = Objective("norm", depth=depth)
+    return Solution(layers, value, *verdict, certificate, log.history or nuclear.history, _REWEIGHTED, objective=said)
 
 
 def _reweighted(
@@ -143,63 +135,18 @@ def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(np.linalg.lstsq(scaled, b / scale, rcond=max(scaled.shape) * EPS)[0] / scale)
 
 
-def _polished(A: MeasurementMap, b: np.ndarray, E: np.ndarray, depth: int) -> _Judged:
+def _polished(A: MeasurementMap, b: np.ndarray, E: np.ndarray, depth: int) -> AtLayers:
     """Newton's method for the least sum of squares on the layers that fit, of the width of the rank."""
     U, sigma, Vt = np.linalg.svd(E, full_matrices=False)
     rank = int(np.count_nonzero(sigma > _KEPT * sigma[0]))
     widths = [E.shape[1], *[rank] * (depth - 1), E.shape[0]]
     matrix = (U[:, :rank] * sigma[:rank]) @ Vt[:rank]
-    best = judged = _judged(A, b, schatten_layers(matrix, widths))
+    best = judged = at_layers(A, b, schatten_layers(matrix, widths))
     for _ in range(_POLISH):
         ends = np.cumsum([W.size for W in judged.layers])[:-1]
         moved = [W + s.reshape(W.shape) for W, s in zip(judged.layers, np.split(judged.step, ends), strict=True)]
-        judged = _judged(A, b, schatten_layers(_product(moved), widths))
+        judged = at_layers(A, b, schatten_layers(product(moved), widths))
         if not max(judged.feasibility, judged.stationarity) < max(best.feasibility, best.stationarity):
             break
         best = judged
     return best
-
-
-def _judged(A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray]) -> _Judged:
-    """Residual, first and second order of the sum of squares on the set of fits, and Newton's step."""
-    at = Linearisation(layers, A, b)
-    theta = np.concatenate([W.ravel() for W in layers])
-    ends = np.cumsum([W.size for W in layers])[:-1]
-
-    def joined(V: list[Scaled]) -> np.ndarray:
-        return np.concatenate([each.value().ravel() for each in V])
-
-    J = np.stack([joined(at.pulled_back(ordinary(unit))) for unit in np.eye(A.m)])
-    left, s, right = np.linalg.svd(J)
-    seen = int(np.count_nonzero(s > 1e-10 * s[0]))
-    residual = at.residual.value()
-    restore = -right[:seen].T @ ((left[:, :seen].T @ residual) / s[:seen])
-    free = right[seen:].T
-    multiplier = left[:, :seen] @ ((right[:seen] @ theta) / s[:seen])  # J' multiplier is the gradient, as near as may be
-    slope = free.T @ theta
-    feasibility = frobenius(residual) / (frobenius(b) or 1.0)
-    stationarity = float(np.linalg.norm(slope) / np.linalg.norm(theta))
-    if free.shape[1] == 0:
-        return _Judged(layers, feasibility, stationarity, 0.0, restore)
-    # Half the Lagrangian's Hessian: the identity less the second derivatives of the fit along the multiplier. The residual is
-    # replaced by the multiplier, so that the Hessian of the linearisation without its first term is what is needed.
-    shifted = Linearisation(layers, A, A(_product(layers)) - multiplier)
-    columns = []
-    for direction in free.T:
-        V = [ordinary(part.reshape(W.shape)) for part, W in zip(np.split(direction, ends), layers, strict=True)]
-        first = shifted.pulled_back(shifted.pushed_forward(V))
-        columns.append(direction - (joined(shifted.hessian(V)) - joined(first)))
-    reduced = free.T @ np.array(columns).T
-    values, vectors = np.linalg.eigh((reduced + reduced.T) / 2)
-    largest = max(float(np.abs(values).max()), 1.0)
-    stiff = np.abs(values) > 1e-8 * largest  # rotations of the hidden spaces cost nothing
-    inside = vectors[:, stiff] @ ((vectors[:, stiff].T @ slope) / np.abs(values[stiff]))
-    return _Judged(layers, feasibility, stationarity, float(values[0]) / largest, restore - free @ inside)
-
-
-def _product(layers: list[np.ndarray]) -> np.ndarray:
-    """The end-to-end matrix."""
-    product = layers[0]
-    for W in layers[1:]:
-        product = W @ product
-    return product

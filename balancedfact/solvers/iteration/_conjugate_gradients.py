@@ -84,11 +84,13 @@ def trust_region_step(
     """Minimise ``<slope, x> + <x, hessian(x)> / 2`` over ``|x| <= radius`` in the preconditioner's norm (Steihaug 1983).
 
     The region limits the step where conjugate gradients leave it or meet negative curvature; with an infinite radius, that step
-    is as long as the gradient. At least one product is spent.
+    is as long as the gradient. At least one product is spent, unless the slope vanishes in that norm: then the step is zero.
     """
     x, r = np.zeros_like(slope), -slope
     z = precondition(r)
     p, rz = z, float(np.vdot(r, z))
+    if not rz > 0:
+        return RegionStep(x, 0.0, 0, 0.0, False)
     target = accuracy**2 * rz
     # Squared lengths in the preconditioner's metric follow from recurrences (Conn, Gould and Toint 2000, section 7.5.1).
     xx, xp, pp = 0.0, 0.0, rz

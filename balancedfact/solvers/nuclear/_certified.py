@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius
+from balancedfact._linalg import EPS, frobenius
 from balancedfact._memory import available_memory
 from balancedfact._objective import Objective
 from balancedfact._threads import threads_for
@@ -216,7 +216,13 @@ def _polish(watch: Watch) -> None:
     t = near.s[0]
     k = min(balanced_from_matrix(near.L @ near.R.T + t * A.adjoint_matrix(watch.y), t)[2].size, near.s.size)
     k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
-    end = descend(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k], density=problem.density, max_products=500)
+    fine = 0.0 if problem.q > 0 else EPS * frobenius(problem.b)
+    end = descend(
+        *(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k]),
+        density=problem.density,
+        residual_tol=fine,
+        max_products=500,
+    )
     L, R, s = balanced(end.L, end.R)
     y = watch.y
     if problem.q > 0:

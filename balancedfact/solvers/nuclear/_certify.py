@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 
 from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_depth, as_flag, as_layers, as_number, as_pair, as_regular
-from balancedfact.certification._statement import certified, checked_data
+from balancedfact.certification._statement import certified, certified_layers, checked_data
+from balancedfact.closed_forms import schatten_layers
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Offsets
+from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.nuclear._certified import certified_minimum
 from balancedfact.solvers.nuclear._problem import balanced_from_matrix
 
@@ -42,25 +44,27 @@ def certify(
         The data.
     candidate : array_like or sequence of array_like
         A matrix of shape ``(d1, d2)``, of which the best factorization is meant; a pair ``(L, R)`` with product ``L @ R.T``; or
-        layers ``[W_1, W_2]``, as in `Solution.layers`, given as a list.
+        layers ``[W_1, ..., W_L]``, `depth` of them, as in `Solution.layers`, given as a list.
     y : array_like, shape (m,), optional
-        A dual vector; it is brought within its constraint. By default the problem is solved to find one.
+        A dual vector; it is brought within its constraint. By default the problem is solved to find one; at depth 3 and more it
+        is made of the multipliers at the candidate, or of those of the least nuclear norm.
     flat : bool
         Whether the objective is that of `balancedfact.flat_minimum`; otherwise that of `balancedfact.norm_minimum`.
     penalty : float
-        The penalty of the objective; 0 interpolates.
+        The penalty of the objective; 0 interpolates. Must be 0 for depth 3 and more.
     depth : int
-        The number of factors, 2.
+        The number of factors `L`. For three or more the bound is the largest of those that cost little, see `flat_network`.
     offset_penalty : float, optional
         Weight of the squares of offsets; the candidate is then judged with offsets of zero, which are within the model.
     rigorous : bool
-        Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``.
+        Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. At depth 3 and more this
+        covers value, residual and the bound of the dual vector alone, so that the gap may be larger than without it.
 
     Returns
     -------
     Certificate
         In the units of `Solution.value`. With ``rigorous=True``, `value` and `lower_bound` are the ends of proved enclosures
-        that make the gap the largest.
+        that make the gap the largest. At depth 3 and more `stationarity` and `curvature` are those at the candidate.
 
     Raises
     ------
@@ -87,33 +91,63 @@ def certify(
     """
     data = checked_data(A, b)
     as_flag(flat, "flat"), as_flag(rigorous, "rigorous")
-    if as_depth(depth) != 2:
-        raise ValueError(f"depth is {depth}; expected 2, the depth for which certificates of others can be checked")
-    penalty = as_number(penalty, "penalty", least=0.0)
+    depth, penalty = as_depth(depth), as_number(penalty, "penalty", least=0.0)
+    if depth > 2:
+        for name, value, neutral in (("penalty", penalty, 0.0), ("offset_penalty", offset_penalty, None)):
+            if value != neutral:
+                raise ValueError(f"{name} is {value!r} at depth {depth}; expected {neutral}, beyond two layers")
+        layers = _as_network(candidate, A, flat, depth)
+        vector = None if y is None else as_array(y, "y", shape=(A.m,))
+        if vector is None and not flat:
+            vector = _dual(A, data, flat=False)
+        said = Objective("flat" if flat else "norm", depth=depth)
+        return certified_layers(A, data, said, layers, vector, effort="quick", rigorous=bool(rigorous))
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)
         if not A.of_entries or penalty == 0:
             raise ValueError(f"offset_penalty is {offset_penalty}; expected None unless A is Entries and penalty is positive")
     pair = _as_candidate(candidate, A, flat)
     if y is None:
-        dual = certified_minimum(
-            A,
-            data,
-            flat=flat,
-            penalty=penalty,
-            max_rank=None,
-            tol=1e-8,
-            rng=0,
-            initial=None,
-            callback=None,
-            progress=False,
-            offset_penalty=offset_penalty,
-        ).certificate.dual
+        dual = _dual(A, data, flat=flat, penalty=penalty, offset_penalty=offset_penalty)
     else:
         dual = as_array(y, "y", shape=(A.m,))
     offsets = None if offset_penalty is None else Offsets(0.0, *(np.zeros(size) for size in A.matrix_shape))
     objective = Objective("flat" if flat else "norm", penalty, offset_penalty)
     return certified(A, data, objective, pair, dual, offsets, rigorous=bool(rigorous))
+
+
+def _dual(
+    A: MeasurementMap, b: np.ndarray, *, flat: bool, penalty: float = 0.0, offset_penalty: float | None = None
+) -> np.ndarray:
+    """The dual vector that a solve of two layers finds."""
+    return certified_minimum(
+        A,
+        b,
+        flat=flat,
+        penalty=penalty,
+        max_rank=None,
+        tol=1e-8,
+        rng=0,
+        initial=None,
+        callback=None,
+        progress=False,
+        offset_penalty=offset_penalty,
+    ).certificate.dual
+
+
+def _as_network(candidate: Any, A: MeasurementMap, flat: bool, depth: int) -> list[np.ndarray]:
+    """The layers that are meant: those given, or the best of a matrix."""
+    if _is_matrix(candidate):
+        X = as_array(candidate, "candidate", shape=A.matrix_shape)
+        if flat:
+            return induced_regularizer(X, A, depth).layers
+        d1, d2 = X.shape
+        rank = max(int(np.linalg.matrix_rank(X)), 1)
+        return schatten_layers(X, [d2, *[rank] * (depth - 1), d1])
+    layers = as_layers(candidate, A.matrix_shape, name="candidate")
+    if len(layers) != depth:
+        raise ValueError(f"candidate has {len(layers)} layers; expected {depth}, or a matrix")
+    return layers
 
 
 def _as_candidate(candidate: Any, A: MeasurementMap, flat: bool) -> tuple[np.ndarray, np.ndarray]:

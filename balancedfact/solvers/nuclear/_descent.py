@@ -12,6 +12,7 @@ Preconditioning by ``density R.T R + q I`` alone (Mishra and Sepulchre, "Riemann
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ _REGULAR = 1e-8
 # Unknowns up to which the Hessian itself is the preconditioner once conjugate gradients take half as many products, and the
 # relative size of the eigenvalues that are left out then: rotations.
 _MOST_UNKNOWNS, _ROTATION_CURVATURE = 800, 1e-13
+# Steps in which the misfit must at least halve where it is to vanish: Gauss-Newton steps that do not have nowhere to go.
+_FRUITLESS = 20
+# Steps with the Hessian as preconditioner, which solve their models: a search that needs more is lost in rounding.
+_MOST_DENSE_STEPS = 100
 
 
 class Descent(NamedTuple):
@@ -65,12 +70,18 @@ def descend(
     x, s = objective.balanced(objective.joined(L, R, offsets))
     residual, value = objective.evaluate(x)
     slope = objective.slope(x, residual)
-    radius, budget, d1, stiff = np.inf, max_products, len(L), False
+    radius, budget, d1, stiff, dense_steps = np.inf, max_products, len(L), False, 0
+    values: deque[float] = deque(maxlen=_FRUITLESS)
     while True:
         watch(*objective.factors(x), residual)
         norm = _norm(slope)
         if norm <= gradient_tol or np.linalg.norm(residual) <= residual_tol or budget <= 0:
             break
+        dense_steps += stiff
+        fruitless = residual_tol > 0 and len(values) == _FRUITLESS and value > 0.5 * values[0]
+        if fruitless or dense_steps > _MOST_DENSE_STEPS:
+            break
+        values.append(value)
         hessian = objective.hessian(x, residual)
         precondition = _dense_preconditioner(hessian, x) if stiff else objective.preconditioner(x, s)
         step, model, products, length, _ = trust_region_step(

@@ -16,9 +16,11 @@ from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.riemannian._search import CLOSED, Search
+from balancedfact.solvers.riemannian._triple_distance import TripleDistance
 
-# Relative gradients at which the search stops: first, and where the gap is still open.
-_TOLERANCES = 1e-9, 1e-15
+# Relative gradients at which the search stops: first, and where the gap is still open. The metric of a merged factor makes the
+# gradient of a small singular value smaller still.
+_TOLERANCES = {"pairs": (1e-9, 1e-15), "triples": (1e-9, 1e-15), "merged": (1e-9, 1e-18)}
 _PAIR_POINTS = 2000  # points per search
 # A residual below this, relative to the matrix, is rounding error of the product of the factors.
 _ROUNDING_RESIDUAL = 1e-12
@@ -35,6 +37,7 @@ def balanced_approximation(
     rank: int,
     *,
     method: str = "svd",
+    geometry: str = "pairs",
     rng: int | np.random.Generator | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
     limits: Limits | None = None,
@@ -54,8 +57,11 @@ def balanced_approximation(
     rank : int
         Number `k` of columns of `L` and `R`, which may exceed the rank and the sizes of `M`.
     method : {"svd", "riemannian"}
-        The first takes singular vectors. The second, which is here to be compared and to be built upon, minimises over the
-        manifold of balanced pairs by trust regions from a random point, and leaves saddles along their negative curvature.
+        The first takes singular vectors. The second, which is here to be compared and to be built upon, minimises over a
+        manifold by trust regions from a random point, and leaves saddles along their negative curvature.
+    geometry : {"pairs", "triples", "merged"}
+        The manifold of "riemannian": `BalancedPairs`, or `StiefelTriples` with the factor between the orthonormal ones free or
+        merged into a positive definite one.
     rng : int or numpy.random.Generator, optional
         The random point, and the start of iterative linear algebra.
     initial : tuple of array_like, optional
@@ -82,7 +88,7 @@ def balanced_approximation(
 
     See Also
     --------
-    balancedfact.manifolds.BalancedPairs : The set over which it minimises.
+    balancedfact.manifolds.BalancedPairs, balancedfact.manifolds.StiefelTriples : The set over which it minimises.
     balancedfact.closed_forms.balanced_pair : The balanced factors of a given matrix.
 
     Notes
@@ -102,13 +108,14 @@ def balanced_approximation(
 
     **Search.** A random pair is scaled to a third of the size of `M`. Where `M` has lower rank than the pair, the minimum
     lies where the pair loses rank, at the edge of the manifold, and convergence is slow: the search then continues with fewer
-    columns, and the result is examined again at full width.
+    columns, and the result is examined again at full width. Triples are preconditioned by the closed-form inverse of the
+    Hessian at zero distance, and leave the local minima that their parametrisation adds by turning a column round.
 
     References
     ----------
     Eckart, Young 1936; Liu, Shen, Zhou (CS282 report), problem (3).
 
-    Chapter :doc:`/theory/balanced_geometry`.
+    Guide :doc:`/guide/riemannian`, chapter :doc:`/theory/balanced_geometry`.
 
     Examples
     --------
@@ -124,10 +131,13 @@ def balanced_approximation(
     M, k = as_array(M, "M", ndim=2), as_count(rank, "rank")
     check_room("rank", sum(M.shape), k)
     as_choice(method, "method", ("svd", "riemannian"))
+    as_choice(geometry, "geometry", tuple(_TOLERANCES))
     generator, log = as_rng(rng), Log(callback, progress, limits)
     start = None if initial is None else _checked_pair(initial, M.shape, k)
     if start is not None and method == "svd":
         raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
+    if geometry != "pairs" and method == "svd":
+        raise ValueError(f"geometry is {geometry!r}; expected 'pairs' with method 'svd', which searches nowhere")
     target = log.insist(_Target, M, k, generator)
     q = min(k, *M.shape)
     if not np.any(M):
@@ -143,10 +153,10 @@ def balanced_approximation(
         start = (left, right) if k == q else (left @ Vt[:q].T, right @ Vt[:q].T)
     searches: list[Search] = []
     with log:
-        _search(target, q, start, generator, log, searches)
+        _search(target, geometry, q, start, generator, log, searches)
     search = searches[-1] if searches and searches[-1].point is not None else None
     if search is not None:  # else stopped before the first point
-        L, R = search.point
+        L, R = _pair_at(search)
     return log.insist(target.solution, L, R, method, search, log)
 
 
@@ -200,17 +210,24 @@ class _Target:
         left, right = L.T @ U, R.T @ V
         return 2 * (U @ H + L @ (right + right.T) - self.M @ V), 2 * (V @ G + R @ (left + left.T) - self.M.T @ U)
 
-    def problem(self, q: int) -> Any:
-        """The problem on balanced pairs with `q` columns, for pymanopt."""
+    def problem(self, geometry: str, q: int) -> Any:
+        """The problem on balanced pairs with `q` columns, or on triples that stand for them, for pymanopt."""
         from pymanopt import Problem
         from pymanopt.function import numpy as function
 
-        from balancedfact.manifolds import BalancedPairs
+        from balancedfact.manifolds import BalancedPairs, StiefelTriples
 
         d1, d2 = self.M.shape
-        manifold = BalancedPairs(d1, d2, q)
-        cost, gradient, hessian = (function(manifold)(one) for one in (self.value, self.gradient, self.hessian))
-        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian)
+        manifold: Any
+        source: _Target | TripleDistance
+        if geometry == "pairs":
+            manifold, source, precondition = BalancedPairs(d1, d2, q), self, None
+        else:
+            manifold = StiefelTriples(d1, d2, q, merged=geometry == "merged")
+            source = TripleDistance(self.M, manifold.merged, self.distance)
+            precondition = manifold.preconditioner
+        cost, gradient, hessian = (function(manifold)(one) for one in (source.value, source.gradient, source.hessian))
+        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian, preconditioner=precondition)
 
     # The certificate.
 
@@ -301,8 +318,17 @@ def _truncated(M: np.ndarray, q: int, rng: np.random.Generator) -> tuple[np.ndar
     return U * root, Vt.T * root
 
 
+def _pair_at(search: Search) -> tuple[np.ndarray, np.ndarray]:
+    """The pair that the point of a search stands for."""
+    from balancedfact.manifolds import StiefelTriples
+
+    L, R = search.manifold.pair(search.point) if isinstance(search.manifold, StiefelTriples) else search.point
+    return L, R
+
+
 def _search(
     target: _Target,
+    geometry: str,
     q: int,
     start: tuple[np.ndarray, np.ndarray] | None,
     rng: np.random.Generator,
@@ -313,10 +339,10 @@ def _search(
 
     The last of `searches` is the one whose point counts, also where the log ends them.
     """
-    units = target.size**2
+    units, (coarse, fine) = target.size**2, _TOLERANCES[geometry]
 
     def run(width: int, tol: float, L: np.ndarray, R: np.ndarray) -> Search:
-        search = Search(target.problem(width), tol, _PAIR_POINTS, log, units)
+        search = Search(target.problem(geometry, width), tol, _PAIR_POINTS, log, units)
         if searches:
             search.resume(searches[-1])
         searches.append(search)
@@ -325,31 +351,34 @@ def _search(
         return search
 
     def closed(search: Search) -> bool:
-        return target.gap(*search.point) <= CLOSED
+        return target.gap(*_pair_at(search)) <= CLOSED
 
     if start is None:
         draw = (rng.standard_normal((d, q)) for d in target.M.shape)
-        L, R = target.problem(q).manifold.nearest(*draw)
+        L, R = target.problem("pairs", q).manifold.nearest(*draw)
         root = np.sqrt(_START_SIZE / np.linalg.norm(L @ R.T))
         start = root * L, root * R
     L, R = start
-    found = run(q, _TOLERANCES[0], L, R)
+    found = run(q, coarse, L, R)
     if closed(found):
         return
-    L, R = found.point
+    L, R = _pair_at(found)
     _, s, Vt = np.linalg.svd(L, full_matrices=False)
     small = np.flatnonzero((s[1:] < _VANISHING_VALUE * s[0]) & (s[1:] < 0.1 * s[:-1]))
     if small.size:
         kept = Vt[: small[0] + 1].T
-        L, R = run(kept.shape[1], _TOLERANCES[1], L @ kept, R @ kept).point
+        narrow = run(kept.shape[1], fine, L @ kept, R @ kept)
+        if geometry == "merged" and closed(narrow):  # whose square factor is invertible, and cannot be padded
+            return
+        L, R = _pair_at(narrow)
         # At full width the columns that were left out are an edge from which any lower value is seen.
         pad = ((0, 0), (0, q - L.shape[1]))
-        wider = run(q, _TOLERANCES[0], np.pad(L, pad), np.pad(R, pad))
+        wider = run(q, coarse, np.pad(L, pad), np.pad(R, pad))
         if wider.value <= found.value:
             found = wider
         else:
             searches.append(found)
         if closed(found):
             return
-    L, R = found.point
-    run(q, _TOLERANCES[1], L, R)
+    L, R = _pair_at(found)
+    run(q, fine, L, R)

@@ -31,6 +31,8 @@ _EQUAL_VALUES = 1e-13
 _GROWTH = 8.0
 # Below this fraction of the largest, a singular value of a pair says that the search ran into the edge of the manifold.
 _EDGE_VALUE = 1e-4
+# A search goes on from there a second time if it has fallen by more than this since, relative to the whole search.
+_FAR_DOWN = 1e-6
 
 
 def parts_of(point: Any) -> list[np.ndarray]:
@@ -67,10 +69,10 @@ class Search:
         self.products = self.escapes = self.idle = self.rejected = 0
         self.patience = 0  # rejected points in a row that end a descent; 0: any number is allowed
         self.scale = 1.0
-        self.size = self.extent = 0.0
+        self.size = self.extent = self.spread = 0.0
         self.stretch = 0.0
         self.second_order = True  # whether saddles are looked for
-        self.crossed = False
+        self.first = self.crossed = np.inf  # the value at the start, and where the edge of the manifold was last looked at
         self.point: Any = None
         self.value = self.gradient_norm = np.inf
         self.best: tuple[Any, float, float] = (None, np.inf, np.inf)  # the lowest point, and the flattest at that level
@@ -105,6 +107,8 @@ class Search:
         if lower or (level and norm < self.best[2]):
             self.best = point, value, norm
         self._record()
+        size = _norm(point)
+        self.extent, self.spread = max(self.extent, size), max(self.spread, self._pair_size(point))
         if not np.isfinite(norm) or not np.isfinite(value):
             raise _Reached("the cost or its gradient is not finite")
         if norm <= 0.5 * self.tol * self.scale:  # half, because the scale will be looked at again
@@ -113,8 +117,6 @@ class Search:
             raise _Reached("the limit of iterations was reached")
         if self.idle >= _IDLE:
             raise _Reached("neither value nor gradient fall any more")
-        size = _norm(point)
-        self.extent = max(self.extent, size)
         if self.descending and size > _GROWTH * self.examined:
             raise _Reached(_RESCALE)
         return gradient / self.scale
@@ -137,6 +139,7 @@ class Search:
 
     def _run(self, point: Any, optimizer: Any) -> None:
         self._look(point)
+        self.first = self.value
         if not np.isfinite(self.gradient_norm) or not np.isfinite(self.value):
             return
         self._examine(_SCALE_STEPS)
@@ -151,11 +154,16 @@ class Search:
                     continue
             if not self.second_order:
                 return
-            self._examine(_CERTIFICATE_STEPS)
+            self._certify()
             if self.points >= self.limit:
                 return
             if not self._escape(self.point, self.curvature) and not self._cross():
                 return
+
+    def _pair_size(self, point: Any) -> float:
+        """The norm of the pair that a point stands for, or of the point itself."""
+        pair = getattr(self.manifold, "pair", None)
+        return _norm(point) if pair is None else _norm(pair(point))
 
     def _small(self) -> bool:
         return self.gradient_norm <= self.tol * self.scale
@@ -180,8 +188,19 @@ class Search:
         self.curvature = self._curvature(self.point, steps)
         self.scale = (self.curvature.largest * self.size) or self.gradient_norm or 1.0
 
-    def _curvature(self, point: Any, steps: int) -> Curvature:
-        return extreme_curvature(self.manifold, point, self._product, steps=steps, flat=self.flat)
+    def _certify(self) -> None:
+        """The curvature, by the steps of the certificate; the scale too, unless a preconditioner has another metric."""
+        # pymanopt's own preconditioner returns what it is given.
+        vector = self.manifold.zero_vector(self.point)
+        if self.preconditioner(self.point, vector) is vector:
+            self._examine(_CERTIFICATE_STEPS)
+        else:
+            self.curvature = self._curvature(self.point, _CERTIFICATE_STEPS, self.preconditioner)
+
+    def _curvature(self, point: Any, steps: int, preconditioner: Any = None) -> Curvature:
+        return extreme_curvature(
+            self.manifold, point, self._product, steps=steps, flat=self.flat, preconditioner=preconditioner
+        )
 
     def _descend(self, optimizer: Any) -> None:
         from pymanopt.optimizers import TrustRegions
@@ -238,21 +257,24 @@ class Search:
         return True
 
     def _cross(self) -> bool:
-        """Look past the edge of the balanced pairs, where a pair loses rank; whether a lower point was found there.
+        """Look past the edge of the manifold, where a pair loses rank; whether a lower point was found there.
 
-        Sheets of the manifold meet at such an edge, square pairs of different sign of the determinant for example. A search
-        that runs into it sees a minimum of its own sheet, and only the edge itself sees what lies on the others.
+        Sheets of the balanced pairs meet at such an edge, square pairs of different sign of the determinant for example. A
+        search that runs into it sees a minimum of its own sheet, and only the edge itself sees what lies on the others. Triples
+        have local minima there, from which columns are turned. A second look is worth its while only if the first led far.
         """
-        if self.crossed or not _are_pairs(self.manifold):
+        manifold, small = self.manifold, _EDGE_VALUE * (self.spread or self.extent)
+        if not self.crossed - self.value > _FAR_DOWN * (self.first - self.value):
             return False
-        self.crossed = True
-        L, R = self.point
-        _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
-        kept = Vt[s > _EDGE_VALUE * self.extent]
-        if len(kept) == L.shape[1]:
-            return False
-        edge = type(self.point)([L @ kept.T @ kept, R @ kept.T @ kept])
-        return self._escape(edge, self._curvature(edge, _CERTIFICATE_STEPS))
+        self.crossed = self.value
+        if hasattr(manifold, "turned"):
+            for there in manifold.turned(self.point, small, self.problem.riemannian_gradient):
+                if float(self.problem.cost(there)) < self.value - _EQUAL_VALUES * abs(self.value):
+                    self.escapes += 1
+                    self._look(there)
+                    return True
+        edge = manifold.edge(self.point, small) if hasattr(manifold, "edge") else None
+        return edge is not None and self._escape(edge, self._curvature(edge, _CERTIFICATE_STEPS))
 
     def _product(self, point: Any, vector: Any) -> Any:
         self.products += 1

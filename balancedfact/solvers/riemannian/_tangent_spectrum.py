@@ -27,20 +27,37 @@ class Curvature(NamedTuple):
         return self.least / self.largest if self.largest > 0 else 0.0
 
 
-def extreme_curvature(manifold: Any, point: Any, hessian: Callable[[Any, Any], Any], *, steps: int, flat: float) -> Curvature:
+def extreme_curvature(
+    manifold: Any,
+    point: Any,
+    hessian: Callable[[Any, Any], Any],
+    *,
+    steps: int,
+    flat: float,
+    preconditioner: Callable[[Any, Any], Any] | None = None,
+) -> Curvature:
     """Lanczos with full orthogonalisation in the inner product of the manifold, from a random start.
 
     Values above ``-flat`` times the largest do not count as negative. With ``s`` steps a negative eigenvalue is seen down to
     about ``-10 / s**2`` of the largest, whatever the dimension, unless the start is orthogonal to its direction.
 
+    With a positive definite preconditioner `P` the values are those of the Hessian in the metric of its inverse: their signs
+    stay, and few steps see them where `P` is near the inverse of the Hessian.
+
     The direction is the part of the start in the span of all negative Ritz vectors, each weighted by its value, rather than
     the lowest Ritz vector: where many directions lead down, as from zero, it takes all of them at once.
     """
-    vector = manifold.random_tangent_vector(point)
-    norm = manifold.norm(point, vector)
+
+    def apply(vector: Any) -> Any:
+        return vector if preconditioner is None else preconditioner(point, vector)
+
+    # Each basis vector and what it is the preconditioned image of: the pairing of the two is the inner product.
+    dual = manifold.random_tangent_vector(point)
+    vector = apply(dual)
+    norm = np.sqrt(max(manifold.inner_product(point, vector, dual), 0.0))
     if not norm > 0:  # the tangent space has only the zero
         return Curvature(0.0, 0.0, None)
-    basis = [vector / norm]
+    basis, duals = [vector / norm], [dual / norm]
     diagonal: list[float] = []
     off: list[float] = []
     # Where the set is no manifold its tangent space may be larger than the dimension.
@@ -49,10 +66,11 @@ def extreme_curvature(manifold: Any, point: Any, hessian: Callable[[Any, Any], A
         image = hessian(point, basis[-1])
         diagonal.append(manifold.inner_product(point, basis[-1], image))
         for _ in range(2):
-            for other in basis:
-                image = image - manifold.inner_product(point, other, image) * other
+            for one, other in zip(basis, duals, strict=True):
+                image = image - manifold.inner_product(point, one, image) * other
         image = manifold.to_tangent_space(point, image)
-        beta = manifold.norm(point, image)
+        vector = apply(image)
+        beta = np.sqrt(max(manifold.inner_product(point, vector, image), 0.0))
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
         largest = float(np.abs(values).max())
         residual = beta * abs(vectors[-1, 0])
@@ -60,7 +78,8 @@ def extreme_curvature(manifold: Any, point: Any, hessian: Callable[[Any, Any], A
         if clear or residual <= _ACCURATE * largest or beta <= _EXHAUSTED * largest or step == steps:
             break
         off.append(beta)
-        basis.append(image / beta)
+        basis.append(vector / beta)
+        duals.append(image / beta)
     negative = values < -flat * largest
     direction = None
     if negative.any():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact import curvature, measurements, solvers
-from balancedfact.solvers.deep._lift import Lift, lifted_bound
-from balancedfact.solvers.deep._weighted_isometry import weighted_isometry_bound
+from balancedfact.certification.deep._lift import Lift, lifted_bound
+from balancedfact.certification.deep._weighted_isometry import weighted_isometry_bound
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems._claim import Outcome, all_of, at_most, claim
 from balancedfact.theorems._draw import orbit

@@ -324,7 +324,7 @@ def test_saved_solutions_are_read_back(tmp_path, rng):
 
 
 def test_problems_too_large_for_newton_steps_say_so(rng, monkeypatch):
-    from balancedfact.solvers.deep import _zero_loss_newton as module
+    from balancedfact.curvature import _zero_loss as module
 
     A, b = gaussian(6, (4, 4), rng), rng.standard_normal(6)
     best = flattest(A, b, 3, rng=0)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
 from balancedfact.measurements import gaussian
 from balancedfact.solvers.deep._rank_test import _split, rank_test
-from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoint
 
 pytestmark = pytest.mark.filterwarnings("error")
 

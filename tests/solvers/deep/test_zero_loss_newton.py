@@ -3,8 +3,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
 from balancedfact.measurements import gaussian
-from balancedfact.solvers.deep._zero_loss_newton import DeepProblem, ZeroLossPoint, newton
+from balancedfact.solvers.deep._zero_loss_newton import newton
 from tests.oracles import trace_terms
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -126,3 +126,13 @@ def test_a_step_keeps_to_its_budget(rng):
             hessian, slope.reshape(5, 2), np.inf, accuracy=1e-6, max_products=budget, precondition=precondition
         )
         assert found.products == budget
+
+
+@pytest.mark.parametrize("radius", [1.0, np.inf])
+def test_no_step_where_the_preconditioner_sees_nothing_of_the_slope(radius):
+    """Zero over zero would be the length of the step otherwise."""
+    found = trust_region_step(
+        lambda x: 3 * x, np.ones(4), radius, accuracy=0.1, max_products=5, precondition=lambda r: np.zeros_like(r)
+    )
+    assert (found.decrease, found.products, found.length, found.limited) == (0.0, 0, 0.0, False)
+    np.testing.assert_array_equal(found.x, np.zeros(4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
+from balancedfact.measurements import Dense, Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solvers.nuclear import _descent
 from balancedfact.solvers.nuclear._descent import _dense_preconditioner, _preconditioner, descend
 from balancedfact.solvers.nuclear._problem import balanced
@@ -245,3 +245,32 @@ def test_tolerances_and_budget_end_the_descent(rng):
     np.testing.assert_allclose(at_once.L @ at_once.R.T, L @ R.T, atol=1e-13)
     again = descend(A, b, 0.3, full.L, full.R, density=density(A))
     np.testing.assert_allclose(again.L @ again.R.T, full.L @ full.R.T, atol=1e-10)
+
+
+def test_a_misfit_that_does_not_fall_ends_the_descent_to_zero_misfit(monkeypatch):
+    """Measurements that all but depend on one another: rank one fits to seven digits, and no step gains more."""
+    rng, misfits = np.random.default_rng(2), []
+    base, mix = rng.standard_normal((2, 4, 4)), rng.integers(-2, 3, (6, 2)).astype(float)
+    A = Dense(np.tensordot(mix, base, 1) + 1e-6 * rng.standard_normal((6, 4, 4)))
+    b = A(rng.standard_normal((4, 4)))
+    start = rng.standard_normal((4, 1)), rng.standard_normal((4, 1))
+
+    def fitted():
+        misfits.clear()
+        note = {"watch": lambda L, R, residual: misfits.append(residual @ residual)}
+        end = descend(A, b, 0.0, *start, density=1.0, residual_tol=1e-14 * np.linalg.norm(b), **note)
+        return len(misfits), np.linalg.norm(end.residual)
+
+    steps, misfit = fitted()
+    monkeypatch.setattr(_descent, "_FRUITLESS", 10**6)
+    more, best = fitted()
+    assert steps <= 40 < 100 < more
+    assert misfit <= 1.001 * best
+
+
+def test_entries_of_very_uneven_weights_end_in_an_answer():
+    """Found by attack: nothing of the slope was left after the preconditioner, and zero was divided by zero."""
+    A = Entries([4, 3, 1], [1, 0, 1], (5, 2), [1.2592939077399265e-08, 0.44305473275769264, 3.5396239826245726e-10])
+    solution = bf.flat_minimum(A, [0.4107419241062063, 0.6562468838462021, 5.0625704764829314e-11], rng=0)
+    assert solution.status in (bf.Status.OPTIMAL, bf.Status.GAP_OPEN)
+    assert solution.certificate.lower_bound <= solution.value * (1 + 1e-12)

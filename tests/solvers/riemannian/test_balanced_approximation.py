@@ -1,14 +1,22 @@
 import numpy as np
+import pymanopt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import balancedfact as bf
+from balancedfact.manifolds import StiefelTriples
 from balancedfact.solution import Status
 from balancedfact.solvers.riemannian._balanced_approximation import _Target
+from balancedfact.solvers.riemannian._triple_distance import TripleDistance
 from tests.bad_input import BAD_COUNT, BAD_RNG, bad, not_arrays, not_numbers
 
 METHODS = ["svd", "riemannian"]
+GEOMETRIES = ["pairs", "triples", "merged"]
+
+
+def searched(M, k, geometry, seed, **options):
+    return bf.balanced_approximation(M, k, method="riemannian", geometry=geometry, rng=seed, progress=False, **options)
 
 
 def noisy(d1, d2, r, noise=0.5, seed=0):
@@ -49,14 +57,15 @@ def assert_solved(solution, M, k):
 def test_any_shape_and_rank(d1, d2, k, r, seed):
     M = noisy(d1, d2, min(r, d1, d2), noise=0.0 if seed % 2 else 0.3, seed=seed)
     assert_solved(bf.balanced_approximation(M, k, rng=seed), M, k)
-    assert_solved(bf.balanced_approximation(M, k, method="riemannian", rng=seed, progress=False), M, k)
+    for geometry in GEOMETRIES:
+        assert_solved(searched(M, k, geometry, seed), M, k)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("geometry", ["svd", *GEOMETRIES])
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
-def test_extreme_scales(method, scale):
+def test_extreme_scales(geometry, scale):
     M = noisy(7, 5, 2)
-    solution = bf.balanced_approximation(scale * M, 2, method=method, rng=0, progress=False)
+    solution = bf.balanced_approximation(scale * M, 2) if geometry == "svd" else searched(scale * M, 2, geometry, 0)
     assert_solved(solution, scale * M, 2)
     L, R = solution.pair
     np.testing.assert_allclose(L @ R.T / scale, np.linalg.multi_dot(singular_product(M, 2)), atol=1e-6)
@@ -67,22 +76,47 @@ def singular_product(M, k):
     return L, np.eye(k), R.T
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("seed", range(10))
-def test_random_starts_arrive(seed):
+def test_random_starts_arrive(seed, geometry):
     M = noisy(60, 45, 5)
-    solution = bf.balanced_approximation(M, 5, method="riemannian", rng=seed, progress=False)
+    solution = searched(M, 5, geometry, seed)
     assert_solved(solution, M, 5)
     assert solution.certificate.curvature >= -1e-8
     assert solution.certificate.stationarity <= 1e-8
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("places", [[1, 2, 3], [3, 4, 5], [0, 1], [2], []])
-def test_a_start_at_a_saddle_ends_at_the_optimum(places):
+def test_a_start_at_a_saddle_ends_at_the_optimum(places, geometry):
     M = noisy(9, 7, 3)
-    start = singular_pair(M, np.array(places, dtype=int), 3)
-    solution = bf.balanced_approximation(M, 3, method="riemannian", initial=start, rng=0, progress=False)
+    solution = searched(M, 3, geometry, 0, initial=singular_pair(M, np.array(places, dtype=int), 3))
     assert_solved(solution, M, 3)
-    assert solution.history["escapes"][-1] >= 1
+    assert solution.history["escapes"][-1] >= 1 or geometry == "merged"  # where lost rank is only approached
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_local_minima_of_triples_are_left(seed, wrong, merged):
+    """Singular pairs of which the last have the wrong sign, at which the square factor vanishes: Proposition 5."""
+    M = noisy(9, 7, 3, seed=seed)
+    U, s, Vt = np.linalg.svd(M, full_matrices=False)
+    signs = np.where(np.arange(3) < 3 - wrong, 1.0, -1.0)
+    s = np.where(signs > 0, s[:3], 1e-6 * s[0] if merged else 0.0)
+    start = [U[:, :3], np.diag(s if merged else np.sqrt(s)), Vt[:3].T * signs]
+    distance = TripleDistance(M, merged, lambda L, R: float(np.sum((L @ R.T - M) ** 2)))
+    manifold = StiefelTriples(9, 7, 3, merged=merged)
+    value, gradient, hessian = (
+        pymanopt.function.numpy(manifold)(each) for each in (distance.value, distance.gradient, distance.hessian)
+    )
+    problem = pymanopt.Problem(
+        manifold, value, euclidean_gradient=gradient, euclidean_hessian=hessian, preconditioner=manifold.preconditioner
+    )
+    found = bf.riemannian_minimum(problem, initial=start, rng=seed, tol=1e-12 if merged else 1e-8)  # small values hide in S
+    assert found.status is Status.STATIONARY
+    assert found.value == pytest.approx(least(M, 3), rel=1e-9)
+    assert found.history["escapes"][-1] >= 1 or merged  # S is invertible, and its columns may turn of themselves
 
 
 def test_a_start_at_the_optimum_stays():
@@ -117,16 +151,18 @@ def test_the_bound_holds_for_any_columns(d1, d2, k, seed):
     assert target._lower_bound(exact) == pytest.approx(expected, rel=1e-9, abs=1e-20)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize(("r", "k"), [(1, 2), (2, 5)])
-def test_columns_that_are_not_needed_vanish(r, k):
-    solution = bf.balanced_approximation(noisy(9, 7, r, noise=0.0), k, method="riemannian", rng=0, progress=False)
+def test_columns_that_are_not_needed_vanish(r, k, geometry):
+    solution = searched(noisy(9, 7, r, noise=0.0), k, geometry, 0)
     s = np.linalg.svd(solution.pair[0], compute_uv=False)
     assert s[r] <= 1e-13 * s[0]
 
 
 def test_ties_are_certified():
-    for method in METHODS:
-        assert_solved(bf.balanced_approximation(np.eye(6, 5), 2, method=method, rng=0, progress=False), np.eye(6, 5), 2)
+    assert_solved(bf.balanced_approximation(np.eye(6, 5), 2), np.eye(6, 5), 2)
+    for geometry in GEOMETRIES:
+        assert_solved(searched(np.eye(6, 5), 2, geometry, 0), np.eye(6, 5), 2)
 
 
 def test_derivatives(rng):
@@ -230,3 +266,8 @@ def test_bad_arguments():
     for value in [3.0, (np.ones((4, 2)),), (np.ones((4, 1)), np.ones((3, 1)))]:
         with pytest.raises(ValueError, match="initial"):
             bf.balanced_approximation(M, 2, method="riemannian", initial=value)
+    for value in ("pair", None, 1):
+        with pytest.raises(ValueError, match="geometry"):
+            bf.balanced_approximation(M, 2, method="riemannian", geometry=value)
+    with pytest.raises(ValueError, match="geometry is 'triples'; expected 'pairs' with method 'svd'"):
+        bf.balanced_approximation(M, 2, geometry="triples")

@@ -85,3 +85,29 @@ def test_other_inner_products_count():
     other = extreme_curvature(scaled, y, hessian_of(scaled, D1, D2), steps=100, flat=1e-7)
     assert one.least == pytest.approx(other.least, rel=2e-2)
     assert one.largest == pytest.approx(other.largest, rel=2e-2)
+
+
+@given(st.integers(0, 200))
+def test_a_preconditioner_changes_the_metric_and_not_the_signs(seed):
+    """The values are those of ``P^(1/2) H P^(1/2)``, which are few where `P` is near the inverse of `H`."""
+    rng = np.random.default_rng(seed)
+    n = 8
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    values = np.logspace(-6, 3, n)
+    values[0] = -1e-6 if seed % 2 else 1e-6
+    H, P = (Q * values) @ Q.T, (Q * (1 + rng.random(n)) / np.abs(values)) @ Q.T
+    root = (Q * np.sqrt(np.diag(Q.T @ P @ Q))) @ Q.T
+    expected = np.linalg.eigvalsh(root @ H @ root)
+    np.random.seed(seed)  # noqa: NPY002
+    manifold, x = Euclidean(n), np.zeros(n)
+    plain = extreme_curvature(manifold, x, lambda x, v: H @ v, steps=100, flat=1e-7)
+    found = extreme_curvature(manifold, x, lambda x, v: H @ v, steps=100, flat=1e-7, preconditioner=lambda x, v: P @ v)
+    assert plain.direction is None  # -1e-6 beside 1e3 is lost without it
+    assert (found.direction is not None) == (seed % 2 == 1)
+    if seed % 2 == 0:
+        assert found.largest == pytest.approx(np.abs(expected).max(), rel=1e-3)
+        assert found.least == pytest.approx(expected[0], rel=1e-2)
+    else:  # it ends as soon as a value is clearly negative
+        assert expected[0] - 1e-9 <= found.least < 0
+        assert found.direction @ H @ found.direction < 0
+        assert np.linalg.norm(found.direction) == pytest.approx(1)

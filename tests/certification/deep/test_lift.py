@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.certification.deep._lift import Lift, lifted_bound
 from balancedfact.measurements import Entries, gaussian
-from balancedfact.solvers.deep._lift import Lift, lifted_bound
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balancedfact as bf
+from balancedfact.certification.deep._bounds import isometry_bound
+from balancedfact.certification.deep._multiplier import multiplier_bound
 from balancedfact.measurements import gaussian
-from balancedfact.solvers.deep._bounds import isometry_bound
-from balancedfact.solvers.deep._multiplier import multiplier_bound
 from tests.maps import BUILT_IN, cases
 from tests.oracles import trace_terms
 

@@ -14,10 +14,16 @@ maxima in `c`, hence a grid. For more layers the last sum is smoothed and the lo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 
+from balancedfact._linalg import EPS
+from balancedfact.certification._pair import power_below
+from balancedfact.certification._rounding import whitening
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._careful import UNIT, careful_total, gamma
 
 _LARGEST_GRAM = 3000  # measurements up to which the Gram matrix is decomposed
 _GRID = 200  # points of the logarithmic grid
@@ -41,6 +47,55 @@ def multiplier_bound(A: MeasurementMap, b: np.ndarray, y: np.ndarray, depth: int
     t = t + 8 * max(d1, d2) * np.finfo(float).eps * t[0]
     log = (2 - 2 / depth) * np.log(along) - (1 - 2 / depth) * np.log(np.sum(t ** (2 / (depth - 2))))
     return float(2 * depth / A.m * np.exp(log))
+
+
+class ProvedDual(NamedTuple):
+    """Numbers that a dual vector proves for a map at unit scale, all rounding counted.
+
+    `along` is at most ``b.y``, `size` at least ``|y|``, and `t` are at least the singular values of ``D1^+ A*(y) D2^+``.
+    """
+
+    along: float
+    size: float
+    t: np.ndarray
+
+    @property
+    def nuclear(self) -> float:
+        """A lower bound on ``|D1 E D2|_*`` for all `E` that fit."""
+        most = float(self.t.max(initial=0.0))
+        return self.along / most * (1 - 4 * UNIT) if self.along > 0 and most > 0 else 0.0
+
+    def bound(self, m: int, shape: tuple[int, int], depth: int) -> float:
+        """The lower bound on the trace."""
+        t = self.t / (m * np.sqrt(shape[0] * shape[1]))  # the H_i are the D_i times the roots of m d2 and m d1
+        total = float(np.sum(t ** (2 / (depth - 2))))
+        if not (self.along > 0 and total > 0):
+            return 0.0
+        parts = (2 - 2 / depth) * np.log(self.along), (2 - 4 / depth) * np.log(self.size), (1 - 2 / depth) * np.log(total)
+        lost = 16 * UNIT * (10 + float(np.abs(parts).sum())) + gamma(t.size)
+        return float(2 * depth / m * np.exp(parts[0] - parts[1] - parts[2]) * (1 - lost))
+
+
+def proved_dual(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> ProvedDual:
+    """The numbers behind the bound from one `y` for the map ``A.at_unit_scale()``, with their rounding.
+
+    Where rounding leaves no bound, `along` is zero.
+    """
+    nothing = ProvedDual(0.0, 1.0, np.zeros(0))
+    white, unit = A.whitened(), A.at_unit_scale()
+    factor = whitening(A, (white.left, white.right)).factor
+    if not (np.any(y) and np.isfinite(y).all() and np.isfinite(factor)):
+        return nothing
+    y = y / power_below(float(np.max(np.abs(y))))
+    along, error = careful_total(b * y)
+    square, more = careful_total(y * y)
+    S, errors = unit.careful_adjoint(y)
+    W = np.asarray(white.left.T @ S @ white.right)
+    errors = errors + gamma(sum(A.matrix_shape)) * np.abs(S)
+    spill = 1.01 * float(np.linalg.norm(np.asarray(abs(white.left).T @ errors @ abs(white.right))))
+    t = np.linalg.svd(W, compute_uv=False)
+    t = factor * (t + spill + 8 * max(W.shape) * EPS * t.max(initial=0.0)) * (1 + 8 * UNIT)
+    return ProvedDual(along - 1.01 * error, float(np.sqrt(square + 1.01 * more)) * (1 + 4 * UNIT), t)
 
 
 def best_multipliers(A: MeasurementMap, b: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:

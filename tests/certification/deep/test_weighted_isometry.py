@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.certification.deep._weighted_isometry import Barrier, _start, weighted_isometry_bound
 from balancedfact.measurements import Dense, bilinear, gaussian
-from balancedfact.solvers.deep._weighted_isometry import Barrier, _start, weighted_isometry_bound
 from tests.oracles import trace_terms
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -27,9 +27,9 @@ import scipy.linalg
 from scipy.linalg.lapack import dpotri
 
 from balancedfact._linalg import EPS
+from balancedfact.certification.deep._climb import descend_in_domain
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._isometry_bounds import partial_transpose, rounding
-from balancedfact.solvers.deep._climb import descend_in_domain
 
 BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 2000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N

@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancedfact._linalg import EPS
+from balancedfact.certification.deep._lift import lifted_bound
+from balancedfact.certification.deep._multiplier import best_multipliers, proved_dual
+from balancedfact.certification.deep._weighted_isometry import BARRIER_WORK, weighted_isometry_bound
 from balancedfact.measurements import MeasurementMap, isometry_constant
-from balancedfact.solvers.deep._lift import lifted_bound
-from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
-from balancedfact.solvers.deep._weighted_isometry import BARRIER_WORK, weighted_isometry_bound
 
 # The relaxation behind an isometry constant: the largest order for which it takes a fraction of a second, and its steps.
 _RELAXED_ORDER, _ITERATIONS = 150, 30
@@ -63,7 +64,7 @@ def best_bound(
     """The largest of all bounds that the effort, ``"best"`` or ``"quick"``, allows."""
     y = best_multipliers(A, b, dual.y, depth)
     bounds = [
-        Bound(multiplier_bound(A, b, y, depth), "a dual vector alone"),
+        Bound(proved_dual(A, b, y).bound(A.m, A.matrix_shape, depth), "a dual vector alone"),
         Bound(
             isometry_bound(A, dual.nuclear, depth, rng),
             "an isometry of rank one, proved by semidefinite relaxation, and the dual bound of two layers",
@@ -87,7 +88,10 @@ def isometry_bound(A: MeasurementMap, nuclear: float, depth: int, rng: np.random
     d1, d2 = A.matrix_shape
     if d1 * d2 > _RELAXED_ORDER or nuclear <= 0:
         return 0.0
-    least = isometry_constant(A.whitened().map, 1, starts=1, iterations=_ITERATIONS, rng=rng).smallest[0]
-    if least <= 0:
+    white = A.whitened()
+    stretch = float(np.prod([values[-1] / values[0] if values[0] > 0 else np.inf for values, _ in (A.left_root, A.right_root)]))
+    least = isometry_constant(white.map, 1, starts=1, iterations=_ITERATIONS, rng=rng).smallest[0]
+    if least <= 0 or not stretch < 1e4:
         return 0.0
-    return float(2 * depth * (d1 * d2 * least ** (depth - 2)) ** (1 / depth) * nuclear ** (2 - 2 / depth))
+    margin = 1 - 64 * EPS * d1 * d2 * stretch**2  # for the rounding of the whitened measurements
+    return float(2 * depth * (d1 * d2 * least ** (depth - 2)) ** (1 / depth) * nuclear ** (2 - 2 / depth)) * margin

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.certification.deep._multiplier import best_multipliers, multiplier_bound
 from balancedfact.measurements import gaussian
-from balancedfact.solvers.deep._multiplier import best_multipliers, multiplier_bound
 
 pytestmark = pytest.mark.filterwarnings("error")
 
