@@ -79,6 +79,9 @@ class RankOne(MeasurementMap):
     def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", self.left @ L, self.right @ R)
 
+    def image_squares(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->j", (self.left @ U) ** 2, (self.right @ V) ** 2)
+
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
         return (self.left.T * y) @ self.right
 
