@@ -138,13 +138,19 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def write_picture(path: str | os.PathLike[str], figure: Figure) -> None:
-    """Write a figure in the format that the name ends in: PNG, or SVG or PDF with nothing of the time or place in it."""
+def write_picture(path: str | os.PathLike[str], figure: Figure, *, title: str = "", source: str = "") -> None:
+    """Write a figure in the format that the name ends in: PNG, or SVG or PDF with nothing of the time or place in it.
+
+    The title, and the source that the picture comes from, go into the metadata of the file.
+    """
     from matplotlib import rc_context
 
+    kind = as_path(path).suffix[1:] or "png"
+    places = {"svg": ("Title", "Source"), "pdf": ("Title", "Subject")}.get(kind, ("Title", "Source"))
+    about: dict[str, str | None] = {name: text for name, text in zip(places, (title, source), strict=True) if text}
+    about |= {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     with writing(path) as file, rc_context({"svg.hashsalt": "balancedfact"}):
-        kind = as_path(path).suffix[1:] or "png"
-        figure.savefig(file, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
+        figure.savefig(file, format=kind, metadata=about)
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

@@ -6,19 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from balancedfact._memory import NUMBERS_AT_ONCE
+
 EPS = float(np.finfo(float).eps)
 FITTED = 1e-12  # relative residual up to which data count as fitted
 
 
 def magnitude(X: np.ndarray) -> float:
     """The largest absolute entry, or 1 for a zero or empty array: what to divide by to bring `X` to ordinary size."""
-    return float(np.max(np.abs(X), initial=0.0)) or 1.0
+    return float(max(np.max(X, initial=0.0), -np.min(X, initial=0.0))) or 1.0
 
 
 def frobenius(X: np.ndarray) -> float:
     """The Frobenius norm, without squaring numbers that are far from 1."""
     size = magnitude(X)
-    return size * float(np.linalg.norm(X / size))
+    if X.size <= NUMBERS_AT_ONCE:
+        return size * float(np.linalg.norm(X / size))
+    flat = X.reshape(-1)
+    parts = [np.linalg.norm(flat[k : k + NUMBERS_AT_ONCE] / size) for k in range(0, flat.size, NUMBERS_AT_ONCE)]
+    return size * float(np.linalg.norm(parts))
 
 
 def scaled_product(*factors: float) -> float:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 ENTRIES_AT_ONCE = 2**23  # matrix entries of the measurements that are handled at a time, 64 MiB
+NUMBERS_AT_ONCE = 2**18  # numbers of a long sum or product that are handled at a time, which a cache holds
 
 
 def available_memory() -> float:

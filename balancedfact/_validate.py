@@ -88,7 +88,7 @@ def as_index(value: ArrayLike, name: str, bound: int) -> np.ndarray:
         raise ValueError(f"{name} has dtype {array.dtype}; expected integers")
     if array.min() < 0 or array.max() >= bound:
         raise ValueError(f"{name} has values from {array.min()} to {array.max()}; expected 0 to {bound - 1}")
-    return array.astype(np.intp, copy=False)
+    return array if array.dtype in (np.int32, np.int64) else array.astype(np.intp)
 
 
 _LARGEST_COUNT = 2**63 - 1  # what NumPy takes for a size

@@ -14,7 +14,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SCRIPTS = [
-    *("start", "limits", "scaling", "completion", "recovery_edge", "rank_one", "soft_impute", "hold_out", "ratings", "cluster"),
+    *(
+        "start",
+        "limits",
+        "scaling",
+        "completion",
+        "recovery_edge",
+        "rank_one",
+        "certification",
+        "soft_impute",
+        "hold_out",
+        "ratings",
+        "cluster",
+    ),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
 SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together

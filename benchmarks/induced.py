@@ -1,7 +1,7 @@
 """The induced regularizer: Newton's method on the chain beside plain cyclic minimisation, over depth, rank and conditioning.
 
 ``python benchmarks/induced.py`` measures all sections, or those that are named, and writes ``results/induced.json``,
-``results/induced.md`` and ``docs/images/induced.png``. It takes some minutes. The cyclic method minimises exactly over one
+``results/induced.md`` and ``docs/images/induced.svg``. It takes some minutes. The cyclic method minimises exactly over one
 ``P_j`` after the other (a matrix geometric mean), from the scaling of Gatmiry et al., Lemma 4; it is stopped once its value is
 within a relative 1e-10 of the minimum, which it is told. Newton's method is told nothing and runs until its certificate has
 closed to 1e-12.
@@ -19,6 +19,7 @@ from harness import RESULTS, environment
 from matplotlib.figure import Figure
 
 import balancedfact as bf
+from balancedfact._files import write_picture
 
 MOST_SWEEPS = 6000
 
@@ -134,7 +135,7 @@ def picture(rows: list[dict[str, float]], path: Path) -> None:
         axes.loglog(depths, [row["Newton steps"] for row in rows], "s-", label="Newton steps, to 1e-12")
         axes.set(xlabel="depth", ylabel="iterations", title="10 x 10 matrix, 60 Gaussian measurements")
         axes.legend()
-        figure.savefig(path)
+        write_picture(path, figure, title="Iterations against depth", source="benchmarks/results/induced.json")
 
 
 def starts() -> list[dict[str, float]]:
@@ -173,7 +174,7 @@ def main() -> None:
     shown = [(name, content["sections"][name]) for name in SECTIONS if name in content["sections"]]
     (RESULTS / "induced.md").write_text("\n".join(f"**{name.capitalize()}**\n\n{table(rows)}" for name, rows in shown))
     if "depth" in content["sections"]:
-        picture(content["sections"]["depth"], Path(__file__).parent.parent / "docs" / "images" / "induced.png")
+        picture(content["sections"]["depth"], Path(__file__).parent.parent / "docs" / "images" / "induced.svg")
 
 
 if __name__ == "__main__":

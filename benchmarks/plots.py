@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
+from balancedfact._files import write_picture
 from balancedfact.plots import PALETTE, style
 
+SOURCES = {"scaling": "scaling.json", "limits": "limits.json", "peers": "soft_impute_*.json"}
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
 
@@ -111,11 +113,16 @@ def peers() -> Figure:
 
 
 def save(figure: Figure, name: str) -> None:
-    """Few colours, so that the file stays small."""
-    path = IMAGES / f"benchmark-{name}.png"
-    figure.savefig(path, dpi=120)
-    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+    """As vector graphics, with a thumbnail for the gallery."""
+    source = f"benchmarks/plots.py, from benchmarks/results/{SOURCES[name]}"
+    write_picture(IMAGES / f"benchmark-{name}.svg", figure, title=f"Benchmarks of balancedfact: {name}", source=source)
+    small = IMAGES / "thumbnails" / f"benchmark-{name}.png"
+    write_picture(small, figure)
+    with Image.open(small) as picture:
+        picture = picture.convert("RGB")
+    picture.thumbnail((440, 440))
+    picture.quantize(64).save(small, optimize=True)
+    print(f"benchmark-{name}.svg")
 
 
 if __name__ == "__main__":

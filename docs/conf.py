@@ -9,15 +9,19 @@ import balancedfact
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 
-import ledger  # noqa: E402, beside this file
+import gallery  # noqa: E402, beside this file
+import ledger  # noqa: E402
 
-# Sphinx reads only what lies below this folder; the notebooks are shown with the outputs they are stored with.
+# Sphinx reads only what lies below this folder; the notebooks are shown with the outputs they are stored with. Their links lead
+# to the pages here from where they are stored, and from here once they are copied.
 shutil.rmtree(here / "notebooks", ignore_errors=True)
 (here / "notebooks").mkdir()
 for notebook in sorted((here.parent / "notebooks").glob("*.ipynb")):
-    shutil.copy(notebook, here / "notebooks" / notebook.name)
+    text = notebook.read_text(encoding="utf-8").replace("](../docs/", "](../")
+    (here / "notebooks" / notebook.name).write_text(text, encoding="utf-8")
 
 ledger.write(here / "theorems.md")
+gallery.build(here)
 
 project = "balancedfact"
 author = "The balancedfact authors"
@@ -46,6 +50,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL01", "GL05", "GL06", "GL07", "GL09", "SS01", "PR02", "PR03"}
 
 nb_execution_mode = "off"
+nb_merge_streams = True  # one box for what a cell prints, not one for each call
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True

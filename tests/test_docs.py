@@ -242,6 +242,56 @@ def test_theorem_page_leads_from_every_claim_to_its_proof_its_functions_its_code
     assert sum(map(bool, calls.values())) > 0.9 * len(claims)
 
 
+@pytest.mark.parametrize("chapter", sorted((ROOT / "docs" / "theory").glob("*.md")), ids=lambda path: path.stem)
+def test_every_chapter_shows_a_picture_of_the_gallery_that_leads_back_to_it(chapter):
+    shown = re.findall(r"!\[.+\]\(\.\./gallery/(\w+)\.svg\)", chapter.read_text(encoding="utf-8"))
+    assert shown
+    for name in shown:
+        code = (ROOT / "docs" / "examples" / "gallery" / f"{name}.py").read_text(encoding="utf-8")
+        assert f"Chapter: theory/{chapter.stem}\n" in code
+        assert f"</gallery/{name}>" in chapter.read_text(encoding="utf-8")
+
+
+def test_an_example_becomes_a_page_with_its_text_picture_code_and_output(tmp_path):
+    pytest.importorskip("PIL")
+    names = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    path = ROOT / "docs" / "examples" / "gallery" / "weight_decay_collapses.py"
+    assert names["example"](path, tmp_path)[2] == "Weight decay: shrinkage that jumps"
+    page = (tmp_path / "weight_decay_collapses.md").read_text(encoding="utf-8")
+    for part in (
+        "# Weight decay: shrinkage",
+        "$L$ layers",
+        "{doc}`/theory/weight_decay`",
+        "penalty = 0.5\n",
+        "zero is best below 1.1892",
+    ):
+        assert part in page
+    assert "docs/examples/gallery/weight_decay_collapses.py" in (tmp_path / "weight_decay_collapses.svg").read_text(
+        encoding="utf-8"
+    )
+    assert (tmp_path / "weight_decay_collapses.png").stat().st_size < 40_000
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.stem)
+def test_pictures_say_what_they_show_and_where_they_come_from(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"<dc:title>.{10,}</dc:title>", text, flags=re.DOTALL)
+    source = re.search(r"<dc:source>(.*?)</dc:source>", text, flags=re.DOTALL)[1]
+    assert source.startswith(("balancedfact ", "benchmarks/"))
+    if "table " in source:
+        assert (ROOT / "docs" / "tables" / source.rpartition("table ")[2]).is_file()
+    assert (path.parent / "thumbnails" / f"{path.stem}.png").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_link_what_they_name(path):
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    assert re.findall(r"\bthe documentation\b|\b(?:chapters?|guide|notebook) (?:on|\*)", text) == []
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert target.startswith("http") or (path.parent / target.partition("#")[0]).is_file(), target
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
 def test_no_line_inside_an_inline_formula_starts_a_list(path):
     text = re.sub(r"^```.*?^```|\$\$.*?\$\$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from balancedfact._objective import Objective
 from balancedfact._spectrum import product_singular_values
 from balancedfact.certification._rounding import dual_norm, whitening
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import UNIT, careful_total
+from balancedfact.measurements._careful import UNIT, careful_total, in_parts
 
 # How well data that are to be interpolated must be fitted, relative to their norm.
 FEASIBLE = 1e-10
@@ -49,7 +49,7 @@ def certify_pair(
     fits, worst, off, more = fit_of_pair(A, b, pair, offsets, unit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         total, spill, size = _size(A, L, R, objective.flat)
-        before, lower, dual = _bound(A, b / unit, objective, dual, unit, offsets, known, white, rng)
+        before, lower, dual = _bound(A, b, objective, dual, unit, offsets, known, white, rng)
         if objective.penalty > 0:
             # In units of unit**2, half of which is the objective of the zero matrix.
             share = scaled_product(objective.penalty, 1 / objective.weight(A.m), size, size, 1 / unit, 1 / unit)
@@ -98,13 +98,15 @@ def fit_of_pair(
     residual, errors = _measured(A, *pair, offsets)
     if blur > 0:
         errors = errors + blur * A.row_norms
-    errors += 2 * UNIT * (np.abs(residual) + np.abs(b))
+    for some, found, datum in in_parts(errors, residual, b):
+        some += 2 * UNIT * (np.abs(found) + np.abs(datum))
     residual -= b
-    fits = frobenius(residual) / frobenius(b) if np.any(b) else 0.0
-    misses = np.abs(residual)
+    size, error = frobenius(residual), frobenius(errors)
+    fits = size / frobenius(b) if np.any(b) else 0.0
+    misses = np.abs(residual, out=residual)  # which is needed no more
     misses += errors
-    worst = _worst_datum(A, b, pair, misses)
-    return fits, worst, np.float64(frobenius(residual / unit)), np.float64(frobenius(errors / unit))
+    del errors
+    return fits, _worst_datum(A, b, pair, misses), np.float64(size) / unit, np.float64(error) / unit
 
 
 def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.ndarray], misses: np.ndarray) -> float:
@@ -112,9 +114,11 @@ def _worst_datum(A: MeasurementMap, b: np.ndarray, pair: tuple[np.ndarray, np.nd
     L, R = pair
     size = frobenius(product_singular_values([R.T / magnitude(R), L / magnitude(L)])) * magnitude(L) * magnitude(R)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        sizes = np.abs(b)
-        np.maximum(sizes, (_SHARE * size) * A.row_norms, out=sizes)
-        return float(np.max(np.divide(misses, sizes, out=misses, where=misses > 0)))  # misses are needed no more
+        worst = []
+        for miss, datum, norms in in_parts(misses, b, A.row_norms):
+            sizes = np.maximum(np.abs(datum), (_SHARE * size) * norms)
+            worst.append(np.max(np.divide(miss, sizes, out=miss, where=miss > 0)))  # misses are needed no more
+        return float(np.max(worst))
 
 
 def _measured(A: MeasurementMap, L: np.ndarray, R: np.ndarray, offsets: Offsets | None) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +173,7 @@ def _bound(
 ) -> tuple[np.float64, np.float64, np.ndarray]:
     """The lower bound without and with the rounding, and the dual vector brought within its constraint.
 
-    `b` is given in its `unit`. Without a penalty the bounds are in units of ``weight * unit * scale``, or ``/ scale``.
+    `b` is counted in its `unit`. Without a penalty the bounds are in units of ``weight * unit * scale``, or ``/ scale``.
     """
     if white is None:
         made = A.whitened() if objective.flat else A.unwhitened()
@@ -216,14 +220,16 @@ def _dual_objective(
 ) -> np.float64:
     """The dual objective at a `multiple` of a vector, less what rounding may have added; if not `exact`, at the best one."""
     y = dual / unit if objective.penalty > 0 else dual * (1 / A.scale if objective.flat else A.scale)
-    data, spill = b, np.zeros(1)
+    data, spill = b / unit, None
     if offsets is not None:
         ones = A.forward_factored(np.ones((A.matrix_shape[0], 1)), np.ones((A.matrix_shape[1], 1)))
         means = offsets.mean / unit * ones
-        data = b - means
-        spill = 4 * UNIT * (np.abs(b) + np.abs(means))
-    along, error = (np.float64(each) for each in careful_total(data * y))
-    error += np.sum(spill * np.abs(y))
+        spill = 4 * UNIT * (np.abs(data) + np.abs(means))
+        data -= means
+    data *= y
+    along, error = (np.float64(each) for each in careful_total(data))
+    if spill is not None:
+        error += np.sum(spill * np.abs(y))
     if objective.penalty == 0:
         return np.float64((along - 1.01 * error * exact) * multiple * (1 - 4 * UNIT * exact))
     square, more = (np.float64(each) for each in careful_total(y * y))

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from balancedfact.certification._proved_norm import proved_norm
 from balancedfact.certification._spectral_norm import is_small, norm_bound
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import UNIT, gamma
+from balancedfact.measurements._careful import UNIT, gamma, in_parts
 
 # Matrix entries up to which the sum of the measurements is formed.
 MOST_FORMED = 2**24
@@ -98,14 +98,17 @@ def _spill(A: MeasurementMap, T: tuple[Any, Any], y: np.ndarray) -> float:
         entries = A.as_entries()
         left, right = (np.asarray(abs(each).sum(axis=1)).ravel() for each in T)
         terms = entries.weights * y
-        terms *= left[entries.rows]
-        terms *= right[entries.cols]
+        for part, rows, cols in in_parts(terms, entries.rows, entries.cols):
+            part *= left[rows]
+            part *= right[cols]
+        size = float(np.linalg.norm(terms))
+        del terms
         # Every entry is one product, or a sum over the measurements of one place.
-        places = entries.rows * d2 + entries.cols
+        places = entries.codes
         places.sort()
         once = not np.any(places[1:] == places[:-1])
         repeats = 1 if once else int(np.unique(places, return_counts=True)[1].max())
-        return gamma(repeats + 8) * float(np.linalg.norm(terms)) * float(np.sqrt(repeats))
+        return gamma(repeats + 8) * size * float(np.sqrt(repeats))
     # Crude: the sum of the norms of all terms.
     sizes = [float(np.linalg.norm(np.asarray(each @ np.eye(each.shape[1])), 2)) for each in T]
     return gamma(d1 + d2 + 8) * float(np.abs(y) @ A.row_norms) * sizes[0] * sizes[1]

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 
 from balancedfact.certification._proved_norm import proved_sparse_norm
 
@@ -60,9 +59,10 @@ def norm_bound(
     # A wide basis cannot hold only leading vectors, so that its blocks would bound nothing well.
     wide = U.shape[1] > min(S.shape) // 4 and S.shape[0] * S.shape[1] <= 8 * _DENSE_ENTRIES
     if not is_small(S.shape) and hasattr(S, "to_sparse"):
-        sparse = S.to_sparse() if S.shape[0] <= S.shape[1] else S.T.to_sparse()
-        if _gram_cost(sparse) <= steps * (4 * sparse.nnz + sparse.shape[0] * steps):
-            return proved_sparse_norm(sparse), (
+        short = S if S.shape[0] <= S.shape[1] else S.T
+        counts = short.column_counts()
+        if _gram_cost(counts, short.shape[0]) <= steps * (4 * counts.sum() + short.shape[0] * steps):
+            return proved_sparse_norm(short.to_sparse()), (
                 "the norm of the dual matrix is proved by a completed Cholesky factorization with its Gram matrix"
             )
     if is_small(S.shape) or wide:
@@ -80,10 +80,9 @@ def norm_bound(
     )
 
 
-def _gram_cost(S: sp.csr_array) -> float:
-    """The approximate number of multiplications for the Gram matrix of the rows and its largest eigenvalue."""
-    counts = np.bincount(S.indices, minlength=S.shape[1]).astype(float)
-    return float(4 * counts @ counts) + S.shape[0] ** 3 / 3
+def _gram_cost(counts: np.ndarray, rows: int) -> float:
+    """The multiplications, roughly, for the Gram matrix of the rows, with so many entries a column, and its top eigenvalue."""
+    return float(4 * counts @ counts) + rows**3 / 3
 
 
 def _top(X: np.ndarray) -> float:

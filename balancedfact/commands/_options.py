@@ -13,9 +13,6 @@ from balancedfact.commands._printable import printable
 if TYPE_CHECKING:
     from balancedfact.io import Problem
 
-PICTURES = ("png", "svg", "pdf")
-
-
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from balancedfact._formats import PICTURES
 from balancedfact.commands._options import whole
 
 
@@ -29,6 +30,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--workers", metavar="N", type=whole, help="number of processes (default: one per core)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="run on the workers of this Dask scheduler instead")
+    parser.add_argument("--pictures", choices=PICTURES, default="png", help="format of the pictures (default: png)")
+    parser.add_argument("--redraw", action="store_true", help="run nothing: draw from the tables that are in DIR")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="where to write (default: figures)")
     parser.set_defaults(run=run)
 
@@ -36,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reproduce the figures; return the exit status."""
     from balancedfact._executors import dask_cluster, process_pool
-    from balancedfact.experiments._runner import reproduce
+    from balancedfact.experiments._runner import redraw, reproduce
     from balancedfact.experiments.figures import FIGURES
 
     if args.list:
@@ -50,11 +53,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--workers is {args.workers}; expected at least 1")
     if args.workers is not None and args.scheduler is not None:
         raise ValueError("--workers and --scheduler exclude one another; the scheduler has workers of its own")
+    if args.redraw:
+        for name in args.figures or [name for name in FIGURES if (args.out / f"{name}.csv").is_file()]:
+            redraw(FIGURES[name], args.out, pictures=args.pictures)
+            print(f"{name:<10} {args.out / name}.{args.pictures}", flush=True)
+        return 0
     where = process_pool(args.workers) if args.scheduler is None else dask_cluster(args.scheduler)
     with where as executor:
         for name in args.figures or FIGURES:
             started = time.perf_counter()
-            reproduce(FIGURES[name], args.scale, args.out, executor)
+            reproduce(FIGURES[name], args.scale, args.out, executor, pictures=args.pictures)
             seconds = time.perf_counter() - started
-            print(f"{name:<10} {seconds:7.1f} s  {args.out / name}.csv, .png, .json", flush=True)
+            print(f"{name:<10} {seconds:7.1f} s  {args.out / name}.csv, .{args.pictures}, .json", flush=True)
     return 0

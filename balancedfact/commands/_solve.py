@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from balancedfact._formats import PICTURES
 from balancedfact._validate import as_count, as_number, as_rng
-from balancedfact.commands._options import PICTURES, add_table_options, problem_of, real, seconds, solution_file, whole
+from balancedfact.commands._options import add_table_options, problem_of, real, seconds, solution_file, whole
 
 _DESCRIPTION = """\
 Find the flat factorization that fits the data in FILE and write it with its

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from balancedfact import plots
 from balancedfact._files import write_json, write_picture, write_text, writing
+from balancedfact._formats import PICTURES
 from balancedfact._spectrum import RANK_CUT, numerical_rank, product_singular_values
 from balancedfact._version import __version__
-from balancedfact.commands._options import PICTURES
 from balancedfact.commands._printable import printable
 from balancedfact.data._predictions import Pairs, as_csv, labelled, predictions, top
 from balancedfact.io import Problem

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from balancedfact._files import alone, remove_partial, write_json, write_picture, write_text
+from balancedfact._formats import PICTURES
 from balancedfact._validate import as_choice, as_kind, as_path, as_progress
 from balancedfact._version import __version__
 from balancedfact.experiments._experiment import Experiment, Settings
-from balancedfact.experiments._table import Row, Table, write_table
+from balancedfact.experiments._table import Row, Table, read_table, write_table
 from balancedfact.solvers.iteration._log import interrupts_pass
 
 _WAITING = 64  # units handed to the executor beyond those finished
@@ -35,6 +36,7 @@ def reproduce(
     executor: Executor | None = None,
     *,
     progress: bool | None = None,
+    pictures: str = "png",
 ) -> Table:
     """Run an experiment, or finish one that was stopped, and leave its table, picture and provenance in a folder.
 
@@ -53,6 +55,8 @@ def reproduce(
         default this process, one unit after the other.
     progress : bool, optional
         Show a bar with the time left. By default on a terminal only.
+    pictures : {"png", "svg", "pdf"}
+        Format of the picture; the last two are vector graphics.
 
     Returns
     -------
@@ -67,6 +71,7 @@ def reproduce(
     See Also
     --------
     Experiment : What is run.
+    redraw : Draws the picture again.
     process_pool, dask_cluster : Where it may run.
 
     References
@@ -97,10 +102,75 @@ def reproduce(
     settings, out = experiment.scales[as_choice(scale, "scale", list(experiment.scales))], as_path(out, "out")
     if executor is not None:
         as_kind(executor, "executor", Executor, "a concurrent.futures.Executor")
-    shown = as_progress(progress)
+    shown, kind = as_progress(progress), as_choice(pictures, "pictures", PICTURES)
     units = list(experiment.units(settings))
     with alone(out / f"{experiment.name}.{scale}.units", f"another run of {experiment.name} writes to {out}"):
-        return _finish(experiment, scale, settings, units, out, executor, shown)
+        table = _finish(experiment, scale, settings, units, out, executor, shown)
+    _save_picture(experiment, scale, settings, table, out, kind)
+    return table
+
+
+def redraw(experiment: Experiment, out: str | os.PathLike[str], *, pictures: str = "png") -> Table:
+    """Draw the picture of an experiment again, from the table and the provenance that a run of it left in a folder.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    out : str or path-like
+        The folder with ``NAME.csv`` and ``NAME.json``.
+    pictures : {"png", "svg", "pdf"}
+        Format of the picture.
+
+    Returns
+    -------
+    Table
+        What was drawn.
+
+    Raises
+    ------
+    ValueError
+        If `experiment` is no `Experiment`, or the provenance is that of another one.
+    FileNotFoundError
+        If there is no table or no provenance.
+
+    See Also
+    --------
+    reproduce : Runs the experiment.
+
+    References
+    ----------
+    Guides :doc:`/guide/reproduce` and :doc:`/guide/own_figure`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from balancedfact.experiments import Experiment, redraw, reproduce
+    >>> from matplotlib.figure import Figure
+    >>> squares = Experiment(
+    ...     name="squares",
+    ...     source="no paper",
+    ...     caption="Squares.",
+    ...     scales={"quick": {"seed": 0, "numbers": [1, 2]}},
+    ...     units=lambda settings: [{"number": number} for number in settings["numbers"]],
+    ...     run=lambda settings, unit, rng: [unit | {"square": unit["number"] ** 2}],
+    ...     draw=lambda settings, table: Figure(),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = reproduce(squares, "quick", folder)
+    ...     table = redraw(squares, folder, pictures="svg")
+    ...     Path(folder, "squares.svg").is_file()
+    True
+    """
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
+    out, kind = as_path(out, "out"), as_choice(pictures, "pictures", PICTURES)
+    written = json.loads((out / f"{experiment.name}.json").read_text(encoding="utf-8"))
+    if written.get("figure") != experiment.name:
+        raise ValueError(f"{experiment.name}.json describes {written.get('figure')!r}; expected {experiment.name!r}")
+    table = Table(read_table(out / f"{experiment.name}.csv"))
+    _save_picture(experiment, written["scale"], written["settings"], table, out, kind)
+    return table
 
 
 def _finish(
@@ -123,7 +193,6 @@ def _finish(
     rows = [row for index in range(len(units)) for row in store.rows(index)]
     table = Table(rows)
     write_table(out / f"{experiment.name}.csv", rows)
-    _save_picture(experiment, settings, table, out)
     provenance = {
         "figure": experiment.name,
         "source": experiment.source,
@@ -216,11 +285,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _save_picture(experiment: Experiment, settings: Settings, table: Table, out: Path) -> None:
+def _save_picture(experiment: Experiment, scale: str, settings: Settings, table: Table, out: Path, kind: str) -> None:
     from balancedfact.plots import style
 
+    source = f"balancedfact {__version__}, reproduce {experiment.name} --scale {scale}; table {experiment.name}.csv"
     with style():
-        write_picture(out / f"{experiment.name}.png", experiment.draw(settings, table))
+        figure = experiment.draw(settings, table)
+        write_picture(
+            out / f"{experiment.name}.{kind}", figure, title=f"{experiment.source}: {experiment.caption}", source=source
+        )
 
 
 def _bar(name: str, total: int, found: int, shown: bool) -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows({name: repr(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows that `write_table` wrote, with truth values, whole numbers, numbers and texts as they were."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _value(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 class Table:

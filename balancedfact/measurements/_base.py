@@ -314,8 +314,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
         left, right = (sp.eye_array(size, format="csr") for size in self.matrix_shape)
         return Whitened(self.at_unit_scale(), left, right, self.scale)
 
-    # What solvers ask of the structure.
-
     @property
     def forms_stack(self) -> bool:
         """Tell whether `scaled_gram` has to form the ``m x d1 x d2`` stack of matrices."""
@@ -347,6 +345,7 @@ class SingleEntries(MeasurementMap):
     rows: np.ndarray
     cols: np.ndarray
     weights: np.ndarray
+    codes: np.ndarray
     places: tuple[np.ndarray, np.ndarray]
 
 

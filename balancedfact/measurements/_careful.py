@@ -8,7 +8,12 @@ size, and what underflows in them is smaller than :math:`10^{-300}`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+
+from balancedfact._memory import NUMBERS_AT_ONCE
 
 UNIT = 2.0**-53
 _TERMS_AT_ONCE = 512
@@ -19,9 +24,16 @@ def gamma(n: int) -> float:
     return 1.01 * (n + 3) * UNIT
 
 
+def in_parts(*arrays: np.ndarray) -> Iterator[Any]:
+    """Views of so many entries at a time of arrays of one length, for what would need a copy of all; of one, itself."""
+    for start in range(0, arrays[0].size, NUMBERS_AT_ONCE):
+        parts = tuple(each[start : start + NUMBERS_AT_ONCE] for each in arrays)
+        yield parts if len(parts) > 1 else parts[0]
+
+
 def careful_total(terms: np.ndarray) -> tuple[float, float]:
     """The sum of numbers and a bound on its error, when each is the rounded product of two."""
-    size, depth = float(np.abs(terms).sum()), 1
+    size, depth = sum(float(np.abs(part).sum()) for part in in_parts(terms)), 1
     while terms.size > _TERMS_AT_ONCE:
         whole = terms.size // _TERMS_AT_ONCE * _TERMS_AT_ONCE
         terms = np.append(terms[:whole].reshape(-1, _TERMS_AT_ONCE).sum(axis=1), terms[whole:].sum())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from balancedfact.measurements._sampled import Layout
 
 # The memory of a solve, as measured: compiled code and buffers, layouts and residuals of each entry, vectors of both sides.
-_BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 220.0, 150, 20, 400
+_BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 100.0, 150, 20, 400
 
 
 class Entries(SingleEntries):
@@ -70,7 +70,8 @@ class Entries(SingleEntries):
         if self.cols.size != self.rows.size:
             raise ValueError(f"cols has {self.cols.size} entries; expected {self.rows.size}, as rows has")
         self.m = self.rows.size
-        self.weights = np.ones(self.m) if weights is None else as_array(weights, "weights", shape=(self.m,))
+        # Without weights one number is seen from all places.
+        self.weights = np.broadcast_to(1.0, self.m) if weights is None else as_array(weights, "weights", shape=(self.m,))
 
     @classmethod
     def from_array(cls, M: ArrayLike) -> tuple[Entries, np.ndarray]:
@@ -187,11 +188,13 @@ class Entries(SingleEntries):
 
         if (len(L), len(R)) != self.matrix_shape:  # the compiled loop does not check its bounds
             raise ValueError(f"L and R have {len(L)} and {len(R)} rows; expected {self.matrix_shape}")
-        return self.weights * sampled_product(L, R, self.rows, self.cols)
+        out = sampled_product(L, R, self.rows, self.cols)
+        out *= self.weights
+        return out
 
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
         d1, d2 = self.matrix_shape
-        return np.bincount(self.rows * d2 + self.cols, self.weights * y, minlength=d1 * d2).reshape(d1, d2)
+        return np.bincount(self.codes, self.weights * y, minlength=d1 * d2).reshape(d1, d2)
 
     @cached_property
     def _layout(self) -> Layout:
@@ -206,29 +209,52 @@ class Entries(SingleEntries):
     @property
     def best_order(self) -> np.ndarray | slice:
         """Row by row: both the data and one of the factors are then read in the order in which they lie in memory."""
-        return self._layout.order
+        if "_layout" in vars(self):
+            return self._layout.order
+        from balancedfact.measurements._sampled import Layout
+
+        return Layout.of(self.rows, self.cols, self.matrix_shape).order  # whoever asks for it hardly needs the rest
+
+    @property
+    def codes(self) -> np.ndarray:  # type: ignore[override]
+        """The number of the entry of every measurement, row by row."""
+        code = np.multiply(self.rows, self.matrix_shape[1], dtype=np.int64)
+        code += self.cols
+        return code
 
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         """The first measurement of every entry that is measured, and for every measurement the number of its entry."""
-        code = self.rows * self.matrix_shape[1] + self.cols
+        code = self.codes
         if np.all(np.diff(code) > 0):
             return np.arange(self.m), np.arange(self.m)
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
         return first, group
 
     def _sorted(self, y: np.ndarray) -> np.ndarray:
+        from balancedfact.measurements._sampled import gathered
+
         order = self._layout.order
-        return y if isinstance(order, slice) else y[order]
+        return y if isinstance(order, slice) else gathered(y, order)
+
+    def _by_columns(self, sorted_by_row: np.ndarray) -> np.ndarray:
+        from balancedfact.measurements._sampled import gathered
+
+        order = self._transposed_layout.order
+        assert isinstance(order, np.ndarray)
+        return gathered(sorted_by_row, order)
 
     @cached_property
-    def _sorted_squares(self) -> tuple[np.ndarray, np.ndarray]:
-        """The squared weights, sorted by row and sorted by column."""
-        squares = self._sorted(self.weights**2)
-        return squares, squares[self._transposed_layout.order]
+    def _sorted_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights, sorted by row and sorted by column."""
+        weights = self._sorted(self.weights if self.weights.flags.writeable else self.weights.copy())
+        return weights, self._by_columns(weights)
 
     def adjoint_operator(self, y: np.ndarray) -> SparseOperator:
         return SparseOperator(self, self._sorted(self.weights * y))
+
+    def image_squares(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->j", U**2, SparseOperator(self, self._sorted_weights[0] ** 2) @ V**2)
 
     def adjoint_norm(self, y: np.ndarray) -> float:
         first, group = self.places  # an entry may be measured several times
@@ -239,16 +265,16 @@ class Entries(SingleEntries):
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         rows, columns = self._layout, self._transposed_layout
-        squares = self._sorted_squares
-        count, back = 0, squares  # which is not read where no column is coupled
+        weights = self._sorted_weights
+        count, back = 0, weights  # which is not read where no column is coupled
         if y is not None:
             count = L.shape[1] if coupled is None else coupled
             by_rows = self._sorted(self.weights * y)
-            back = by_rows, by_rows[columns.order]
+            back = by_rows, self._by_columns(by_rows)
 
         def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            G = rows.half_hessian(squares[0], back[0], count, np.hstack([dL, L]), np.hstack([R, dR]))
-            return G, columns.half_hessian(squares[1], back[1], count, np.hstack([dR, R]), np.hstack([L, dL]))
+            G = rows.half_hessian(weights[0], back[0], count, np.hstack([dL, L]), np.hstack([R, dR]))
+            return G, columns.half_hessian(weights[1], back[1], count, np.hstack([dR, R]), np.hstack([L, dL]))
 
         return hessian
 
@@ -262,8 +288,8 @@ class Entries(SingleEntries):
 
         rows, columns = self._layout, self._transposed_layout
         order = columns.order if isinstance(rows.order, slice) else rows.order[columns.order]
-        weights = self._sorted(self.weights)
-        return HalfStep(rows, weights, rows.order, shift), HalfStep(columns, weights[columns.order], order, shift)
+        by_rows, by_columns = self._sorted_weights
+        return HalfStep(rows, by_rows, rows.order, shift), HalfStep(columns, by_columns, order, shift)
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         # Distinct measurements of one row share no other matrix entry, so the sum is diagonal.
@@ -350,7 +376,8 @@ class Entries(SingleEntries):
         left, right = single_entries(P), single_entries(Q)
         if left is None or right is None:
             return super().congruence(P, Q)
-        weights = self.weights * left[1][self.rows] * right[1][self.cols]
+        weights = self.weights * left[1][self.rows]
+        weights *= right[1][self.cols]
         return Entries(left[0][self.rows], right[0][self.cols], (P.shape[1], Q.shape[1]), weights)
 
     of_entries, forms_stack = True, False

@@ -244,7 +244,7 @@ def _leading(X: np.ndarray, rank: int) -> np.ndarray:
 def _entries_enclosure(A: Entries, rank: int) -> IsometryEnclosure:
     """Single entries: the form is diagonal, and its largest and smallest numbers are attained at matrices of one entry."""
     d1, d2 = A.matrix_shape
-    code = A.rows * d2 + A.cols
+    code = A.codes
     values = np.bincount(code, (A.weights / A.scale) ** 2, d1 * d2) * A.scale / A.m * A.scale
     slack = (4 + int(np.bincount(code).max())) * EPS
     units = []

@@ -79,6 +79,9 @@ class RankOne(MeasurementMap):
     def forward_factored(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", self.left @ L, self.right @ R)
 
+    def image_squares(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->j", (self.left @ U) ** 2, (self.right @ V) ** 2)
+
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
         return (self.left.T * y) @ self.right
 
@@ -179,7 +182,7 @@ class RankOne(MeasurementMap):
 
     def unfolding(self, side: int) -> tuple[np.ndarray, float]:
         ours, theirs = (self.left, self.right) if side == 0 else (self.right, self.left)
-        return ours * np.array([frobenius(each) for each in theirs])[:, None], gamma(theirs.shape[1])
+        return ours * _lengths(theirs)[:, None], gamma(theirs.shape[1])
 
     def careful_adjoint(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         S, size, starts = np.zeros(self.matrix_shape), np.zeros(self.matrix_shape), range(0, self.m, 512)
@@ -204,3 +207,13 @@ class RankOne(MeasurementMap):
     def at_unit_scale(self) -> RankOne:
         a, b = self._scales
         return self if a == b == 1.0 else RankOne._from_vectors(self.left / a, self.right / b)
+
+
+def _lengths(X: np.ndarray) -> np.ndarray:
+    """The norms of the rows, without squaring numbers that are far from 1."""
+    largest = np.maximum(X.max(axis=1, initial=0.0), -X.min(axis=1, initial=0.0))
+    far = (largest > 0) & ((largest < 1e-100) | (largest > 1e100))
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", X, X))
+    lengths[far] = [frobenius(each) for each in X[far]]
+    return np.asarray(lengths)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from balancedfact.measurements._sampled import Layout, compiled
+from balancedfact.measurements._sampled import Layout, compiled, gathered
 
 # A pivot of Cholesky's factorization below this part of its diagonal is rounding error.
 _PIVOT = 1e-15
 
 
 @compiled
-def _ridge(lo, hi, pointers, indices, squares, targets, shift, scales, theirs, out):  # type: ignore[no-untyped-def]
+def _ridge(lo, hi, pointers, indices, weights, targets, shift, scales, theirs, out):  # type: ignore[no-untyped-def]
     k = theirs.shape[1]
     H, g, seen = np.empty((k, k)), np.empty(k), np.empty((k, k))
     for i in range(lo, hi):
@@ -24,11 +24,11 @@ def _ridge(lo, hi, pointers, indices, squares, targets, shift, scales, theirs, o
         n = min(end - start, k)
         if n < k:
             for e in range(n):
-                root, row = np.sqrt(squares[start + e]), theirs[indices[start + e]]
+                w, row = weights[start + e], theirs[indices[start + e]]
                 for j in range(k):
-                    seen[e, j] = root * row[j]
+                    seen[e, j] = w * row[j]
                 seen[e, k - 1] *= scale
-                g[e] = targets[start + e] / root if root > 0 else 0.0
+                g[e] = targets[start + e]
             for a in range(n):
                 for c in range(a + 1):
                     total = 0.0
@@ -41,18 +41,21 @@ def _ridge(lo, hi, pointers, indices, squares, targets, shift, scales, theirs, o
             e = start
             while e + 4 <= end:  # four at a time, so that what is summed is read and written once
                 r0, r1, r2, r3 = theirs[indices[e]], theirs[indices[e + 1]], theirs[indices[e + 2]], theirs[indices[e + 3]]
+                w0, w1, w2, w3 = weights[e], weights[e + 1], weights[e + 2], weights[e + 3]
+                b0, b1, b2, b3 = w0 * targets[e], w1 * targets[e + 1], w2 * targets[e + 2], w3 * targets[e + 3]
+                w0, w1, w2, w3 = w0 * w0, w1 * w1, w2 * w2, w3 * w3
                 for a in range(k):
-                    g[a] += targets[e] * r0[a] + targets[e + 1] * r1[a] + targets[e + 2] * r2[a] + targets[e + 3] * r3[a]
-                    s0, s1, s2, s3 = squares[e] * r0[a], squares[e + 1] * r1[a], squares[e + 2] * r2[a], squares[e + 3] * r3[a]
+                    g[a] += b0 * r0[a] + b1 * r1[a] + b2 * r2[a] + b3 * r3[a]
+                    s0, s1, s2, s3 = w0 * r0[a], w1 * r1[a], w2 * r2[a], w3 * r3[a]
                     row = H[a]
                     for c in range(a + 1):
                         row[c] += s0 * r0[c] + s1 * r1[c] + s2 * r2[c] + s3 * r3[c]
                 e += 4
             for last in range(e, end):
-                r0 = theirs[indices[last]]
+                r0, w0 = theirs[indices[last]], weights[last]
                 for a in range(k):
-                    g[a] += targets[last] * r0[a]
-                    s0 = squares[last] * r0[a]
+                    g[a] += w0 * targets[last] * r0[a]
+                    s0 = w0 * w0 * r0[a]
                     row = H[a]
                     for c in range(a + 1):
                         row[c] += s0 * r0[c]
@@ -106,7 +109,7 @@ class HalfStep:
     """
 
     def __init__(self, layout: Layout, weights: np.ndarray, order: np.ndarray | slice, shift: float) -> None:
-        self._layout, self._weights, self._squares, self._order, self._shift = layout, weights, weights**2, order, shift
+        self._layout, self._weights, self._order, self._shift = layout, weights, order, shift
 
     def __call__(self, b: np.ndarray, theirs: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
         """The factor `X` that minimises ``|A(X @ theirs.T) - b|^2 + shift |X|^2``, seen from this side.
@@ -118,8 +121,9 @@ class HalfStep:
         out = np.empty((count, k))
         if k == 0:
             return out
-        targets, theirs = self._weights * b[self._order], np.ascontiguousarray(theirs)
+        targets = b if isinstance(self._order, slice) else gathered(b, self._order)
+        theirs = np.ascontiguousarray(theirs)
         scales = np.ones(count) if scales is None else scales
-        fixed = layout.pointers, layout.indices, self._squares, targets, self._shift, scales, theirs, out
+        fixed = layout.pointers, layout.indices, self._weights, targets, self._shift, scales, theirs, out
         layout.by_rows(lambda lo, hi: _ridge(lo, hi, *fixed), k * (k + 1))
         return out

@@ -16,6 +16,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from balancedfact._memory import NUMBERS_AT_ONCE
+
 # Below this many multiplications one core is done before a second could be woken, which competes with the BLAS for it.
 _WORTH_TWO_CORES = 1_000_000
 # Multiplications that take as long as reading the row that an entry points to.
@@ -59,7 +61,7 @@ def _sparse_times_vector(lo, hi, pointers, indices, data, v, out):  # type: igno
 
 
 @compiled
-def _half_hessian(lo, hi, pointers, indices, squares, back, coupled, ours, theirs, out):  # type: ignore[no-untyped-def]
+def _half_hessian(lo, hi, pointers, indices, weights, back, coupled, ours, theirs, out):  # type: ignore[no-untyped-def]
     # ours = [dL, L], theirs = [R, dR]: the product of two rows is the change of the entry.
     k = out.shape[1]
     total = np.empty(k)  # which the compiler knows to overlap nothing, so that it uses vector instructions
@@ -71,13 +73,19 @@ def _half_hessian(lo, hi, pointers, indices, squares, back, coupled, ours, their
             change = 0.0
             for j in range(2 * k):
                 change += left[j] * right[j]
-            change *= squares[e]
+            change *= weights[e] * weights[e]
             y = back[e]
             for j in range(coupled):
                 total[j] += change * right[j] - y * right[k + j]
             for j in range(coupled, k):
                 total[j] += change * right[j]
         out[i] = total
+
+
+@compiled
+def _gather(lo, hi, values, order, out):  # type: ignore[no-untyped-def]
+    for e in range(lo, hi):
+        out[e] = values[order[e]]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -102,6 +110,14 @@ def sampled_product(L: np.ndarray, R: np.ndarray, rows: np.ndarray, cols: np.nda
     return out
 
 
+def gathered(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return ``values[order]``, whose indices NumPy would copy to its own type first."""
+    out = np.empty(order.size)
+    bounds = np.linspace(0, order.size, _pieces(_READING * order.size) + 1).astype(np.intp)
+    _run(lambda lo, hi: _gather(lo, hi, values, order, out), bounds)
+    return out
+
+
 class Layout:
     """The places of sparse entries, sorted by row and within a row by column, in an order that is found once.
 
@@ -119,9 +135,9 @@ class Layout:
     @classmethod
     def of(cls, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> Layout:
         pointers = _starts(rows, shape[0])
-        ahead, level = np.diff(rows), slice(None)
-        if np.all((ahead > 0) | ((ahead == 0) & (np.diff(cols) >= 0))):
-            return cls(pointers, cols.astype(_kind(shape[1])), level)
+        level = slice(None)
+        if _is_level(rows, cols):
+            return cls(pointers, cols.astype(_kind(shape[1]), copy=False), level)
         order = _sorted(cols, _sorted_range(rows.size), shape[1])
         order = _sorted(rows, order, shape[0])
         return cls(pointers, cols[order].astype(_kind(shape[1])), order)
@@ -142,13 +158,13 @@ class Layout:
         return out
 
     def half_hessian(
-        self, squares: np.ndarray, back: np.ndarray, coupled: int, ours: np.ndarray, theirs: np.ndarray
+        self, weights: np.ndarray, back: np.ndarray, coupled: int, ours: np.ndarray, theirs: np.ndarray
     ) -> np.ndarray:
         """The rows' half of a Hessian product, see `Entries.pair_hessian`; ``ours = [dL, L]``, ``theirs = [R, dR]``."""
         out = np.empty((self.pointers.size - 1, ours.shape[1] // 2))
         pointers, indices = self.pointers, self.indices
         self.by_rows(
-            lambda lo, hi: _half_hessian(lo, hi, pointers, indices, squares, back, coupled, ours, theirs, out),
+            lambda lo, hi: _half_hessian(lo, hi, pointers, indices, weights, back, coupled, ours, theirs, out),
             2 * ours.shape[1],
         )
         return out
@@ -160,6 +176,16 @@ class Layout:
         bounds = np.searchsorted(self.pointers, marks, side="left")
         bounds[0], bounds[-1] = 0, self.pointers.size - 1
         _run(kernel, bounds)
+
+
+def _is_level(rows: np.ndarray, cols: np.ndarray) -> bool:
+    """Tell whether entries come row by row and column by column within a row."""
+    for start in range(0, rows.size, NUMBERS_AT_ONCE):  # in parts, which need no copies of all
+        some = slice(start, start + NUMBERS_AT_ONCE + 1)
+        ahead = np.diff(rows[some])
+        if not np.all((ahead > 0) | ((ahead == 0) & (np.diff(cols[some]) >= 0))):
+            return False
+    return True
 
 
 def _kind(bound: int) -> Any:

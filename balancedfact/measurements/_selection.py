@@ -24,6 +24,7 @@ def single_entries(P: Any) -> tuple[np.ndarray, np.ndarray] | None:
     filled = np.diff(P.indptr)
     if filled.max() > 1:
         return None
-    columns, values = np.zeros(P.shape[0], dtype=np.intp), np.zeros(P.shape[0])
+    kind = np.int32 if P.shape[1] < 2**31 else np.int64
+    columns, values = np.zeros(P.shape[0], dtype=kind), np.zeros(P.shape[0])
     columns[filled > 0], values[filled > 0] = P.indices, P.data
     return columns, values

@@ -24,12 +24,17 @@ class SparseOperator(LinearOperator):
     def _own(self) -> tuple[Layout, np.ndarray]:
         if not self._is_transposed:
             return self._entries._layout, self._data
-        layout = self._entries._transposed_layout
-        return layout, self._data[layout.order]
+        return self._entries._transposed_layout, self._entries._by_columns(self._data)
 
     @cached_property
     def _other(self) -> SparseOperator:
         return SparseOperator(self._entries, self._data, transposed=not self._is_transposed)
+
+    def column_counts(self) -> np.ndarray:
+        """The number of stored entries of each column."""
+        of_entries = self._entries
+        layout = of_entries._layout if self._is_transposed else of_entries._transposed_layout
+        return np.diff(layout.pointers).astype(float)
 
     def to_sparse(self) -> sp.csr_array:
         """The matrix itself, with what is measured several times stored several times."""

@@ -44,6 +44,11 @@ class Unfolded(ABC):
         left, right = (rank_at_most(self.unfolding(side)[0]) for side in (0, 1))
         return left, right
 
+    def image_squares(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        r"""The squared norms :math:`\|\mathcal A(u_jv_j^\top)\|^2` for the columns of `U` and `V`."""
+        images = (self.forward_factored(u[:, None], v[:, None]) for u, v in zip(U.T, V.T, strict=True))
+        return np.array([image @ image for image in images])
+
     # Sums with bounds on their rounding, for certificates; of a map at unit scale.
 
     def careful_gram(self, T: np.ndarray, side: int) -> tuple[np.ndarray, float]:

@@ -74,11 +74,30 @@ def test_a_figure_leaves_its_files(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("_toys")
+def test_pictures_are_drawn_again_from_the_tables(tmp_path, capsys):
+    assert main(["reproduce", "toy", "--workers", "1", "--out", "there", "--pictures", "svg"]) == 0
+    folder = tmp_path / "there"
+    drawn = (folder / "toy.svg").read_text(encoding="utf-8")
+    assert "reproduce toy --scale quick; table toy.csv" in drawn
+    table = (folder / "toy.csv").read_bytes()
+    (folder / "toy.svg").unlink()
+    capsys.readouterr()
+    assert main(["reproduce", "--redraw", "--out", "there", "--pictures", "svg"]) == 0
+    assert capsys.readouterr().out.split() == ["toy", "there/toy.svg"]
+    assert (folder / "toy.svg").read_text(encoding="utf-8") == drawn
+    assert (folder / "toy.csv").read_bytes() == table
+    assert main(["reproduce", "toy", "--redraw", "--out", "elsewhere"]) == 2
+    (folder / "toy.json").write_text('{"figure": "mc-1"}', encoding="utf-8")
+    assert main(["reproduce", "toy", "--redraw", "--out", "there"]) == 2
+    assert "describes 'mc-1'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_toys")
 def test_all_figures_by_default_and_the_options_that_choose(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "balancedfact.experiments._runner.reproduce",
-        lambda figure, scale, out, executor: seen.append((len(figure.units(figure.scales[scale])), scale, str(out))),
+        lambda figure, scale, out, executor, pictures: seen.append((len(figure.units(figure.scales[scale])), scale, str(out))),
     )
     assert main(["reproduce", "--workers", "1"]) == 0
     assert main(["reproduce", "paused", "--scale", "paper", "--workers", "1", "--out", "x"]) == 0
@@ -88,5 +107,14 @@ def test_all_figures_by_default_and_the_options_that_choose(tmp_path, monkeypatc
 def test_help(capsys):
     assert main(["reproduce", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--list", "--scale", "--workers", "--scheduler", "--out", "example: balancedfact reproduce"):
+    for word in (
+        "--list",
+        "--scale",
+        "--workers",
+        "--scheduler",
+        "--out",
+        "--pictures",
+        "--redraw",
+        "example: balancedfact reproduce",
+    ):
         assert word in text

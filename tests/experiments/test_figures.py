@@ -20,6 +20,7 @@ from balancedfact.experiments._runner import reproduce
 from balancedfact.experiments._table import Table
 from balancedfact.experiments.figures import FIGURES, _label_noise, _sweep
 from balancedfact.experiments.figures._depth import critical_step
+from balancedfact.experiments.figures._legend import share
 from balancedfact.experiments.figures._regression import chunks, interval, problem
 from balancedfact.plots import style
 from tests.oracles import hessian, trace_terms
@@ -614,3 +615,12 @@ def test_a_run_that_diverges_ends_there_and_is_drawn(tmp_path):
     assert lost["iteration"][-1] == 40
     with style():
         assert FIGURES["glcrmj-1"].draw(figure.scales["quick"], found).axes
+
+
+def test_a_share_has_the_wilson_interval():
+    mean, down, up = share(np.array([True] * 3 + [False] * 7))
+    # The p for which the share is within z = 1.96 standard deviations: at the ends (mean - p)^2 = z^2 p (1 - p) / n.
+    for p in (mean - down, mean + up):
+        assert (0.3 - p) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / 10, rel=1e-12)
+    assert share(np.zeros(20, bool)) == pytest.approx((0, 0, 1.96**2 / (20 + 1.96**2)))
+    assert share(np.ones(20, bool)) == pytest.approx((1, 1.96**2 / (20 + 1.96**2), 0))

@@ -100,6 +100,15 @@ def test_unchecked_operations_are_those_of_the_hooks(rng):
         np.testing.assert_array_equal(A.right_moment_matrix(Q), A.right_moment(Q))
 
 
+@pytest.mark.parametrize("build", [*maps.BUILT_IN.values(), *maps.DERIVED.values()], ids=[*maps.BUILT_IN, *maps.DERIVED])
+def test_squares_of_images_of_rank_one_matrices(build, rng):
+    A, _ = build(rng, 5, 4, 12, "none")
+    U, V = rng.standard_normal((A.matrix_shape[0], 3)), rng.standard_normal((A.matrix_shape[1], 3))
+    expected = [np.sum(A(np.outer(u, v)) ** 2) for u, v in zip(U.T, V.T, strict=True)]
+    np.testing.assert_allclose(A.image_squares(U, V), expected, atol=1e-12)
+    assert A.image_squares(U[:, :0], V[:, :0]).size == 0
+
+
 def test_a_vanishing_energy_is_never_negative(rng):
     for _ in range(50):
         u, C = rng.standard_normal(4), rng.standard_normal((4, 3))

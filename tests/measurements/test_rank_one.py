@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 
 from balancedfact.measurements import Dense, RankOne, check_measurements
+from balancedfact.measurements._rank_one import _lengths
 from tests import bad_input, maps, oracles
 
 
@@ -77,3 +78,9 @@ def test_unequal_numbers_of_vectors_are_refused():
 
 def test_a_map_describes_itself():
     assert repr(RankOne(np.ones((5, 3)), np.ones((5, 4)))) == "<RankOne: 5 measurements of 3 x 4 matrices>"
+
+
+def test_lengths_of_rows_neither_overflow_nor_vanish(rng):
+    X = rng.standard_normal((6, 5)) * np.array([1e-300, 1e-120, 1.0, 1e90, 1e200, 0.0])[:, None]
+    expected = [float(np.max(np.abs(row))) * np.linalg.norm(row / (np.max(np.abs(row)) or 1.0)) for row in X]
+    np.testing.assert_allclose(_lengths(X), expected, rtol=1e-14)

@@ -32,6 +32,7 @@ from balancedfact.curvature import layer_traces, trace, trace_gradient
 from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total, gamma
+from balancedfact.measurements._ordinary_size import of_ordinary_size
 
 GAP_OF_NETWORKS = 1e-3  # relative gap up to which a network is called optimal: bounds are coarse
 _SLOPE, _NEGATIVE_CURVATURE, _FIBRE = 1e-8, 1e-7, 1e-6  # relative, up to which layers count as a minimum
@@ -137,13 +138,14 @@ def _squares(layers: list[np.ndarray]) -> tuple[float, float]:
     return total * size * size, error * size * size
 
 
-def _seen(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[MeasurementMap, list[np.ndarray]]:
-    """The map at unit scale on the directions that it sees, and the layers there."""
-    unit = A.at_unit_scale()
+def _seen(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[MeasurementMap, list[np.ndarray], float]:
+    """The map of ordinary size on the directions that it sees, the layers there, and by how much the map was divided."""
+    near, power = of_ordinary_size(A)
+    unit, power = near.at_unit_scale(), power * float(near.scale)
     left, right = (vectors[:, values > 0] for values, vectors in (unit.left_root, unit.right_root))
     if left.shape[1] + right.shape[1] == sum(A.matrix_shape):
-        return unit, layers
-    return unit.congruence(left, right), [layers[0] @ right, *layers[1:-1], left.T @ layers[-1]]
+        return unit, layers, power
+    return unit.congruence(left, right), [layers[0] @ right, *layers[1:-1], left.T @ layers[-1]], power
 
 
 def _lower(
@@ -157,20 +159,21 @@ def _lower(
 ) -> tuple[float, str, float]:
     """The largest lower bound on the trace, what it follows from, and the least trace of the product if it is bounded."""
     depth, level = len(layers), power_below(magnitude(b))
-    # The trace per unit of the problem with the map at unit scale and the data ``b / level``.
+    # The trace per unit of the problem with the map at unit scale, or of ordinary size, and the data ``b / level``.
     units = float(np.exp((2 - 2 / depth) * np.log(level) + 2 / depth * np.log(A.scale)))
+    unit, inner, power = _seen(A, layers)
+    per = float(np.exp((2 - 2 / depth) * np.log(level) + 2 / depth * np.log(power)))
     proved = proved_dual(A, b / level, y)
     lower, source = proved.bound(A.m, A.matrix_shape, depth) * units * (1 - 64 * EPS), "a dual vector alone"
-    unit, inner = _seen(A, layers)
-    least = flattest_of_product(unit, inner) * float(A.scale) ** 2
+    least = flattest_of_product(unit, inner) * power * power
     if least > lower and _determined(unit):
         lower, source = least, "the least trace of the matrix, which the data determine"
     closed = lower >= (1 - GAP_OF_NETWORKS) * value
     if effort != "dual" and not closed and proved.along > 0 and 0 < value < np.inf and not A.uncertain:
-        known = DeepDual(value / units, y, y, proved.nuclear)
+        known = DeepDual(value / per, y, y, proved_dual(unit, b / level, y).nuclear)
         found = best_bound(unit, b / level, depth, known, effort=effort, rng=rng)
-        if found.value * units * (1 - 64 * EPS) > lower:
-            lower, source = found.value * units * (1 - 64 * EPS), found.source
+        if found.value * per * (1 - 64 * EPS) > lower:
+            lower, source = found.value * per * (1 - 64 * EPS), found.source
     return lower if np.isfinite(lower) else 0.0, source, least
 
 
@@ -202,7 +205,7 @@ def second_order(
     A: MeasurementMap, b: np.ndarray, objective: Objective, layers: list[np.ndarray], rng: np.random.Generator
 ) -> SecondOrder:
     """Stationarity and curvature on the layers that fit, in units in which layers and data are of ordinary size."""
-    unit, inner = _seen(A, layers)
+    unit, inner, power = _seen(A, layers)
     unknown = SecondOrder(np.nan, np.nan, np.zeros(A.m))
     sizes = [frobenius(W) for W in inner]
     norms = unit.row_norms
@@ -212,7 +215,7 @@ def second_order(
     size = float(np.exp(np.mean(np.log(sizes))))
     inner = [W / size for W in inner]
     rows = unit.select(heavy, 1 / norms[heavy])
-    data = b[heavy] / norms[heavy] / float(A.scale) / size ** len(layers)
+    data = b[heavy] / norms[heavy] / power / size ** len(layers)
     if not np.isfinite(data).all():
         return unknown
     multipliers = np.zeros(A.m)

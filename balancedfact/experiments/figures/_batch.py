@@ -9,7 +9,7 @@ import numpy as np
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import MARKERS, legend_below, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,18 +51,28 @@ def draw(settings: Settings, table: Table) -> Figure:
     """The threshold at the ends, and their sharpness, against the batch."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, step in enumerate(settings["steps"]):
         rows = [row for row in table.where(step=step).rows if "room" in row and row["room"] == row["room"]]
-        jitter = 1 + 0.04 * index
-        batches = [row["batch"] * jitter for row in rows]
-        label = f"step {step:g} of 2/sharpness of the flow"
-        left.plot(batches, [row["room"] for row in rows], ".", color=f"C{index}", label=label)
-        right.plot(batches, [row["sharpness"] for row in rows], ".", color=f"C{index}")
+        apart = 1.13 ** (index - (len(settings["steps"]) - 1) / 2)
+        batches = np.array(settings["batches"]) * apart
+        for ax, name in ((left, "room"), (right, "sharpness")):
+            ax.plot(
+                [row["batch"] * apart for row in rows], [row[name] for row in rows], ".", color=f"C{index}", alpha=0.25, lw=0
+            )
+            ends = [[row[name] for row in rows if row["batch"] == batch] for batch in settings["batches"]]
+            low, middle, high = np.array([np.percentile(some, [10, 50, 90]) if some else [np.nan] * 3 for some in ends]).T
+            label = f"step {step:g} of 2 / sharpness of the flow: median, 10 to 90 %"
+            ax.errorbar(
+                batches, middle, [middle - low, high - middle], fmt=MARKERS[index], color=f"C{index}", capsize=3, label=label
+            )
     for ax in (left, right):
-        ax.axhline(1.0, color="black", linewidth=1)
+        ax.axhline(1.0, color="black", linewidth=1, label="edge of stability")
         ax.set(xscale="log", yscale="log", xlabel="batch")
+        plain_ticks(ax, "x", settings["batches"])
+    plain_ticks(left, "y", [1, 2, 5, 10, 20])
+    plain_ticks(right, "y", [0.05, 0.1, 0.2, 0.5, 1])
     left.set_ylabel("largest stable step / step")
     right.set_ylabel("sharpness / (2 / step)")
     legend_below(figure, columns=2)

@@ -9,7 +9,7 @@ import numpy as np
 from balancedfact import dynamics
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import MARKERS, legend_below
 from balancedfact.measurements import Entries
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ PATTERNS: dict[str, tuple[list[int], list[int], list[float], int]] = {
     "connected, three of four": ([0, 0, 1], [0, 1, 0], [1.0, 2.0, 1.0], 2),
     "connected, chain": ([0, 0, 1, 1, 2, 2, 3], [0, 1, 1, 2, 2, 3, 3], [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0], 4),
 }
+
+_LEAST_RATIO = 1e-9  # where less is drawn
 
 
 def units(settings: Settings) -> list[Row]:
@@ -53,16 +55,22 @@ def draw(settings: Settings, table: Table) -> Figure:
     """The second singular value relative to the first, against the size of the start."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(PATTERNS), sharey=True)
-    for ax, pattern in zip(axes, PATTERNS, strict=True):
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    axes = figure.subplots(2, len(PATTERNS) // 2, sharex=True, sharey=True)
+    for ax, pattern in zip(axes.ravel(), PATTERNS, strict=True):
         for index, depth in enumerate(settings["depths"]):
             some = table.where(pattern=pattern, depth=depth)
-            scales, second = some["scale"] * (1 + 0.1 * index), np.maximum(some["second"], 1e-9)
-            ax.plot(scales, second, ".", color=f"C{index}", label=f"depth {depth}")
-        ax.set(title=pattern, xscale="log", yscale="log", xlabel="size of the start")
-    axes[0].set_ylabel("second / first singular value")
-    legend_below(figure, columns=4)
+            apart = 1.35 ** (index - 1)
+            ax.plot(some["scale"] * apart, np.maximum(some["second"], _LEAST_RATIO), ".", color=f"C{index}", alpha=0.4)
+            middle = [np.median(some.where(scale=scale)["second"]) for scale in settings["scales"]]
+            scales, label = np.array(settings["scales"]) * apart, f"depth {depth}: single starts and their median"
+            ax.plot(scales, np.maximum(middle, _LEAST_RATIO), MARKERS[index] + "-", color=f"C{index}", label=label)
+        ax.set(title=pattern, xscale="log", yscale="log")
+    for ax in axes[-1]:
+        ax.set_xlabel("size of the start")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("second / first singular value")
+    legend_below(figure, columns=3)
     return figure
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from balancedfact import closed_forms, dynamics
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
+from balancedfact.experiments.figures._legend import MARKERS, legend_below, plain_ticks, share
 from balancedfact.experiments.figures._regression import chunks, problem
 
 if TYPE_CHECKING:
@@ -80,28 +81,45 @@ def draw(settings: Settings, table: Table) -> Figure:
     """Distance against step for every depth, and the critical step against depth with its predictions."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     exact = {row["depth"]: row["value"] for row in table.where(kind="reference", name="2 / minimal sharpness").rows}
     bound = {row["depth"]: row["value"] for row in table.where(kind="reference", name="2 / published bound").rows}
     for index, depth in enumerate(settings["depths"]):
         ours = table.where(kind="run", depth=depth)
-        shares = [np.mean(~(ours.where(step=step)["risk"] < _SOLVED)) for step in settings["steps"]]
-        left.semilogx(settings["steps"], shares, "o-", color=f"C{index}", label=f"depth {depth}")
-        left.axvline(exact[depth], color=f"C{index}", linewidth=1.2)
-        left.axvline(bound[depth], color=f"C{index}", linestyle=":", linewidth=1.2)
-    left.set(xlabel="step size", ylabel="share of runs that do not learn", ylim=(-0.03, 1.03))
-    left.set_title("lines: 2 / minimal sharpness; dots: 2 / published bound")
-    left.legend()
+        shares = np.array([share(~(ours.where(step=step)["risk"] < _SOLVED)) for step in settings["steps"]]).T
+        left.errorbar(
+            settings["steps"],
+            shares[0],
+            shares[1:],
+            fmt=MARKERS[index] + "-",
+            color=f"C{index}",
+            elinewidth=0.8,
+            label=f"depth {depth}",
+        )
+        left.axvline(exact[depth], color=f"C{index}", linewidth=1.2, linestyle="--")
+    left.plot(
+        [], [], color="0.3", linewidth=1.2, linestyle="--", label="2 / exact minimal sharpness, in the colour of the depth"
+    )
+    left.set(xscale="log", xlabel="step size", ylabel="share of runs that do not learn", ylim=(-0.03, 1.03))
+    plain_ticks(left, "x", [0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
     depths = settings["depths"]
-    right.loglog(depths, [bound[depth] for depth in depths], ":", color="0.4", label="2 / published bound of the sharpness")
-    right.loglog(depths, [exact[depth] for depth in depths], "-", color="black", label="2 / exact minimal sharpness")
-    right.loglog(depths, [critical_step(settings, table, depth) for depth in depths], "o", label="largest step that learns")
-    right.set(xlabel="depth", ylabel="step size", xticks=depths, xticklabels=depths)
-    right.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
-    right.minorticks_off()
-    right.set_title("critical step")
-    right.legend()
+    exacts, steps = np.array([exact[depth] for depth in depths]), np.array(settings["steps"])
+    learned = np.array([critical_step(settings, table, depth) for depth in depths])
+    following = np.array(
+        [min(steps[steps > step], default=np.nan) for step in learned]
+    )  # the next one on the grid does not learn
+    right.axhline(1.0, color="black", linestyle="--", linewidth=1.2, label="2 / exact minimal sharpness")
+    right.plot(
+        depths, [bound[depth] for depth in depths] / exacts, ":s", color="0.4", label="2 / published bound of the sharpness"
+    )
+    reach = [np.zeros(len(depths)), (following - learned) / exacts]
+    right.errorbar(
+        depths, learned / exacts, reach, fmt="o", capsize=3, label="largest step that learns, to the next of the grid"
+    )
+    right.set(xscale="log", xlabel="depth", ylabel="step size / (2 / exact minimal sharpness)", ylim=(0.8, 1.25))
+    plain_ticks(right, "x", depths)
+    legend_below(figure, 4)
     return figure
 
 

@@ -10,7 +10,7 @@ import scipy.optimize
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import legend_below, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,10 +80,18 @@ def draw(settings: Settings, table: Table) -> Figure:
             some = [row for row in rows if (row["loss"] < settings["fit"]) == fitted]
             x, y = [row["factor"] for row in some], [row["sharpness"] for row in some]
             ax.plot(x, y, "o", color="C0", markerfacecolor=face, label=label)
-        ax.plot([row["factor"] for row in rows], [row["flow"] for row in rows], "_", color="C2", label="gradient flow")
+        ax.plot(
+            [row["factor"] for row in rows],
+            [row["flow"] for row in rows],
+            "_",
+            color="C2",
+            markersize=7,
+            label="gradient flow from the same start",
+        )
         ax.plot(line, 1 / line, color="black", linewidth=1, label="2 / step")
-        ax.axhline(1.0, color="C3", linewidth=1, linestyle="--", label="least sharpness")
+        ax.axhline(1.0, color="C3", linewidth=1, linestyle="--", label="least sharpness there is")
         ax.set(title=f"depth {depth}", xlabel="step / (2 / least sharpness)", yscale="log")
+        plain_ticks(ax, "y", [0.7, 1, 1.5, 2, 3, 5, 10])
     axes[0].set_ylabel("sharpness / least sharpness")
     legend_below(figure, columns=5)
     return figure

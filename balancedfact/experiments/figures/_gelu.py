@@ -56,8 +56,8 @@ def draw(settings: Settings, table: Table) -> Figure:
     left, right = figure.subplots(1, 2)
     draw_means(left, table.where(kind="run"), "risk")
     left.set(xlabel="scale of the start", ylabel="risk after training", yscale="log")
-    draw_sharpness(right, table)
-    legend_below(figure)
+    draw_sharpness(right, table, (0.5, 0.06, 0.47, 0.32))
+    legend_below(figure, 4)
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import legend_below, magnified, plain_ticks
 from balancedfact.solvers import flat_minimum, induced_regularizer, norm_minimum
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def draw_losses(settings: Settings, table: Table) -> Figure:
         _draw_references(test, ours, "test")
         train.set(yscale="log", ylim=(1e-5, None))
         test.set(yscale="log", xlabel="steps")
+        _magnify_end(test, ours, "test")
         train.set_title(f"depth {depth}, start {scale} / √d")
     axes[0, 0].set_ylabel("train loss")
     axes[1, 0].set_ylabel("test loss")
@@ -201,6 +202,8 @@ def draw_curvature(settings: Settings, table: Table) -> Figure:
             _draw_runs(ax, ours, quantity)
             _draw_references(ax, ours, quantity)
             ax.set(yscale="log")
+            _magnify_end(ax, ours, quantity)
+        plain_ticks(axes[1, column], "y", [3, 5, 10, 20, 40])
         for index, algorithm in enumerate((_NOISY, _PLAIN)):
             seen = [row for row in ours.where(kind="run", algorithm=algorithm).rows if "flattest_trace" in row]
             excess = [row["trace"] / row["flattest_trace"] - 1 for row in seen]
@@ -243,6 +246,22 @@ def _draw_references(ax: Axes, table: Table, quantity: str) -> None:
     for row in table.where(kind="reference").rows:
         colour, line, label = looks[row["name"]]
         ax.axhline(row[quantity], color=colour, linestyle=line, linewidth=1.2, label=label)
+
+
+def _magnify_end(ax: Axes, table: Table, quantity: str) -> None:
+    """The last fifth of the runs with noise once more, in an inset: there the curve and the references merge."""
+    noisy = table.where(kind="run", algorithm=_NOISY)
+    last = noisy["iteration"].max()
+    seen = noisy[quantity][noisy["iteration"] >= 0.8 * last]
+    references = [row[quantity] for row in table.where(kind="reference").rows]
+
+    def draw(inset: Axes) -> None:
+        _draw_runs(inset, table, quantity)
+        _draw_references(inset, table, quantity)
+
+    window = (0.98 * min(*references, seen.min()), 1.02 * max(*references, seen.max()))
+    inset = magnified(ax, (0.45, 0.42, 0.52, 0.5), (0.8 * last, last), window, draw)
+    inset.set_xticks([])
 
 
 def _finished(figure: Figure, axes: np.ndarray, settings: Settings) -> Figure:

@@ -10,14 +10,14 @@ import numpy as np
 from balancedfact import curvature, dynamics, measurements
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import MARKERS, legend_below
 from balancedfact.manifolds import ZeroLoss
 from balancedfact.solvers import flat_minimum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_EXCESS_FLOOR = 1e-15  # where an excess below rounding is drawn
+_LEAST_DRAWN = 1e-5  # the lower end of the axis, where what is less is drawn
 
 
 def units(settings: Settings) -> list[Row]:
@@ -110,12 +110,12 @@ def least(table: Table, depth: int, m: int) -> float:
 
 
 def excess(settings: Settings, table: Table, depth: int, m: int, decay: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, seconds and relative excess of the trace, means over the repetitions that went all the way."""
+    """Steps, seconds (means) and relative excess of the trace, a row for each repetition that went all the way."""
     runs = table.where(kind="run", depth=depth, measurements=m, decay=decay)
     series = [runs.where(repetition=repetition) for repetition in runs.values("repetition")]
     whole = [each for each in series if len(each) == settings["stages"]]
-    middle = [np.mean([each[name] for each in whole], axis=0) for name in ("iteration", "seconds", "trace")]
-    return middle[0], middle[1], middle[2] / least(table, depth, m) - 1
+    steps, seconds = (np.mean([each[name] for each in whole], axis=0) for name in ("iteration", "seconds"))
+    return steps, seconds, np.array([each["trace"] for each in whole]) / least(table, depth, m) - 1
 
 
 def draw(settings: Settings, table: Table) -> Figure:
@@ -130,16 +130,22 @@ def draw(settings: Settings, table: Table) -> Figure:
         for index, decay in enumerate(settings["decays"]):
             label = f"label noise, step ~ steps$^{{-{decay:.2g}}}$" if decay else "label noise, constant step"
             steps, seconds, values = excess(settings, table, depth, m, decay)
-            above.loglog(steps, values, "o-", color=f"C{index}", label=label)
-            below.loglog(seconds, values, "o-", color=f"C{index}")
+            for ax, x in ((above, steps), (below, seconds)):
+                ax.loglog(x, values.mean(axis=0), MARKERS[index] + "-", color=f"C{index}", label=f"{label}: mean and range")
+                low, high = np.maximum(values.min(axis=0), _LEAST_DRAWN), values.max(axis=0)
+                ax.fill_between(x, low, high, color=f"C{index}", alpha=0.2, lw=0)
         solver = table.where(kind="solver", depth=depth, measurements=m)
-        reached = np.maximum(solver["trace"] / least(table, depth, m) - 1, _EXCESS_FLOOR)
-        label = "flat_minimum (at the bottom: no excess beyond rounding)"
-        below.loglog(solver["seconds"], reached, "*", color="black", markersize=11, label=label)
+        reached = solver["trace"] / least(table, depth, m) - 1
+        inside = reached > _LEAST_DRAWN
+        below.loglog(solver["seconds"][inside], reached[inside], "*", color="black", markersize=11, label="flat_minimum")
+        rest = solver["seconds"][~inside]
+        label = f"flat_minimum, excess below {_LEAST_DRAWN:g}"
+        below.loglog(rest, np.full(rest.size, _LEAST_DRAWN), "v", color="black", markersize=8, clip_on=False, label=label)
         above.set(title=f"depth {depth}, {m} measurements", xlabel="steps of SGD")
-        below.set(xlabel="seconds", ylim=(_EXCESS_FLOOR / 5, None))
+        below.set_xlabel("seconds")
         for ax in (above, below):
             ax.xaxis.set_minor_formatter(NullFormatter())
+    axes[1, 0].set_ylim(bottom=_LEAST_DRAWN)
     for ax in axes[:, 0]:
         ax.set_ylabel("relative excess of the trace")
     legend_below(figure, columns=2)

@@ -10,11 +10,13 @@ from balancedfact import curvature, dynamics
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
 from balancedfact.experiments.figures._edge import least_sharpness, several_outputs
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import MARKERS, legend_below, plain_ticks
 from balancedfact.experiments.figures._noise_chooses import least_trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LEAST_ABOVE = 1e-6  # where less is drawn
 
 
 def units(settings: Settings) -> list[Row]:
@@ -54,20 +56,26 @@ def run(settings: Settings, unit: Row, rng: np.random.Generator) -> list[Row]:
 
 
 def draw(settings: Settings, table: Table) -> Figure:
-    """Trace and sharpness against the radius, means and ranges over the repetitions."""
+    """Trace and sharpness above the least there is against the radius, medians and ranges over the repetitions."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for ax, name in zip(panels, ("trace", "sharpness"), strict=True):
         for index, direction in enumerate(("ascent", "worst", "average")):
-            values = np.array([table.where(direction=direction, radius=radius)[name] for radius in settings["radii"]])
-            ax.plot(settings["radii"], values.mean(axis=1), "o-", color=f"C{index}", label=direction)
-            ax.fill_between(settings["radii"], values.min(axis=1), values.max(axis=1), color=f"C{index}", alpha=0.2)
-        ax.axhline(table.where(direction="none")[name].mean(), color="grey", linestyle=":", label="plain descent")
-        ax.axhline(1.0, color="black", linewidth=1, label="least")
-        ax.set(xscale="log", yscale="log", xlabel="radius", ylabel=f"{name} / least")
-    legend_below(figure, columns=5)
+            found = [table.where(direction=direction, radius=radius)[name] for radius in settings["radii"]]
+            above = np.maximum(np.array(found) - 1, _LEAST_ABOVE)
+            middle, low, high = np.median(above, axis=1), above.min(axis=1), above.max(axis=1)
+            radii = np.array(settings["radii"]) * 1.06 ** (index - 1)
+            label = f"{direction}: median and range"
+            ax.errorbar(
+                radii, middle, [middle - low, high - middle], fmt=MARKERS[index] + "-", capsize=3, elinewidth=1, label=label
+            )
+        plain = np.median(table.where(direction="none")[name]) - 1
+        ax.axhline(plain, color="grey", linestyle=":", label="plain descent: median")
+        ax.set(xscale="log", yscale="log", xlabel="radius", ylabel=f"{name} / least $-$ 1")
+        plain_ticks(ax, "x", settings["radii"])
+    legend_below(figure, columns=4)
     return figure
 
 

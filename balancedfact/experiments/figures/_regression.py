@@ -9,6 +9,7 @@ import numpy as np
 from balancedfact import closed_forms
 from balancedfact.experiments._experiment import Settings
 from balancedfact.experiments._table import Row, Table
+from balancedfact.experiments.figures._legend import MARKERS, magnified, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,16 +69,12 @@ def reference_rows(data: FigureData, depth: int, **more: object) -> list[Row]:
 
 def draw_references(ax: Axes, table: Table) -> None:
     """The reference values as horizontal lines."""
-    looks = {
-        "minimal sharpness": ("black", "-"),
-        "rank-one limit": ("black", "--"),
-        "published lower bound": ("0.55", ":"),
-        "published upper bound": ("0.55", ":"),
-    }
-    for row in table.where(kind="reference").rows:
-        colour, line = looks[row["name"]]
-        label = {"published lower bound": "published bounds", "published upper bound": None}.get(row["name"], row["name"])
-        ax.axhline(row["value"], color=colour, linestyle=line, linewidth=1.1, label=label)
+    values = {row["name"]: row["value"] for row in table.where(kind="reference").rows}
+    bounds = [values["published lower bound"], values["published upper bound"]]
+    for name, line in (("minimal sharpness", "-"), ("rank-one limit", "--")):
+        ax.axhline(values[name], color="black", linestyle=line, linewidth=1.1, label=f"{name}, {values[name]:.4g}")
+    for value, label in zip(bounds, ("published bounds, {:.4g} and {:.4g}".format(*bounds), None), strict=True):
+        ax.axhline(value, color="0.55", linestyle=":", linewidth=1.1, label=label)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -96,28 +93,44 @@ def draw_means(ax: Axes, table: Table, quantity: str, series: str = "step") -> N
         if not shown:
             continue
         middle, half = np.array(list(shown.values())).T
-        ax.plot(list(shown), middle, "o-", color=f"C{index}", label=f"{series} {value}")
+        ax.plot(list(shown), middle, MARKERS[index] + "-", color=f"C{index}", label=f"{series} {value}, mean and 95 % interval")
         ax.fill_between(list(shown), np.maximum(middle - half, middle / 10), middle + half, color=f"C{index}", alpha=0.2, lw=0)
 
 
-def draw_sharpness(ax: Axes, table: Table) -> None:
-    """Sharpness before and after training against the scale of the start, with stability limits and reference values."""
+def draw_sharpness(ax: Axes, table: Table, place: tuple[float, float, float, float]) -> None:
+    """Sharpness before and after training against the scale of the start, with stability limits and reference values.
+
+    Where the smallest starts end, what merges is drawn once more in an inset at `place`.
+    """
     runs = table.where(kind="run")
-    draw_means(ax, runs, "sharpness_after")
-    for index, step in enumerate(runs.values("step")):
-        ax.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1, label="2 / step" if index == 0 else None)
-    before = [np.nanmean(runs.where(scale=scale)["sharpness_before"]) for scale in runs.values("scale")]
-    ax.plot(runs.values("scale"), before, "s-", color="0.35", markersize=3, label="at the start")
-    draw_references(ax, table)
+    scales = runs.values("scale")
+
+    def draw(axes: Axes) -> None:
+        draw_means(axes, runs, "sharpness_after")
+        for index, step in enumerate(runs.values("step")):
+            axes.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1)
+        before = [np.nanmean(runs.where(scale=scale)["sharpness_before"]) for scale in scales]
+        axes.plot(scales, before, "s-", color="0.35", markersize=3, label="at the start")
+        draw_references(axes, table)
+
+    draw(ax)
+    ax.plot([], [], color="0.3", linestyle=(0, (1, 1)), linewidth=1, label="2 / step, in the colour of the step")
     ax.set(xlabel="scale of the start", ylabel="sharpness", yscale="log")
+    bottom, top = ax.get_ylim()  # room for the inset
+    ax.set_ylim((bottom / 30, top) if place[1] < 0.5 else (bottom, 100 * top))
+    references = table.where(kind="reference")["value"]
+    left = scales[0] - 0.05 * (scales[-1] - scales[0])
+    magnified(ax, place, (left, scales[len(scales) // 3]), (0.97 * references.min(), 1.6 * references.max()), draw)
 
 
 def draw_divergence(ax: Axes, table: Table) -> None:
-    """The share of diverged runs against the initial scale."""
-    for index, step in enumerate(table.values("step")):
+    """The share of diverged runs against the initial scale, with intervals of 95 %; the steps are drawn side by side."""
+    steps = table.values("step")
+    for index, step in enumerate(steps):
         ours = table.where(step=step)
-        scales = ours.values("scale")
-        shares = [np.mean(ours.where(scale=scale)["diverged"] >= 0) for scale in scales]
-        ax.plot(scales, shares, "o-", color=f"C{index}", label=f"step {step}")
+        scales = np.array(ours.values("scale"))
+        apart = (index - (len(steps) - 1) / 2) * 0.06 * (scales[1] - scales[0])
+        middle, down, up = np.array([share(ours.where(scale=scale)["diverged"] >= 0) for scale in scales]).T
+        ax.errorbar(scales + apart, middle, [down, up], fmt="o-", color=f"C{index}", elinewidth=1, label=f"step {step}")
     ax.set(xlabel="scale of the start", ylabel="probability of divergence", ylim=(-0.03, 1.03))
     ax.legend()

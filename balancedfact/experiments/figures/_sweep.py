@@ -128,26 +128,27 @@ def draw(settings: Settings, table: Table) -> Figure:
     figure = Figure(figsize=(10.5, 7.8), layout="constrained")
     axes = figure.subplots(2, 2)
     runs = table.where(kind="run")
+    colours = {step: f"C{index}" for index, step in enumerate(runs.values("step"))}
     draw_means(axes[0, 0], runs, "distance")
     axes[0, 0].set(xlabel="scale of the start", ylabel="squared distance to the optimum", yscale="log")
     axes[0, 0].set_title("(a) after training")
 
-    draw_sharpness(axes[0, 1], table)
+    draw_sharpness(axes[0, 1], table, (0.56, 0.05, 0.42, 0.3) if settings["start"] == "gaussian" else (0.06, 0.66, 0.42, 0.32))
     axes[0, 1].set_title("(b) before and after training")
 
     for ax, step, letter in zip(axes[1], settings["history_steps"], "cd", strict=True):
         history = table.where(kind="history", step=step)
         ax.plot(history["iteration"], history["magnitude"], color="C5", linewidth=4, alpha=0.5, label="largest |eigenvalue|")
         ax.plot(history["iteration"], history["sharpness"], color="C0", label="sharpness")
-        ax.axhline(2 / step, color="C0", linestyle=(0, (1, 1)), linewidth=1, label="2 / step")
+        ax.axhline(2 / step, color=colours.get(step, "0.3"), linestyle=(0, (1, 1)), linewidth=1)
         draw_references(ax, table)
         ax.set(xlabel="step of gradient descent", ylabel="sharpness", ylim=(0, None))
         ax.set_title(f"({letter}) one run, step {step}, scale {settings['history_scale']}")
         risk = ax.twinx()
-        risk.semilogy(history["iteration"], history["loss"], color="C1", linewidth=1)
+        risk.semilogy(history["iteration"], history["loss"], color="C1", linewidth=1, label="excess risk (right axis)")
         risk.set_ylabel("excess risk", color="C1")
         risk.grid(visible=False)
-    legend_below(figure)
+    legend_below(figure, 4)
     return figure
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from balancedfact import dynamics
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
+from balancedfact.experiments.figures._legend import legend_below, magnified
 from balancedfact.experiments.figures._regression import draw_means, draw_references, problem, reference_rows, units
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -65,9 +66,16 @@ def draw(settings: Settings, table: Table) -> Figure:
     runs = table.where(kind="run")
     draw_means(left, runs, "sharpness_after")
     for index, step in enumerate(runs.values("step")):
-        left.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1, label="2 / step" if index == 0 else None)
+        left.axhline(2 / step, color=f"C{index}", linestyle=(0, (1, 1)), linewidth=1)
+    left.plot([], [], color="0.3", linestyle=(0, (1, 1)), linewidth=1, label="2 / step, in the colour of the step")
     draw_references(left, table)
     left.set(xlabel="scale of the start", ylabel="sharpness after training", yscale="log")
+    scales = runs.values("scale")
+
+    def corner(ax: Axes) -> None:
+        draw_means(ax, runs, "sharpness_after")
+
+    magnified(left, (0.07, 0.56, 0.36, 0.4), (scales[0] - 0.01, scales[len(scales) // 4] + 0.01), (12, 30), corner)
 
     ours = runs.where(step=settings["steps"][0][0])
     kept = (ours["diverged"] < 0) & (ours["risk"] < 1e-3)

@@ -18,6 +18,7 @@ from balancedfact.curvature import trace
 from balancedfact.curvature._zero_loss import DeepProblem
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
+from balancedfact.measurements._ordinary_size import of_ordinary_size
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.deep._network_search import NEGATIVE, RANK_EXCESS, Minimum, NetworkSearch
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
@@ -151,8 +152,9 @@ def flat_network(
             raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     search = None
     with Log(callback, progress, limits) as log:
+        near, power = of_ordinary_size(A)
         try:
-            frame = Frame(A, data, 0.0, flat=False)
+            frame = Frame(near, data / power, 0.0, flat=False)
         except Contradiction as found:
             return as_deep(contradictory(A, found, Objective("flat", depth=depth)), depth)
         if not np.any(data):
@@ -161,20 +163,21 @@ def flat_network(
             said = Objective("flat", depth=depth)
             zero = Solution(_zeros(A), 0.0, Status.OPTIMAL, message, certificate, {}, "closed form", objective=said)
             return as_deep(zero, depth)
-        unit, fit = A.at_unit_scale(), frame.problem.map
+        unit, fit = near.at_unit_scale(), frame.problem.map
         left, right = (vectors[:, values > 0] for values, vectors in (unit.left_root, unit.right_root))
         if left.shape[1] + right.shape[1] < sum(A.matrix_shape):  # directions that no measurement sees are left out
             unit, fit = unit.congruence(left, right), fit.congruence(left, right)
         else:
             left, right = (np.eye(d) for d in A.matrix_shape)
         problem = DeepProblem(unit, fit, frame.problem.b, depth)
-        search = NetworkSearch(problem, limit, tol, generator, log, _units(A, frame, depth))
+        units = (power * near.scale * frame.size ** (1 - 1 / depth)) ** 2  # the trace per unit of that of the problem
+        search = NetworkSearch(problem, limit, tol, generator, log, units)
         search.run(None if start is None else left.T @ (product(start) / frame.size) @ right)
     if search is None or (search.best is None and search.latest is None):
         status, message = log.ended or (Status.RANK_EXCLUDED, "No matrix was found to fit the data.")
         certificate = Certificate(1.0, proof="nothing was found")
         return as_deep(Solution(_zeros(A), np.inf, status, message, certificate, log.history, _METHOD), depth)
-    return log.insist(_judged, A, data, frame, search, left, right, bound, gap_tol)
+    return log.insist(_judged, A, data, frame, search, left, right, bound, gap_tol, power)
 
 
 def _zeros(A: MeasurementMap) -> list[np.ndarray]:
@@ -191,6 +194,7 @@ def _judged(
     right: np.ndarray,
     bound: str,
     gap_tol: float,
+    power: float,
 ) -> Solution:
     """The best minimum in the user's units, with its certificate, computed from what is returned, and the verdict."""
     depth, problem, best = search.problem.depth, search.problem, search.best
@@ -208,19 +212,19 @@ def _judged(
     if best.determined:
         lower, proof = fibre.certificate.lower_bound, "the data determine the matrix, and the bound is that of its least trace"
     else:
-        dual = DeepDual(value / _units(A, frame, depth), multipliers, _spread(frame, search.two_layers, A.m), search.nuclear)
+        dual = DeepDual(value / search.units, multipliers, _spread(frame, search.two_layers, A.m), search.nuclear)
         seconds = search.log.limits.seconds
         deadline = np.inf if seconds is None else search.log.started + seconds
         found = best_bound(
             problem.unit,
-            b / frame.level,
+            b / power / frame.level,
             depth,
             dual,
             effort="quick" if search.log.ended else bound,
             rng=search.rng,
             stop=lambda: time.perf_counter() > deadline,
         )
-        lower = found.value * _units(A, frame, depth)
+        lower = found.value * search.units
         proof = f"the bound follows from {found.source}"
         if not lower >= (1 - gap_tol) * value:
             proof += "; the rest is evidence of a minimum near this point only"
@@ -230,7 +234,7 @@ def _judged(
         feasibility,
         lower,
         gap if feasibility <= 10 * FEASIBLE else np.nan,
-        multipliers * (_units(A, frame, depth) / frame.level),
+        multipliers * (search.units / frame.level / power),
         float(np.maximum(best.point.stationarity, best.excess)) if best.point.tractable else np.nan,
         curvature=best.curvature,
         fibre_gap=max(value / fibre.value - 1, 0.0) if fibre.value > 0 else 0.0,
@@ -249,11 +253,6 @@ def _spread(frame: Frame, y: np.ndarray | None, m: int) -> np.ndarray:
     if y is not None:
         full[frame.kept] = frame.weights * y
     return full
-
-
-def _units(A: MeasurementMap, frame: Frame, depth: int) -> float:
-    """The trace in the user's units per unit of the normalised problem."""
-    return float((A.scale * frame.size ** (1 - 1 / depth)) ** 2)
 
 
 def _outcome(

@@ -71,6 +71,7 @@ def alternating(
         sweeps = _Sweeps(problem, penalty)
         residual = problem.b if offsets is None else sweeps.run(L, R, offsets, _SWEEPS_MIXED)[3]
         penalty = max(0.5 * leading(A.adjoint_for_many(residual), 1, L, R, rng, tol=1e-2)[1][0], penalty)
+        del residual
     while penalty > problem.q:
         sweeps = _Sweeps(problem, penalty)
         for _ in range(_ROUNDS_ABOVE):
@@ -78,7 +79,9 @@ def alternating(
             L, R, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
             if L.shape[1] == rank:
                 break
-        yield Point(*trimmed(L, R), residual / penalty, offsets)
+        residual /= penalty
+        yield Point(*trimmed(L, R), residual, offsets)
+        del residual  # one less to be kept during the next step
         penalty = max(SHRINK * penalty, problem.q)
     yield from _at_penalty(problem, L, R, offsets, limit, rng)
 
@@ -86,29 +89,33 @@ def alternating(
 def _at_penalty(
     problem: NuclearProblem, L: np.ndarray, R: np.ndarray, offsets: Pair | None, limit: int, rng: np.random.Generator
 ) -> Iterator[Point]:
-    sweeps = _Sweeps(problem, problem.q)
+    A, sweeps = problem.map, _Sweeps(problem, problem.q)
     before = np.inf
     for _ in range(_MOST_BLOCKS):
         rank = L.shape[1]
-        L, R, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
+        L, R, offsets, y = sweeps.step(L, R, offsets, limit, rng)
         L, R, s = trimmed(L, R)
-        yield Point(L, R, s, residual / problem.q, offsets)
+        y /= problem.q
+        yield Point(L, R, s, y, offsets)
+        del y
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
         if rank == s.size and change <= _CORE_SETTLED:
             break
     sweeps.forget()
     before, smallest, idle = np.inf, np.inf, 0
     for _ in range(_MOST_BLOCKS):
-        L, R, offsets, residual = sweeps.run(L, R, offsets, _SWEEPS_MIXED)
+        L, R, offsets, y = sweeps.run(L, R, offsets, _SWEEPS_MIXED)
+        y /= problem.q
         change, before = (before - sweeps.value) / sweeps.value, sweeps.value
-        narrow_L, narrow_R, s = sweeps.fewer(L, R, residual)
-        yield Point(narrow_L, narrow_R, s, residual / problem.q, offsets)
+        narrow_L, narrow_R, s = needed(A, *trimmed(L, R), y, problem.q)
+        yield Point(narrow_L, narrow_R, s, y, offsets)
         idle = 0 if sweeps.moved < 0.5 * smallest else idle + 1
         smallest = min(smallest, sweeps.moved)
         if idle >= _IDLE_BLOCKS:
             return
         slack = float(np.clip(change, _FINEST_SLACK, _COARSEST_SLACK))
-        wider = sweeps.more(narrow_L, narrow_R, residual, limit, slack, rng)
+        wider = sweeps.more(narrow_L, narrow_R, y, limit, slack, rng)
+        del y
         if wider[0].shape[1] > s.size:
             L, R = wider
             sweeps.forget()
@@ -184,29 +191,30 @@ class _Sweeps:
             L, R, offsets, residual = self.run(L, R, offsets, _SWEEPS_BEFORE_CORE)
         L, R, s = trimmed(L, R)
         U, V = directions(L, R)
-        target = residual + A.forward_factored(L, R)  # the data without the offsets
         room = min(limit - s.size, max(_RESERVE, s.size // 3))
         if room > 0:
-            S = A.adjoint_for_many(residual / self.penalty)
-            left, sigma, self.probe = many(S, room, U, V, self.probe, rng)
-            near = sigma > _NEAR_NORM
-            U, V = np.hstack([U, left[:, near]]), np.hstack([V, self.probe[:, near]])
-            s = np.concatenate([s, np.zeros(np.count_nonzero(near))])
+            left, right = self._beside(residual, U, V, room, rng)
+            U, V = np.hstack([U, left]), np.hstack([V, right])
+            s = np.concatenate([s, np.zeros(left.shape[1])])
+        target = A.forward_factored(L, R)
+        target += residual  # the data without the offsets
+        del residual
         L, R = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
-        return L, R, offsets, target - A.forward_factored(L, R)
+        image = A.forward_factored(L, R)
+        return L, R, offsets, np.subtract(target, image, out=image)
 
-    def fewer(self, L: np.ndarray, R: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The balanced pair without the columns that the penalty presses to zero."""
-        L, R, s = trimmed(L, R)
-        return needed(self.problem.map, L, R, s, residual / self.penalty, self.penalty)
+    def _beside(self, residual: np.ndarray, U: np.ndarray, V: np.ndarray, room: int, rng: np.random.Generator) -> Pair:
+        """The singular vectors of the dual matrix outside of `U` and `V` whose values are near its norm or above."""
+        S = self.problem.map.adjoint_for_many(residual / self.penalty)
+        left, sigma, self.probe = many(S, room, U, V, self.probe, rng)
+        near = sigma > _NEAR_NORM
+        return left[:, near], self.probe[:, near]
 
-    def more(
-        self, L: np.ndarray, R: np.ndarray, residual: np.ndarray, limit: int, slack: float, rng: np.random.Generator
-    ) -> Pair:
+    def more(self, L: np.ndarray, R: np.ndarray, y: np.ndarray, limit: int, slack: float, rng: np.random.Generator) -> Pair:
         """The pair with columns along what the dual matrix has above ``1 + slack``, at most as many as there are."""
         A, rank = self.problem.map, L.shape[1]
         room = min(limit - rank, max(8, rank))
-        L, R, self.probe = probed(A, L, R, residual / self.penalty, self.penalty, room, slack, self.probe, rng)
+        L, R, self.probe = probed(A, L, R, y, self.penalty, room, slack, self.probe, rng)
         return L, R
 
     def _mixed(self) -> np.ndarray:
@@ -230,7 +238,8 @@ class _Sweeps:
         if self.ones is None:
             return step(b, given)
         partners = given[:, -1:], self.ones[1 - side][:, None]
-        rest = b - self._measured(*(partners if side == 0 else partners[::-1]))
+        rest = self._measured(*(partners if side == 0 else partners[::-1]))
+        np.subtract(b, rest, out=rest)
         return step(rest, np.column_stack([given[:, :-1], self.ones[side]]), self.scales[1 - side])
 
     def _measured(self, short: np.ndarray, long: np.ndarray) -> np.ndarray:
@@ -239,7 +248,7 @@ class _Sweeps:
     def _residual(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if self.ones is not None:
             x, y = np.column_stack([x, self.ones[0]]), np.insert(y, -1, self.ones[1], axis=1)
-        return self.problem.b - self._measured(x, y)
+        return self.problem.less(*self.ordered((x, y)))
 
     def _value(self, x: np.ndarray, y: np.ndarray, residual: np.ndarray) -> float:
         total = float(residual @ residual)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
-from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._problem import balanced
 
 # Above this dual slack, randomized subspace iteration with so many columns is accurate enough.
@@ -16,22 +16,7 @@ _COARSE_SLACK, _FEW_COLUMNS = 1e-2, 8
 RELATIVE_RANK = 1e-8  # a singular value counts as nonzero above this fraction of the largest
 
 
-def pressed(S, L, R, s, step):  # type: ignore[no-untyped-def]
-    """The pair without the directions that a proximal gradient step sets to zero; ``None`` if there are none.
-
-    A column that is not in the solution shrinks to zero only in the limit of Newton's method; soft thresholding drops it.
-    """
-    root = np.sqrt(s)
-    U, V = L / root, R / root
-    P, values, Qt = np.linalg.svd(np.diag(s) + step * (U.T @ (S @ V)))
-    keep = values > step
-    if keep.all():
-        return None
-    P, Q = P[:, keep], Qt[keep].T
-    return U @ (P @ (P.T @ (s[:, None] * Q))), V @ Q
-
-
-def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-untyped-def]
+def widened(A, L, R, y, penalty, room, slack, rng):  # type: ignore[no-untyped-def]
     """At most `room` columns added along the singular vectors of ``A*(y)`` whose values exceed 1."""
     if room == 0:
         return L, R
@@ -43,21 +28,15 @@ def widened(A, L, R, y, penalty, density, room, slack, rng):  # type: ignore[no-
         left, sigma, right = leading(S, 1, U, V, rng, tol=tol)
     if room > sigma.size and sigma[-1] - 1 > slack:
         left, sigma, right = many(S, room, U, V, right, rng)
-    return _opened(L, R, left, sigma, right, penalty / density, slack)
+    return _opened(A, L, R, left, sigma, right, penalty, slack)
 
 
 def needed(A, L, R, s, y, penalty):  # type: ignore[no-untyped-def]
     """The balanced pair without the columns whose best coefficient, the others as they are, is zero."""
     S, (U, V) = A.adjoint_operator(y), directions(L, R)
     gain = np.einsum("ij,ij->j", U, S @ V) - 1
-    keep = s * curvatures(A, U, V) + penalty * gain > 0
+    keep = s * A.image_squares(U, V) + penalty * gain > 0
     return L[:, keep], R[:, keep], s[keep]
-
-
-def curvatures(A: MeasurementMap, U: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """The squared norms ``|A(u v.T)|^2`` for the columns of `U` and `V`."""
-    images = (A.forward_factored(u[:, None], v[:, None]) for u, v in zip(U.T, V.T, strict=True))
-    return np.array([image @ image for image in images])
 
 
 def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-untyped-def]
@@ -72,9 +51,7 @@ def probed(A, L, R, y, penalty, room, slack, before, rng):  # type: ignore[no-un
     found = right
     if room > sigma.size and sigma[-1] - 1 > slack:
         left, sigma, right = many(S, room, U, V, right, rng)
-    chosen = sigma - 1 > slack
-    left, sigma, right = left[:, chosen], sigma[chosen], right[:, chosen]
-    return *_opened(L, R, left, sigma, right, penalty / curvatures(A, left, right), slack), found
+    return *_opened(A, L, R, left, sigma, right, penalty, slack), found
 
 
 def directions(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +60,12 @@ def directions(L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return L / norms, R / norms
 
 
-def _opened(L, R, left, sigma, right, step, slack):  # type: ignore[no-untyped-def]
-    """The pair with columns along the singular vectors whose values exceed 1 by more than `slack`, as long as a `step` says."""
-    rise = sigma - 1
-    chosen = rise > slack
-    root = np.sqrt((step * rise)[chosen])
-    return np.hstack([L, left[:, chosen] * root]), np.hstack([R, right[:, chosen] * root])
+def _opened(A, L, R, left, sigma, right, penalty, slack):  # type: ignore[no-untyped-def]
+    """The pair with columns along the singular vectors whose values exceed 1 by more than `slack`, each of its best length."""
+    chosen = sigma - 1 > slack
+    left, right = left[:, chosen], right[:, chosen]
+    root = np.sqrt(penalty * (sigma[chosen] - 1) / A.image_squares(left, right))
+    return np.hstack([L, left * root]), np.hstack([R, right * root])
 
 
 def leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Generator, *, tol: float):  # type: ignore[no-untyped-def]
@@ -141,7 +118,8 @@ def _outside(S: Any, U: np.ndarray, V: np.ndarray) -> tuple[Callable[..., np.nda
 
 def _whole(shape, times, transposed_times):  # type: ignore[no-untyped-def]
     whole = times(np.eye(shape[1])) if shape[1] <= shape[0] else transposed_times(np.eye(shape[0])).T
-    left, sigma, right = np.linalg.svd(whole, full_matrices=False)
+    # The quicker driver may not converge on a matrix with many singular values of rounding error, as this one has.
+    left, sigma, right = scipy.linalg.svd(whole, full_matrices=False, lapack_driver="gesvd")
     return left, sigma, right.T
 
 

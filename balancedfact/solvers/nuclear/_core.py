@@ -39,7 +39,9 @@ def core_steps(
     step, ahead, pace = 1 / (_CURVATURE_MARGIN * curvature), C, 1.0
     P, s, Qt = np.linalg.svd(C)
     for _ in range(steps):
-        slope = back(A.forward_factored(U @ ahead, V) - b)
+        image = A.forward_factored(U @ ahead, V)
+        image -= b
+        slope = back(image)
         P, s, Qt = np.linalg.svd(ahead - step * slope)
         s = np.maximum(s - step * q, 0.0)
         after = (P * s) @ Qt

@@ -20,7 +20,7 @@ import numpy as np
 from balancedfact._validate import as_number
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
-from balancedfact.solvers.nuclear._columns import leading, needed, pressed, trimmed, widened
+from balancedfact.solvers.nuclear._columns import leading, needed, trimmed, widened
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
@@ -103,11 +103,11 @@ def factored(
         first, offsets = end.residual, end.offsets
     largest = leading(A.adjoint_for_many(first), 1, L, R, rng, tol=1e-3)[1][0]
     penalty = max(0.5 * largest, problem.q)
-    uneven = is_uneven(problem)
-    if uneven:
+    if is_uneven(problem):
         for point in alternating(problem, rng, max_rank=max_rank, initial=initial):
-            yield point
             initial, offsets = (point.L, point.R), point.offsets
+            yield point
+            del point  # and its dual vector, while the next is sought
     if initial is not None:
         L, R, s = (part[..., :limit] for part in trimmed(*initial))
         penalty = problem.q or penalty
@@ -115,17 +115,17 @@ def factored(
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         for _ in range(_ROUNDS):
-            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets, exactly=uneven)
+            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets)
             rank = L.shape[1]
             room = min(limit - rank, max(8, rank))
-            wider = widened(A, L, R, y, penalty, density, room, 10 * accuracy, rng)
+            wider = widened(A, L, R, y, penalty, room, 10 * accuracy, rng)
             if wider[0].shape[1] == rank:
                 break
             if give_up is not None and wider[0].shape[1] > give_up:
                 return
             L, R = wider
         else:
-            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets, exactly=uneven)
+            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets)
             rank = L.shape[1]
         if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
@@ -161,14 +161,8 @@ def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.n
         yield Point(L, R, s, y)
 
 
-def settled(  # type: ignore[no-untyped-def]
-    problem, L, R, penalty, accuracy, offsets=None, *, exactly: bool, horizontal: bool = False
-):
-    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector.
-
-    What is pressed to zero is told by the best length of each column (`exactly`), or by a step of soft thresholding, which is
-    right where the map is nearly an isometry and mixes columns as well.
-    """
+def settled(problem, L, R, penalty, accuracy, offsets=None, *, horizontal: bool = False):  # type: ignore[no-untyped-def]
+    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
     A, b, terms, density = problem.map, problem.b, problem.offsets, problem.density
     while L.shape[1] > 0 or terms is not None:
         size = np.vdot(L, L) + np.vdot(R, R) if L.shape[1] > 0 else b @ b / penalty
@@ -176,15 +170,8 @@ def settled(  # type: ignore[no-untyped-def]
         search = {"density": density, "gradient_tol": tol, "terms": terms, "offsets": offsets, "horizontal": horizontal}
         end = descend(A, b, penalty, L, R, **search)
         L, R, s = trimmed(end.L, end.R)
-        y, offsets = end.residual / penalty, end.offsets
-        if exactly:
-            shorter = needed(A, L, R, s, y, penalty)[:2]
-            if shorter[0].shape[1] == s.size:
-                return L, R, s, y, offsets
-        else:
-            found = pressed(A.adjoint_operator(y), L, R, s, penalty / density)
-            if found is None:
-                return L, R, s, y, offsets
-            shorter = found
-        L, R = shorter
+        y, offsets, before = end.residual / penalty, end.offsets, s.size
+        L, R, s = needed(A, L, R, s, y, penalty)
+        if s.size == before:
+            return L, R, s, y, offsets
     return L, R, np.zeros(0), b / penalty, None

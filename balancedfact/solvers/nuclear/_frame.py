@@ -60,39 +60,46 @@ class Frame:
     ) -> None:
         self.A, self.penalty, self.flat, self.offset_penalty = A, penalty, flat, offset_penalty
         self.mean = 0.0 if offset_penalty is None else _mean(A, b)
-        self.data = b
-        self.b = b if offset_penalty is None else b - self.mean * _measured_ones(A)
-        b = self.b
-        self.white = A.whitened() if flat else A.unwhitened()
+        self.b = b
+        white = A.whitened() if flat else A.unwhitened()
         # The objective is 4 m nuclear(D1 X D2) with D1 X D2 = scale**2 Z, or 2 nuclear(X) with X = Z.
         self.weight = 4.0 * A.m if flat else 2.0
-        self.unit = self.white.scale if flat else 1 / self.white.scale
-        map_, self.kept, self.weights = self.white.map, np.arange(A.m)[A.best_order], np.ones(A.m)
-        norms = map_.row_norms[A.best_order]
+        self.unit = white.scale if flat else 1 / white.scale
+        order = A.best_order
+        self.kept = np.arange(A.m, dtype=np.int32 if A.m < 2**31 else np.int64)[order]
+        self.weights = np.broadcast_to(1.0, A.m)
+        map_, norms = white.map, white.map.row_norms
+        largest = magnitude(norms)
+        norms = norms[order] if penalty == 0 else np.zeros(0)
         if penalty == 0 and not norms.any() and np.any(b):  # every measurement is by the zero matrix
             self._contradict({int(np.argmax(np.abs(b))): 1.0})
-        if penalty == 0 and norms.any():
+        if norms.any():
             # Where all that is seen is known to be, only a zero matrix measures nothing; else what is left may be rounding.
             heavy = norms > (1e-13 * norms.max() if flat and A.uncertain else 0.0)
             self.kept, self.weights = self.kept[heavy], 1 / norms[heavy]
             self.kept, self.weights = self._independent(map_.select(self.kept, self.weights))
             map_ = map_.select(self.kept, self.weights)
-        data = b[self.kept] * self.weights
+        data = b[self.kept]
+        if penalty == 0:
+            data *= self.weights
+        elif offset_penalty is not None:
+            data -= self.mean * _measured_ones(A)[self.kept]
         self.level = magnitude(data)
-        self.size = self.level / self.white.scale
+        data /= self.level
+        self.size = self.level / white.scale
         if penalty > 0:
-            largest = magnitude(norms)
-            map_ = map_.select(self.kept, self.weights / largest)
+            map_ = map_.select(self.kept, np.broadcast_to(1 / largest, A.m))
             self.size, self.unit = self.size / largest, self.unit / largest
+        self.white = white._replace(map=map_)
         q = penalty * self.unit / self.level
         if not np.isfinite(q):
             raise ValueError(f"penalty is {penalty}; expected one whose ratio to the data is a number")
-        terms = None if offset_penalty is None else self._offset_terms(offset_penalty, norms)
-        self.problem = NuclearProblem(map_, data / self.level, q, terms)
+        terms = None if offset_penalty is None else self._offset_terms(offset_penalty, largest)
+        self.problem = NuclearProblem(map_, data, q, terms)
 
-    def _offset_terms(self, offset_penalty: float, norms: np.ndarray) -> OffsetTerms:
+    def _offset_terms(self, offset_penalty: float, largest: float) -> OffsetTerms:
         """Offsets ``alpha 1.T + 1 beta.T`` of `X` as ``a g.T + f c.T`` for `Z`, with ``alpha = size * left @ a``."""
-        scaling = self.white.scale * magnitude(norms)
+        scaling = self.white.scale * largest
         sides = []
         for T in (self.white.left, self.white.right):  # which scale and select: one entry in a column
             entries = np.asarray(T.sum(axis=0)).ravel()
@@ -195,8 +202,10 @@ class Frame:
 
     def dual(self, y: np.ndarray) -> np.ndarray:
         """A dual vector of the normalised problem in the user's units."""
-        full = np.zeros(self.A.m)
-        full[self.kept] = self.weights * y * (self.penalty if self.penalty > 0 else 1.0) * self.unit
+        full, scaled = np.zeros(self.A.m), self.weights * y
+        scaled *= self.penalty if self.penalty > 0 else 1.0
+        scaled *= self.unit
+        full[self.kept] = scaled
         return full
 
     def normalised(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -239,10 +248,11 @@ class Frame:
             L, R = root * np.asarray(self.white.left @ point.L), root * np.asarray(self.white.right @ point.R)
             S = self.problem.map.adjoint_operator(y)
             stationarity = max(_deviation(S @ point.R, point.L), _deviation(S.T @ point.L, point.R))
+            del S
             balance = _deviation(point.L.T @ point.L, point.R.T @ point.R)
         certificate = certify_pair(
             A,
-            self.data,
+            self.b,
             self.objective,
             (L, R),
             self.dual(y),

@@ -117,15 +117,23 @@ class NuclearProblem:
     def residual(self, point: Point) -> np.ndarray:
         """The residual ``b - A(X)`` of a point, offsets included."""
         if self.offsets is None or point.offsets is None:
-            return self.b - self.map.forward_factored(point.L, point.R)
+            return self.less(point.L, point.R)
         (f, g, _, _), (a, c) = self.offsets, point.offsets
-        return self.b - self.map.forward_factored(np.column_stack([point.L, a, f]), np.column_stack([point.R, g, c]))
+        return self.less(np.column_stack([point.L, a, f]), np.column_stack([point.R, g, c]))
+
+    def less(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        """The data less the measurements of ``L @ R.T``."""
+        image = self.map.forward_factored(L, R)
+        return np.subtract(self.b, image, out=image)
 
     def judge(self, point: Point, rng: np.random.Generator, accuracy: float = 1e-3) -> Verdict:
         """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is.
 
         The bound may be loose by a relative `accuracy`; large problems get a looser one.
         """
+        residual = self.residual(point)
+        misfit, size = float(residual @ residual), float(np.linalg.norm(residual) / np.linalg.norm(self.b))
+        del residual  # there may be hundreds of millions of measurements
         S = self.map.adjoint_for_many(point.y)
         along, square = float(self.b @ point.y), float(point.y @ point.y)
         ridge = 0.0
@@ -134,14 +142,14 @@ class NuclearProblem:
             square += float(np.sum((S @ g) ** 2 / left) + np.sum((S.T @ f) ** 2 / right))
             if point.offsets is not None:
                 ridge = 0.5 * float(left @ point.offsets[0] ** 2 + right @ point.offsets[1] ** 2)
-        residual = self.residual(point)
-        misfit = (0.5 * float(residual @ residual) + ridge) / self.q if self.q > 0 else 0.0
+        misfit = (0.5 * misfit + ridge) / self.q if self.q > 0 else 0.0
         value = float(point.s.sum()) + misfit
         # Steps are for a norm that decides: where even a norm of 1 leaves the gap open, a rough bound will do.
         decisive = value - along + 0.5 * self.q * square <= 4 * accuracy * value
         root, steps = np.sqrt(point.s), lanczos_steps(accuracy, self.map.matrix_shape) if decisive else ROUGH_STEPS
         norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
         # What rounding may have taken from the sum of matrices, which is large where they cancel.
+        del S
         norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))
         scale = 0.0
         if along > 0 and self.q > 0:  # the best multiple of y; any will do where the measurements do not see it
@@ -149,7 +157,6 @@ class NuclearProblem:
         elif along > 0 and norm > 0:
             scale = 1 / norm
         lower = float(scale * along - 0.5 * self.q * scale**2 * square)
-        size = float(np.linalg.norm(residual) / np.linalg.norm(self.b))
         return Verdict(value, lower, size, scale * point.y, proof)
 
 

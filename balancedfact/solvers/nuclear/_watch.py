@@ -10,6 +10,8 @@ from balancedfact.certification._pair import FEASIBLE
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point, Verdict
 
+_UNSAID = np.zeros(0)  # the dual vector of a pair that is kept: the best one has a place of its own
+
 
 class Watch:
     """Judges every point of a solve, keeps the best pair and the best dual vector, and tells when the gap is closed.
@@ -44,6 +46,7 @@ class Watch:
         """Judge the points of an algorithm until the gap is closed; whether it was."""
         for point in points:
             self.judge(point)
+            del point  # while the next is sought
             if self.closed:
                 return True
         return False
@@ -52,7 +55,7 @@ class Watch:
         """Judge one point, keep what is good of it, record it."""
         verdict = self.problem.judge(point, self.rng, accuracy=0.8 * self.tol)
         if self._better(verdict):
-            self.point, self.value, self.residual = point, verdict.value, verdict.residual
+            self.point, self.value, self.residual = point._replace(y=_UNSAID), verdict.value, verdict.residual
         if verdict.lower > self.lower:
             self.lower, self.y, self.proof = verdict.lower, verdict.y, verdict.proof
         record = {
@@ -70,7 +73,7 @@ class Watch:
         allowed = max(self.tol, 2 * self.gap)
         old = self.point, self.value, self.residual
         verdict = self.judge(point)
-        self.point, self.value, self.residual = point, verdict.value, verdict.residual
+        self.point, self.value, self.residual = point._replace(y=_UNSAID), verdict.value, verdict.residual
         if not self.gap <= allowed:
             self.point, self.value, self.residual = old
 

@@ -134,9 +134,9 @@ def _stationary(
     """A stationary pair with its singular values, of the rank that its dual vector asks for as far as `limit` allows."""
     A, q = problem.map, problem.q
     for change in range(_RANK_ROUNDS):
-        L, R, s, y, _ = settled(problem, L, R, q, accuracy, exactly=True, horizontal=True)
+        L, R, s, y, _ = settled(problem, L, R, q, accuracy, horizontal=True)
         room = min(limit - s.size, max(8, s.size))
-        wider = widened(A, L, R, y, q, problem.density, room, _LOOSER * accuracy, rng)
+        wider = widened(A, L, R, y, q, room, _LOOSER * accuracy, rng)
         if wider[0].shape[1] == s.size or change == _RANK_ROUNDS - 1:
             break
         L, R = wider

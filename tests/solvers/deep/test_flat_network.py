@@ -417,3 +417,20 @@ def test_a_proved_isometry_gives_a_better_bound(rng):
     assert solution.certificate.lower_bound > 0.3 * solution.value
     scaled = bf.flat_minimum(Dense(1e100 * A.matrices), 1e-100 * b, 3, rng=0)
     np.testing.assert_allclose(scaled.certificate.gap, solution.certificate.gap, atol=0.1)  # where a search ends
+
+
+@pytest.mark.parametrize("scale", [1e-90, 1e-40, 1e-16, 1e-3, 1e3, 1e40])
+def test_bounds_and_verdict_do_not_depend_on_the_scale_of_the_map(scale):
+    """Weighted isometries were lost for maps of about 1e-16, and the rank test failed for those of 1e40."""
+    rng = np.random.default_rng(3)
+    stack, truth = rng.standard_normal((14, 4, 5)), rng.standard_normal((4, 1)) @ rng.standard_normal((1, 5))
+    plain, other = (
+        bf.flat_network(bf.measurements.Dense(stack * factor), np.tensordot(stack * factor, truth, 2), 3, rng=0, bound="quick")
+        for factor in (1.0, scale)
+    )
+    assert plain.status is other.status is Status.STATIONARY
+    assert other.value / scale / scale == pytest.approx(plain.value, rel=1e-12)
+    assert "weighted isometries" in other.certificate.proof
+    assert other.certificate.lower_bound / scale / scale == pytest.approx(plain.certificate.lower_bound, rel=0.01)
+    slope = other.certificate.dual * np.tensordot(stack, truth, 2) / scale  # the trace is of degree 2 - 2 / L in the data
+    assert np.sum(slope) == pytest.approx(4 / 3 * plain.value, rel=1e-6)

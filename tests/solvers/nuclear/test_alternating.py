@@ -4,7 +4,7 @@ import pytest
 import balancedfact as bf
 from balancedfact.measurements import Entries, bernoulli_mask, gaussian
 from balancedfact.solvers.nuclear._alternating import alternating, is_uneven
-from balancedfact.solvers.nuclear._columns import curvatures, needed
+from balancedfact.solvers.nuclear._columns import needed
 from balancedfact.solvers.nuclear._frame import Frame
 from balancedfact.solvers.nuclear._noise_edge import largest_penalty
 from balancedfact.solvers.nuclear._problem import balanced
@@ -103,7 +103,7 @@ def test_columns_whose_best_coefficient_is_zero_go(rng):
         costs = [0.5 * np.sum((rest - t * image) ** 2) + problem.q * t for t in grid]
         best.append(grid[int(np.argmin(costs))])
     np.testing.assert_allclose(
-        curvatures(problem.map, U, V), [np.sum(problem.map(np.outer(u, v)) ** 2) for u, v in zip(U.T, V.T, strict=True)]
+        problem.map.image_squares(U, V), [np.sum(problem.map(np.outer(u, v)) ** 2) for u, v in zip(U.T, V.T, strict=True)]
     )
     kept = needed(problem.map, L, R, s, y, problem.q)[2]
     np.testing.assert_allclose(kept, s[np.array(best) > 0])

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from balancedfact import Status, flat_minimum
 from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
+from balancedfact.solvers import Factored, Splitting
 from balancedfact.solvers.nuclear._factored import factored
 from balancedfact.solvers.nuclear._frame import Frame
 from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
@@ -165,3 +167,28 @@ def test_the_certificate_of_least_norm(name, rng):
     rows = np.array([np.concatenate([(M @ V).ravel(), (M.T @ U).ravel()]) for M in matrices]).T
     expected = np.linalg.pinv(rows, rcond=1e-10) @ np.concatenate([U.ravel(), V.ravel()])
     np.testing.assert_allclose(y, expected, atol=1e-8 * np.abs(expected).max())
+
+
+def few_and_uneven(seed):
+    """Hardly more entries than unknowns, noise only, the first columns seen most, some entries twice."""
+    rng = np.random.default_rng(seed)
+    rows, cols = rng.integers(0, 100, 900), (rng.integers(0, 80, 900) * rng.random(900)).astype(int)
+    return Entries(rows, cols, (100, 80)), rng.standard_normal(900)
+
+
+@pytest.mark.parametrize("offset_penalty", [None, 1.0])
+@pytest.mark.parametrize("seed", [3])
+def test_few_uneven_entries(seed, offset_penalty):
+    A, b = few_and_uneven(seed)
+    solution = flat_minimum(A, b, penalty=500.0, offset_penalty=offset_penalty, tol=1e-3, rng=0, method=Factored())
+    assert solution.status is Status.OPTIMAL
+    ranks = solution.history["rank"]
+    assert len(ranks) < 150
+    if offset_penalty is None:  # another algorithm, which knows neither columns nor factors
+        other = flat_minimum(A, b, penalty=500.0, tol=1e-4, rng=0, method=Splitting())
+        assert solution.value == pytest.approx(other.value, rel=1e-3)
+
+
+def test_where_lapack_does_not_converge():
+    A, b = few_and_uneven(0)  # a deflated dual matrix on the way, which the driver gesdd gives up
+    assert flat_minimum(A, b, penalty=50.0, tol=1e-2, rng=0, method=Factored()).status is Status.OPTIMAL
