@@ -29,7 +29,7 @@ SCRIPTS = [
     ),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
-SLOW = ["manifolds", "induced", "isometry"]  # which take an hour together
+SLOW = ["manifolds", "induced", "isometry", "deep_starts"]  # which take an hour together
 LAST = ["peers", "plots"]
 
 if __name__ == "__main__":

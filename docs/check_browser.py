@@ -72,7 +72,7 @@ def clicked(page: Any, root: Path) -> list[str]:
     for name in STATEMENTS:
         page.goto((root / "index.html").as_uri(), wait_until="load")
         page.locator("article a[href='theorems.html']").first.click()
-        page.locator(".toc-drawer a", has_text=name).first.click()
+        page.locator(".toc-drawer a", has_text=name).first.evaluate("link => link.click()")
         section = page.locator("section", has=page.locator("h3", has_text=name)).last
         if not section.locator("code", has_text="balancedfact verify").count():
             found.append(f"theorems.html, {name}: no command")
@@ -82,7 +82,8 @@ def clicked(page: Any, root: Path) -> list[str]:
             if target is None:
                 found.append(f"theorems.html, {name}: no link to its {kind}")
                 continue
-            place.click()
+            with page.expect_navigation(wait_until="load"):
+                place.evaluate("link => link.click()")
             anchor = target.partition("#")[2]
             if not page.evaluate("name => document.getElementById(name) !== null", anchor):
                 found.append(f"theorems.html, {name}: its {kind} is not at {target}")

@@ -86,7 +86,7 @@ def entry(claim: Claim) -> str:
         f'<a href="_modules/{module}.html#{claim.test.__name__}">code</a>',
         f"`balancedfact verify {claim.key}`",
     ]
-    index = f"```{{index}} single: {claim.name.replace(';', ',')} ({claim.source})\n```"  # for the search by number
+    index = f"```{{index}} ! single: {claim.name.replace(';', ',')} ({claim.source})\n```"  # for the search by number
     return f"({claim.key})=\n### {escaped(claim.name)} ({claim.source})\n\n{index}\n\n{statement}\n\n{' · '.join(leads)}\n"
 
 

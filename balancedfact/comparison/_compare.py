@@ -36,7 +36,7 @@ def compare(
       layers of least :math:`R(W)` beyond;
     - **certified**: `flat_minimum`, from which `excess` and `distance` are counted;
     - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
-      of zero loss beyond;
+      of zero loss, of a rank that falls and rises, beyond;
     - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
     - **least sharpness**: the layers of least sharpness with that product (`minimal_sharpness`), up to its numerical rank and a
       relative 1e-4; left out where the rank makes the search long;

@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import pymanopt
 
-from balancedfact import closed_forms, curvature, dynamics, manifolds
+from balancedfact import closed_forms, curvature, dynamics
 from balancedfact._spectrum import numerical_rank
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Solution, Status
-from balancedfact.solvers import flat_minimum, minimal_sharpness, norm_minimum, riemannian_minimum
+from balancedfact.solution import Status
+from balancedfact.solvers import flat_minimum, minimal_sharpness, norm_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits
 
 # Sizes of the products of Gaussian starts, relative to the matrix of least nuclear norm; scale of residual starts.
@@ -104,10 +103,9 @@ class Ways:
         return Found(solution.layers, solution.status.value)
 
     def riemannian(self) -> Found:
-        if self.depth == 2:
-            solution = flat_minimum(self.A, self.b, method="riemannian", rng=self.seeds[1], limits=self.limits())
-        else:
-            solution = _least_trace_of_zero_loss(self.A, self.b, self.widths, self.seeds[1], self.limits())
+        solution = flat_minimum(
+            self.A, self.b, self.depth, method="riemannian", rng=self.seeds[1], limits=self.limits(), progress=False
+        )
         return Found(solution.layers, solution.status.value)
 
     def least_sharpness(self) -> Found | None:
@@ -189,20 +187,3 @@ def _ended(run: dynamics.Trajectory) -> bool:
     if run.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     return run.status is None
-
-
-def _least_trace_of_zero_loss(
-    A: MeasurementMap, b: np.ndarray, widths: list[int], rng: np.random.Generator, limits: Limits
-) -> Solution:
-    """The least trace of the Hessian by trust regions on the layers that fit, from a random start."""
-    manifold = manifolds.ZeroLoss(A, b, widths, rng=rng)
-    moment = A.second_moment()
-    problem = pymanopt.Problem(
-        manifold,
-        pymanopt.function.numpy(manifold)(lambda *layers: curvature.trace(layers, moment)),
-        euclidean_gradient=pymanopt.function.numpy(manifold)(lambda *layers: curvature.trace_gradient(layers, moment)),
-        euclidean_hessian=pymanopt.function.numpy(manifold)(
-            lambda *both: curvature.trace_hessian_vector_product(both[: len(both) // 2], both[len(both) // 2 :], moment)
-        ),
-    )
-    return riemannian_minimum(problem, tol=1e-6, rng=rng, progress=False, limits=limits)

@@ -67,6 +67,7 @@ def flat_minimum(
         By default what suits size and structure (`balancedfact.solvers.select_method`). "interior-point", "splitting",
         "factored" and "riemannian" name the algorithms of `balancedfact.solvers`; an object, such as
         ``bf.solvers.InteriorPoint(max_iterations=50)`` or one of your own (`balancedfact.solvers.Algorithm`), is used as it is.
+        At depth 3 and more "riemannian" starts from random layers, see `flat_network`, and no other can be named.
     penalty : float
         Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
     offset_penalty : float, optional
@@ -170,10 +171,9 @@ def flat_minimum(
             raise ValueError(f"penalty is {penalty}; expected 0 for depth {depth}, whose minimum interpolates")
         if offset_penalty is not None:
             raise ValueError(f"offset_penalty is {offset_penalty} for depth {depth}; expected None, offsets are for depth 2")
-        if method is not None:
-            raise ValueError(f"method is {method!r}; expected None for depth {depth}")
         return flat_network(
             *(A, b, depth),
+            method=method,  # type: ignore[arg-type]  # any but names are refused there
             bound="quick",
             max_rank=max_rank,
             tol=tol,

@@ -41,12 +41,17 @@ def approximation(seed):
     return bf.balanced_approximation(np.random.default_rng(seed).standard_normal((5, 4)), 2, method="riemannian", rng=seed)
 
 
+def triples(seed):
+    M = np.random.default_rng(seed).standard_normal((5, 4))
+    return bf.balanced_approximation(M, 2, method="riemannian", geometry="triples", rng=seed)
+
+
 def flat(seed):
     A = bf.measurements.gaussian(9, (4, 3), seed)
     return bf.flat_minimum(A, A(np.ones((4, 3))), rng=seed)
 
 
-@pytest.mark.parametrize("solve", [riemannian, fibre, search, approximation, flat])
+@pytest.mark.parametrize("solve", [riemannian, fibre, search, approximation, triples, flat])
 def test_four_threads_give_the_bits_of_one(solve):
     np.random.seed(5)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002

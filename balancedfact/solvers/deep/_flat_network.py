@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, product
 from balancedfact._objective import Objective
+from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
 from balancedfact.certification._pair import FEASIBLE
 from balancedfact.certification.deep._bounds import DeepDual, best_bound
@@ -28,6 +29,7 @@ from balancedfact.solvers.iteration._nothing import as_deep
 from balancedfact.solvers.nuclear._certified import contradictory
 from balancedfact.solvers.nuclear._frame import Contradiction, Frame, unseen_part
 
+_LOW_ORDER = 10  # 1000 squared over it is the size up to which one thread is quickest
 _METHOD = "Newton on the zero-loss manifold across ranks"
 
 
@@ -36,6 +38,7 @@ def flat_network(
     b: ArrayLike,
     depth: int,
     *,
+    method: str | None = None,
     bound: str = "best",
     gap_tol: float = GAP_OF_NETWORKS,
     max_rank: int | None = None,
@@ -61,9 +64,13 @@ def flat_network(
         The data.
     depth : int
         Number of layers, at least 3; for two see `flat_minimum`.
+    method : {None, "riemannian"}
+        ``None`` starts from convex problems, which as a rule are close to the minimum. "riemannian" starts from the layers
+        `initial` alone, or from random ones, and knows nothing of convex problems on its way: one start, from afar.
     bound : {"best", "quick"}
-        How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: seconds
-        for matrices up to 20 x 20, minutes up to 60 x 60. "quick" tries only what costs no more than the search.
+        How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: about
+        10 s of processor time for 250 measurements of 20 x 20 and three layers, minutes up to 60 x 60. "quick" tries only what
+        costs no more than the search; ``limits=`` ends either, with what was proved until then.
     gap_tol : float
         Relative gap between value and lower bound up to which the network is called optimal.
     max_rank : int, optional
@@ -139,6 +146,8 @@ def flat_network(
     True
     """
     data = as_array(b, "b", shape=(as_map(A).m,))
+    if method is not None and not (isinstance(method, str) and method == "riemannian"):
+        raise ValueError(f"method is {method!r}; expected None or 'riemannian' for depth {depth}")
     limit = None if max_rank is None else as_count(max_rank, "max_rank")
     tol, gap_tol = as_number(tol, "tol", above=0.0), as_number(gap_tol, "gap_tol", least=0.0)
     if not isinstance(bound, str) or bound not in ("best", "quick"):
@@ -151,7 +160,8 @@ def flat_network(
         if len(start) != depth:
             raise ValueError(f"initial has {len(start)} layers; expected {depth}")
     search = None
-    with Log(callback, progress, limits) as log:
+    log = Log(callback, progress, limits)
+    with log, threads_for(A.shape[1], A.m):
         near, power = of_ordinary_size(A)
         try:
             frame = Frame(near, data / power, 0.0, flat=False)
@@ -172,7 +182,7 @@ def flat_network(
         problem = DeepProblem(unit, fit, frame.problem.b, depth)
         units = (power * near.scale * frame.size ** (1 - 1 / depth)) ** 2  # the trace per unit of that of the problem
         search = NetworkSearch(problem, limit, tol, generator, log, units)
-        search.run(None if start is None else left.T @ (product(start) / frame.size) @ right)
+        search.run(None if start is None else left.T @ (product(start) / frame.size) @ right, method is not None)
     if search is None or (search.best is None and search.latest is None):
         status, message = log.ended or (Status.RANK_EXCLUDED, "No matrix was found to fit the data.")
         certificate = Certificate(1.0, proof="nothing was found")
@@ -212,18 +222,21 @@ def _judged(
     if best.determined:
         lower, proof = fibre.certificate.lower_bound, "the data determine the matrix, and the bound is that of its least trace"
     else:
-        dual = DeepDual(value / search.units, multipliers, _spread(frame, search.two_layers, A.m), search.nuclear)
+        two_layers = multipliers if search.two_layers is None else _spread(frame, search.two_layers, A.m)
+        dual = DeepDual(value / search.units, multipliers, two_layers, search.nuclear)
         seconds = search.log.limits.seconds
         deadline = np.inf if seconds is None else search.log.started + seconds
-        found = best_bound(
-            problem.unit,
-            b / power / frame.level,
-            depth,
-            dual,
-            effort="quick" if search.log.ended else bound,
-            rng=search.rng,
-            stop=lambda: time.perf_counter() > deadline,
-        )
+        order = A.shape[1]  # of the matrices that are factored
+        with threads_for(order * order // _LOW_ORDER, A.m):
+            found = best_bound(
+                problem.unit,
+                b / power / frame.level,
+                depth,
+                dual,
+                effort="quick" if search.log.ended else bound,
+                rng=search.rng,
+                stop=lambda: time.perf_counter() > deadline,
+            )
         lower = found.value * search.units
         proof = f"the bound follows from {found.source}"
         if not lower >= (1 - gap_tol) * value:

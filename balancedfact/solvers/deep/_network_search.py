@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
-from balancedfact.solvers.deep._rank_test import rank_test
+from balancedfact.solvers.deep._rank_test import RankTest, rank_test
 from balancedfact.solvers.deep._zero_loss_newton import newton
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._log import Log
@@ -17,6 +17,7 @@ from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._problem import NuclearProblem, balanced_from_matrix
 
 _REWEIGHTINGS = 3  # convex problems solved to bring a start close to a minimum
+_RANDOM_DRAWS = 20  # of random layers, until one is near a fit
 _RANDOM_STARTS = 2  # beside the nuclear norm and the flat pair
 _SPREAD = 0.5  # standard deviation of the logarithms of the eigenvalues of random weights
 _THIN = 1e-3  # a smallest singular value below this fraction of the largest is tried without
@@ -74,15 +75,18 @@ class NetworkSearch:
         equal = [each for each in self.minima if each.point.value <= lowest * (1 + 1e-10)]
         return min(equal, key=lambda each: np.nan_to_num(each.excess), default=None)
 
-    def run(self, given: np.ndarray | None) -> None:
-        """Descend from every start; from the only matrix that fits, where the data determine it."""
+    def run(self, given: np.ndarray | None, alone: bool = False) -> None:
+        """Descend from every start; from the only matrix that fits, where the data determine it.
+
+        `alone` leaves one start, the product of layers that was given or that of random ones.
+        """
         only = self._only_fit()
         if only is not None and (self.limit is None or _rank(only) <= self.limit):
             point = self._flattest(only, _rank(only))
             self._watched(point)
             self.minima.append(Minimum(point, point.multipliers(), 0.0, determined=True))
             return
-        for start in self._starts(given):
+        for start in self._random(given) if alone else self._starts(given):
             self.minima.append(self._descend(start.point, start.near))
             self.index += 1
         for _ in range(_ESCAPES):
@@ -142,6 +146,23 @@ class NetworkSearch:
             if point is not None:
                 yield Start(point, None)
 
+    def _random(self, given: np.ndarray | None) -> Iterator[Start]:
+        """The first product of random layers, of the largest width there is, near which some matrix of that rank fits."""
+        (d1, d2), depth = self.problem.map.matrix_shape, self.problem.depth
+        width = min(d1, d2, self.limit or np.inf)
+        for _ in range(_RANDOM_DRAWS):
+            product = given
+            if product is None:
+                sizes = [d2, *[int(width)] * (depth - 1), d1]
+                draw = [self.rng.standard_normal(shape) for shape in zip(sizes[1:], sizes[:-1], strict=True)]
+                product = np.linalg.multi_dot(draw[::-1])
+                product = product * (self.problem.size / np.linalg.norm(self.problem.map.forward(product)))
+            point = self._fitted(product, int(min(max(_rank(product), 1), width)))
+            if point is not None:
+                yield Start(point, None)
+            if point is not None or given is not None:
+                return
+
     def _weighted(self, left: np.ndarray, right: np.ndarray) -> Start | None:
         """The flattest layers of the matrix of least ``|Z|_*``, ``X = left @ Z @ right.T``, that fits."""
         found = certified_minimum(
@@ -197,8 +218,10 @@ class NetworkSearch:
         moved = point.moved(np.zeros_like(point.x)) if point.tractable else None
         if moved is not None:
             return self._flattest(moved.matrix, rank)
-        # Far from the data, or large: by descent on the residual, from layers as long as the data are.
         A, b = self.problem.map, self.problem.b
+        if point.tractable and rank == min(A.matrix_shape):  # no rank to keep: the nearest matrix that fits
+            return self._flattest(X + A.adjoint_matrix(A.gram_solver(0.0)(b - A.forward(X))), rank)
+        # Far from the data, or large: by descent on the residual, from layers as long as the data are.
         seen = float(np.linalg.norm(A.forward(point.matrix)))
         if not seen > 0:  # or from nowhere, where the measurements do not see it
             return None
@@ -226,6 +249,8 @@ class NetworkSearch:
         while True:
             y = point.multipliers(near)
             test = rank_test(point, y)
+            if test.excess > 1 + RANK_EXCESS and point.freedom <= 0:  # multipliers are not unique: others may pass
+                y, test = min((y, test), self._other_multipliers(point), key=lambda each: each[1].excess)
             found = Minimum(point, y, max(test.excess - 1, 0.0))
             if test.excess <= 1 + RANK_EXCESS or point.width >= highest:
                 return found
@@ -235,6 +260,13 @@ class NetworkSearch:
             point = self._at_rank(wider, slack=0.0)
             if point.value >= found.point.value * (1 - _EQUAL):  # back where it came from
                 return found
+
+    def _other_multipliers(self, point: ZeroLossPoint) -> tuple[np.ndarray, RankTest]:
+        """Multipliers near the dual vector of the convex problem whose weights are those of the layers, with their test."""
+        d1, d2 = self.problem.map.matrix_shape
+        start = self._weighted(_inverse_weight(point.state.X, d1), _inverse_weight(point.state.Y, d2))
+        y = point.multipliers(None if start is None else start.near)
+        return y, rank_test(point, y)
 
     def _at_rank(self, point: ZeroLossPoint, slack: float = 1e-9) -> ZeroLossPoint:
         """The minimum near a point at its rank, or at the lower rank it tends to.
@@ -258,6 +290,11 @@ class NetworkSearch:
                 point, threshold = lower, _THIN
             else:
                 threshold = 0.2 * thickness
+        if point.tractable and _thickness(point) <= _VANISHED:  # isolated: what has vanished goes at once
+            s = np.linalg.svd(point.matrix, compute_uv=False)
+            lower = self._fitted(point.matrix, int(np.count_nonzero(s > _VANISHED * s[0])))
+            if lower is not None and lower.value <= point.value * (1 + 1e-9):
+                point = lower
         self._watched(point)
         return point
 

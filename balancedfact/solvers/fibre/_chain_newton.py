@@ -19,6 +19,7 @@ from enum import Enum
 import numpy as np
 
 from balancedfact._packing import Packing
+from balancedfact._threads import threads_for
 from balancedfact.solvers.fibre._chain import Chain, ChainPoint, FramedMatrices
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
 from balancedfact.solvers.iteration._log import Log
@@ -61,7 +62,7 @@ def minimise(
     """
     point = best = moderate = chain.start() if start is None else start
     lengths, inner, verdict = [0.0], 0, Ending.STALLED
-    with log:
+    with log, threads_for(chain.size**2 * chain.depth, 0):
         for _ in range(_NEWTON_STEPS):
             best = point if point.gap <= best.gap else best
             moderate = point if point.spread <= WELL_CONDITIONED else moderate
