@@ -83,7 +83,7 @@ def quietest(M: np.ndarray, S: np.ndarray, covariance: np.ndarray, rank: int) ->
 
 
 def speed_beside(layers: list[np.ndarray], matrices: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-    """How fast the flow runs there, and where one layer is twice as large and the other half."""
+    """The speed of the flow there, and where one layer is twice as large and the other half."""
     places = layers, [2 * layers[0], layers[1] / 2]
     at, beside = (float(np.linalg.norm(naive.packed(velocity(place, matrices, noise)))) for place in places)
     return at, beside
