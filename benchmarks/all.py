@@ -1,6 +1,6 @@
 """Run every benchmark in order and write all tables and pictures: ``python benchmarks/all.py``.
 
-Needs ``pip install '.[benchmarks]'``, 6 GB of memory and, on two idle cores, about 20 minutes without the three that are slow
+Needs ``pip install '.[benchmarks]'``, 6 GB of memory and, on two idle cores, about 20 minutes without those that are slow
 and seldom change; ``slow`` adds those. Names of scripts run only these: ``python benchmarks/all.py limits start peers plots``.
 """
 
@@ -29,7 +29,7 @@ SCRIPTS = [
     ),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
-SLOW = ["manifolds", "induced", "isometry", "deep_starts"]  # which take an hour together
+SLOW = ["manifolds", "induced", "isometry", "deep_starts", "riemannian", "geometries"]  # which take hours together
 LAST = ["peers", "plots"]
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests import oracles
 
 TINY = {
     "beyond-4": {"depths": [2], "factors": [0.3, 0.6, 1.2], "repetitions": 1, "iterations": 3000},
-    "beyond-5": {"problems": 1, "ratios": [1, 10], "runs": 4, "time": 0.01, "regression_time": 0.05},
+    "beyond-5": {"sensing_ratios": [1, 10], "runs": 4, "time": 0.01, "regression_time": 0.05},
     "beyond-6": {"batches": [1, 16], "steps": [0.3], "runs": 4, "iterations": 3000},
     "beyond-7": {"radii": [0.1], "repetitions": 1, "iterations": 3000},
     "beyond-8": {"depths": [2], "scales": [1e-2], "repetitions": 2},

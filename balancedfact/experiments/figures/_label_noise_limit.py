@@ -178,7 +178,8 @@ def draw(settings: Settings, table: Table) -> Figure:
         solver = table.where(kind="solver", depth=depth, measurements=m)
         reached = solver["trace"] / least(table, depth, m) - 1
         inside = reached > _LEAST_DRAWN
-        below.loglog(solver["seconds"][inside], reached[inside], "*", color="black", markersize=11, label="flat_minimum")
+        if inside.any():
+            below.loglog(solver["seconds"][inside], reached[inside], "*", color="black", markersize=11, label="flat_minimum")
         rest = solver["seconds"][~inside]
         label = f"flat_minimum, excess below {_LEAST_DRAWN:g}"
         below.loglog(rest, np.full(rest.size, _LEAST_DRAWN), "v", color="black", markersize=8, clip_on=False, label=label)

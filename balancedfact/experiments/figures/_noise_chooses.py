@@ -26,8 +26,8 @@ def units(settings: Settings) -> list[Row]:
     return [
         {"task": task, "problem": problem, "ratio": ratio, "kind": kind}
         for task in kinds
-        for problem in range(settings["problems"])
-        for ratio in settings["ratios"]
+        for problem in range(settings[f"{task}_problems"])
+        for ratio in settings[f"{task}_ratios"]
         for kind in kinds[task]
     ]
 
@@ -114,16 +114,18 @@ def draw(settings: Settings, table: Table) -> Figure:
 
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for problem in range(settings["problems"]):
+    for problem in range(settings["sensing_problems"]):
         color = f"C{problem}"
         flow, runs = (table.where(task="sensing", problem=problem, kind=kind) for kind in ("flow", "runs"))
         left.plot(flow["ratio"], flow["excess"], color=color, label="label-noise flow")
         left.errorbar(runs["ratio"], runs["excess"], 2 * runs["error"], fmt="o", color=color, label="runs, two standard errors")
+    for problem in range(settings["regression_problems"]):
+        color = f"C{problem}"
         flow = table.where(task="regression", problem=problem, kind="flow")
         right.plot(flow["ratio"], flow["excess"], color=color)
         right.plot(flow["ratio"], flow["least_noise"], "--", color=color, label="least fluctuation of the gradient")
-        points = np.array([small_steps(table, problem, ratio) for ratio in settings["ratios"]])
-        right.errorbar(settings["ratios"], points[:, 0], 2 * points[:, 1], fmt="o", color=color)
+        points = np.array([small_steps(table, problem, ratio) for ratio in settings["regression_ratios"]])
+        right.errorbar(settings["regression_ratios"], points[:, 0], 2 * points[:, 1], fmt="o", color=color)
     left.set(title="sensing, a variance for each measurement", ylabel="trace / least trace - 1")
     right.set(title="regression, a covariance of the outputs", ylabel="trace / least trace - 1")
     right.set_yscale("symlog", linthresh=0.1)
@@ -133,16 +135,18 @@ def draw(settings: Settings, table: Table) -> Figure:
     return figure
 
 
-_OF_SENSING = {"size": 3, "measurements": 5, "noise": 0.5, "scale": 0.7, "step": 0.1, "time": 1.5}
+_OF_SENSING = {"size": 3, "measurements": 5, "noise": 0.5, "scale": 0.7, "step": 0.1, "time": 1.5, "sensing_problems": 1}
 _OF_REGRESSION = {"samples": 12, "inputs": 3, "outputs": 2, "regression_step": 0.2, "regression_time": 2.0, "moments": 20}
 _SETTINGS = {"seed": 11} | _OF_SENSING | _OF_REGRESSION
+_PAPER = {"runs": 32, "sensing_ratios": [1, 3, 10, 30, 100], "regression_runs": 8, "regression_ratios": [1, 3, 10, 30]}
+_QUICK = {"runs": 16, "sensing_ratios": [1, 10, 100], "regression_runs": 2, "regression_ratios": [1, 10]}
 NOISE_CHOOSES = Experiment(
     "beyond-5",
     "beyond Li, Wang, Arora 2021",
     "Label noise with unequal variances does not end at the flattest weights: its distance against the ratio of the variances.",
     {
-        "paper": _SETTINGS | {"problems": 2, "ratios": [1, 3, 10, 30, 100], "runs": 32, "regression_runs": 4},
-        "quick": _SETTINGS | {"problems": 1, "ratios": [1, 10], "runs": 16, "regression_runs": 2},
+        "paper": _SETTINGS | _PAPER | {"regression_problems": 2},
+        "quick": _SETTINGS | _QUICK | {"regression_problems": 1},
     },
     units,
     run,
