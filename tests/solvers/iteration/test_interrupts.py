@@ -148,7 +148,7 @@ def test_where_nobody_would_see_the_status_an_interrupt_is_passed_on(monkeypatch
 def test_an_interrupt_while_a_search_is_entered_does_not_change_the_next_ones():
     """At every line, however early: nothing is held as running that is not."""
     log = Log(limits=bf.Limits(seconds=1e6))
-    passed = 0
+    passed, before = 0, sys.gettrace()  # that of coverage, which would see nothing more
 
     def trace(frame, event, argument):
         nonlocal left
@@ -170,7 +170,7 @@ def test_an_interrupt_while_a_search_is_entered_does_not_change_the_next_ones():
                 passed += 1
                 assert (_log._WITHIN.get(), _log._DEADLINE.get(), log._entered) == (False, np.inf, [])
             finally:
-                sys.settrace(None)
+                sys.settrace(before)
                 _log._WITHIN.set(False)
                 _log._DEADLINE.set(np.inf)
                 log._entered.clear()
