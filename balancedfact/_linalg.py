@@ -45,3 +45,9 @@ def product(layers: Sequence[np.ndarray]) -> np.ndarray:
 def safe_scale(magnitude: float) -> float:
     """A power of two near `magnitude` where its square would be badly scaled, else exactly 1: no digit is lost by it."""
     return 1.0 if magnitude == 0 or 1e-50 < magnitude < 1e50 else float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - 1))
+
+
+def square_root(P: np.ndarray) -> np.ndarray:
+    """The square roots of positive semidefinite matrices, of shape ``(..., d, d)``; eigenvalues below zero count as zero."""
+    values, vectors = np.linalg.eigh(P)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, -1, -2))

@@ -73,20 +73,28 @@ def enclosed(
         lower = scale * along - scale * scale * square / 2
     else:
         lower = weight * along / beta if beta > 0 and along > 0 else zero
-    lower = max(lower, zero)
-    fits, worst = exact_fit(matrices, data, residual, X)
-    gap = rounded_up(as_fraction((value - lower) / value)) if value > 0 else 0.0
-    if objective.penalty == 0 and not (fits <= 10 * FEASIBLE and worst <= DATUM):
+    proof = "value, residual, bound and gap are proved in exact rational and ball arithmetic, of the numbers given"
+    fit = exact_fit(matrices, data, residual, X)
+    return proved(certificate, as_fraction(value), as_fraction(max(lower, zero)), fit, objective.penalty > 0, proof)
+
+
+def proved(
+    certificate: Certificate, value: Fraction, lower: Fraction, fit: tuple[float, float], inexact: bool, proof: str
+) -> Certificate:
+    """The certificate with exact numbers rounded outwards; there is a gap where the data are fitted, or need not be."""
+    fits, worst = fit
+    gap = rounded_up((value - lower) / value) if value > 0 else 0.0
+    if not (inexact or (fits <= 10 * FEASIBLE and worst <= DATUM)):
         gap = np.nan
     return replace(
         certificate,
         feasibility=fits,
         worst_datum=worst,
-        value=rounded_up(as_fraction(value)),
-        lower_bound=-rounded_up(-as_fraction(lower)),
+        value=rounded_up(value),
+        lower_bound=-rounded_up(-lower),
         gap=gap,
         rounding=0.0,
-        proof="value, residual, bound and gap are proved in exact rational and ball arithmetic, of the numbers given",
+        proof=proof,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._linalg import square_root
 from balancedfact._validate import as_array
 
 _ENTRIES = 2**20  # of the Hessians held in memory at once
@@ -156,7 +157,7 @@ def _at_minimiser(stack: list[np.ndarray], sigma: np.ndarray, p: np.ndarray) -> 
     for k, layer in enumerate(stack, start=1):
         kernel = kernel + np.sum(a[k] ** 2, axis=-1)[..., None, None] * (np.swapaxes(before, -1, -2) @ before)
         before = layer @ before
-    root = _root(sigma)
+    root = square_root(sigma)
     return 2 * np.linalg.eigvalsh(root @ kernel @ root)[..., -1]
 
 
@@ -203,8 +204,3 @@ def _frame(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     axis[..., 0] += sign
     reflection = np.eye(n) - axis[..., :, None] * axis[..., None, :] * (2 / np.sum(axis**2, axis=-1))[..., None, None]
     return length, unit, reflection[..., 1:]
-
-
-def _root(sigma: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(sigma)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)

@@ -104,6 +104,13 @@ def test_the_flow_of_label_noise_ends_at_the_flattest_network():
     assert flow["trace"][0] > 1.01 * flow["trace"][-1]
 
 
+def test_two_steps_are_extrapolated_to_none():
+    unit = {"task": "regression", "problem": 0, "ratio": 3}
+    steps = {"runs": (0.2, 0.04), "half": (0.1, 0.01)}
+    rows = [unit | {"kind": kind, "excess": 0.5 + 0.3 * step, "error": error} for kind, (step, error) in steps.items()]
+    np.testing.assert_allclose(_noise_chooses.small_steps(Table(rows), 0, 3), (0.5, np.hypot(0.04, 0.02)))
+
+
 def test_equal_noise_of_the_outputs_stays_at_the_flattest_weights_and_unequal_noise_leaves_them():
     figure, settings, _ = table("beyond-5")
     unit = {"task": "regression", "problem": 0, "ratio": 1, "kind": "flow"}

@@ -8,7 +8,6 @@ the moments regular; for three layers only their sum is needed, which is rationa
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -23,13 +22,12 @@ from balancedfact.certification._exact import (
     exact_norm,
     inner,
     part,
+    proved,
     rational,
     regular,
-    rounded_up,
     total_of,
     trace_of,
 )
-from balancedfact.certification._pair import DATUM, FEASIBLE
 from balancedfact.measurements import MeasurementMap
 
 _BALL_BITS = 400
@@ -69,21 +67,11 @@ def enclosed_layers(
             lower = max(_below(ball), Fraction(0))
         finally:
             flint.ctx.prec = before_bits
-    fits, worst = exact_fit(matrices, data, residual, X)
-    gap = rounded_up((as_fraction(value) - lower) / as_fraction(value)) if value > 0 else 0.0
-    if not (fits <= 10 * FEASIBLE and worst <= DATUM):
-        gap = np.nan
-    return replace(
-        certificate,
-        feasibility=fits,
-        worst_datum=worst,
-        value=rounded_up(as_fraction(value)),
-        lower_bound=-rounded_up(-lower),
-        gap=gap,
-        rounding=0.0,
-        proof="value, residual, the bound of the dual vector and the gap between them are proved in exact rational and ball "
-        "arithmetic, of the numbers given; stationarity and curvature are in floating point",
+    proof = (
+        "value, residual, the bound of the dual vector and the gap between them are proved in exact rational and ball "
+        "arithmetic, of the numbers given; stationarity and curvature are in floating point"
     )
+    return proved(certificate, as_fraction(value), lower, exact_fit(matrices, data, residual, X), False, proof)
 
 
 def _multiplier(matrices: list[Any], S: Any, along: Any, square: Any, depth: int) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from balancedfact._linalg import EPS
+from balancedfact.certification.deep._white import well_whitened
 from balancedfact.measurements import MeasurementMap, isometry_constant
 from balancedfact.measurements._isometry_bounds import rounding
 
@@ -66,10 +67,10 @@ def lifted_bound(
     along = float(b @ y)
     if steps < _FEWEST_STEPS_LIFTED or A.of_entries or along <= 0 or value <= 0:
         return 0.0
-    white = A.whitened()
-    stretch = float(np.prod([values[-1] / values[0] for values, _ in (A.left_root, A.right_root)]))
-    if white.map.matrix_shape != A.matrix_shape or not stretch < 1e4:
+    whitened = well_whitened(A)
+    if whitened is None:
         return 0.0
+    white, stretch = whitened
     least = isometry_constant(white.map, 1, starts=1, iterations=_ISOMETRY_STEPS, rng=rng).smallest[0]
     if least <= 0:
         return 0.0

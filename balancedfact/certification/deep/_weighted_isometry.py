@@ -28,6 +28,7 @@ from scipy.linalg.lapack import dpotri
 
 from balancedfact._linalg import EPS
 from balancedfact.certification.deep._climb import descend_in_domain
+from balancedfact.certification.deep._white import well_whitened
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._isometry_bounds import partial_transpose, rounding
 
@@ -242,12 +243,10 @@ def weighted_isometry_bound(
     order = A.shape[1]
     if (depth - 2) * order**2 > _MOST_NUMBERS or A.of_entries:
         return 0.0
-    white = A.whitened()
-    d1, d2 = A.matrix_shape
-    roots = [values for values, _ in (A.left_root, A.right_root)]
-    stretch = float(np.prod([values[-1] / values[0] for values in roots]))
-    if white.map.matrix_shape != A.matrix_shape or not stretch < 1e4:
+    whitened = well_whitened(A)
+    if whitened is None:
         return 0.0
+    (white, stretch), (d1, d2) = whitened, A.matrix_shape
     stack = white.map.rotated(np.eye(d1), np.eye(d2))
     size = float(np.linalg.norm(b))
     barrier = Barrier(stack, b / size, split, depth)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from balancedfact import closed_forms, curvature, dynamics, measurements
+from balancedfact._linalg import square_root
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
 from balancedfact.experiments.figures._legend import legend_below
@@ -70,12 +71,6 @@ def _sensing(settings: Settings, unit: Row, own: np.random.Generator, rng: np.ra
     return [unit | {"excess": float(traces.mean()), "error": error, "steps": steps, "diverged": lost}]
 
 
-def root(C: np.ndarray) -> np.ndarray:
-    """The square root of a positive semidefinite matrix."""
-    values, vectors = np.linalg.eigh(C)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-
-
 def _regression(settings: Settings, unit: Row, own: np.random.Generator, rng: np.random.Generator) -> list[Row]:
     n, inputs, outputs = settings["samples"], settings["inputs"], settings["outputs"]
     X, M = own.standard_normal((n, inputs)), own.standard_normal((outputs, inputs))
@@ -83,8 +78,8 @@ def _regression(settings: Settings, unit: Row, own: np.random.Generator, rng: np
     variances = np.geomspace(1, 1 / unit["ratio"], outputs)
     S = (turn * variances / variances.mean()) @ turn.T
     A, widths = measurements.regression(X, outputs=outputs), [inputs, outputs, outputs]
-    data = root(X.T @ X / n)
-    flattest, least_noise = (closed_forms.kronecker_layers(M, side, data, widths) for side in (np.eye(outputs), root(S)))
+    data = square_root(X.T @ X / n)
+    flattest, least_noise = (closed_forms.kronecker_layers(M, side, data, widths) for side in (np.eye(outputs), square_root(S)))
     least = curvature.trace(flattest, A)
     step = settings["regression_step"] / least / (2 if unit["kind"] == "half" else 1)
     end = settings["regression_time"] * A.m / step * unit["ratio"]

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.closed_forms import schatten_value
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Solution
 from balancedfact.solvers.fibre._chain_newton import Run
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
-from balancedfact.solvers.riemannian._spectral_orbit import SEARCH, SpectralOrbit, as_factorization
+from balancedfact.solvers.riemannian._spectral_orbit import SEARCH, SpectralOrbit, as_factorization, of_nothing
 
 
 def balanced_factorization(
@@ -97,9 +97,7 @@ def balanced_factorization(
     generator = as_rng(rng)
     start = None if initial is None else as_factorization(initial, M, len(sizes) - 1)
     if not np.any(M):
-        layers = [np.zeros((rows, columns)) for rows, columns in zip(sizes[1:], sizes[:-1], strict=True)]
-        certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, balance=0.0, proof="no sum of squares is negative")
-        return Solution(layers, 0.0, Status.OPTIMAL, "M is zero, and so are the layers.", certificate, {}, "closed form")
+        return of_nothing(sizes, "no sum of squares is negative")
     log = Log(callback, progress, limits)
     orbit = run = None
     with log:

@@ -13,14 +13,14 @@ from balancedfact._validate import as_array, as_number, as_rng, as_widths
 from balancedfact.closed_forms import min_isotropic_trace
 from balancedfact.curvature import isotropic_trace, scaled_trace
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Solution
 from balancedfact.solvers.fibre._chain_newton import Run
 from balancedfact.solvers.fibre._fibre import Fibre
 from balancedfact.solvers.fibre._induced_regularizer import judged
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
-from balancedfact.solvers.riemannian._spectral_orbit import SEARCH, SpectralOrbit, as_factorization
+from balancedfact.solvers.riemannian._spectral_orbit import SEARCH, SpectralOrbit, as_factorization, of_nothing
 
 
 def flattest_factorization(
@@ -129,9 +129,7 @@ def flattest_factorization(
     depth = len(sizes) - 1
     start = None if initial is None else as_factorization(initial, M, depth)
     if not np.any(M):
-        layers = [np.zeros((rows, columns)) for rows, columns in zip(sizes[1:], sizes[:-1], strict=True)]
-        certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, proof="no factorization has a negative trace")
-        return Solution(layers, 0.0, Status.OPTIMAL, "M is zero, and so are the layers.", certificate, {}, "closed form")
+        return of_nothing(sizes, "no factorization has a negative trace")
     log = Log(callback, progress, limits)
     orbit = run = fibre = minimum = None
     with log:

@@ -125,6 +125,13 @@ class SpectralOrbit:
         return Solution(layers, value, status, message, certificate, log.history, SEARCH)
 
 
+def of_nothing(widths: list[int], proof: str) -> Solution:
+    """The layers of a matrix that is zero."""
+    layers = [np.zeros((rows, columns)) for rows, columns in zip(widths[1:], widths[:-1], strict=True)]
+    certificate = Certificate(0.0, 0.0, 0.0, stationarity=0.0, balance=0.0, proof=proof)
+    return Solution(layers, 0.0, Status.OPTIMAL, "M is zero, and so are the layers.", certificate, {}, "closed form")
+
+
 def as_factorization(initial: Sequence[ArrayLike], M: np.ndarray, depth: int) -> list[np.ndarray]:
     """Layers given to start from, if they multiply to `M`."""
     layers = as_layers(initial, M.shape, name="initial")
