@@ -80,7 +80,7 @@ def limits() -> Figure:
     ax.axvline(1, color=PALETTE["grey"], linewidth=1)
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    ax.set(xlabel="least time by the limit that binds, over the time measured")
+    ax.set(xlabel="least possible time / measured time")
     ax.legend()
     return figure
 

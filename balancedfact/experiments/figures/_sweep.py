@@ -133,7 +133,7 @@ def draw(settings: Settings, table: Table) -> Figure:
     axes[0, 0].set(xlabel="scale of the start", ylabel="squared distance to the optimum", yscale="log")
     axes[0, 0].set_title("(a) after training")
 
-    draw_sharpness(axes[0, 1], table, (0.56, 0.05, 0.42, 0.3) if settings["start"] == "gaussian" else (0.06, 0.66, 0.42, 0.32))
+    draw_sharpness(axes[0, 1], table, (0.56, 0.05, 0.42, 0.3) if settings["start"] == "gaussian" else (0.14, 0.66, 0.42, 0.31))
     axes[0, 1].set_title("(b) before and after training")
 
     for ax, step, letter in zip(axes[1], settings["history_steps"], "cd", strict=True):
