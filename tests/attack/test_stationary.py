@@ -161,7 +161,7 @@ def test_stationary_from_random_starts(size, seed):
         misfit, slope, curvature = found
         if misfit > _MISFIT or slope > _SLOPE or curvature < -_CURVATURE:
             wrong.append(f"draw({seed}, {index}), {kind}: misfit {misfit:.1e}, slope {slope:.1e}, curvature {curvature:.1e}")
-    print(f"seed {seed}: {judged} STATIONARY judged, {len(wrong)} wrong; {dict(verdicts)}")
+    print(f"seed {seed}: {judged} minima judged, {len(wrong)} wrong; {dict(verdicts)}")
     assert not wrong, "\n".join(wrong)
 
 
