@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact.measurements import Dense, Entries, RankOne, gaussian
+from balancedfact.certification import _pair
+from balancedfact.measurements import Dense, Entries, RankOne, _careful, gaussian
 
 
 def vandermonde(columns):
@@ -69,6 +70,20 @@ def test_the_worst_datum_is_the_largest_relative_miss(factor, rng):
     ]
     assert found == pytest.approx(max(misses), rel=1e-9)
     assert bf.certify(A, b, (L, R), np.zeros(6), rigorous=True).worst_datum == pytest.approx(max(misses), rel=1e-9)
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_a_miss_that_is_not_a_number_is_the_worst_in_whatever_part_it_lies(monkeypatch, rng, place):
+    monkeypatch.setattr(_careful, "NUMBERS_AT_ONCE", 3)
+    A = gaussian(8, (3, 2), rng)
+    L, R = rng.standard_normal((3, 1)), rng.standard_normal((2, 1))
+    b = A(L @ R.T)
+    misses = np.full(8, 0.5)
+    misses[place] = 2.0
+    sizes = np.maximum(np.abs(b), 1e-3 * np.linalg.norm(L @ R.T) * A.row_norms)
+    np.testing.assert_allclose(_pair._worst_datum(A, b, (L, R), misses.copy()), np.max(misses / sizes), rtol=1e-12)
+    misses[place] = np.nan
+    assert np.isnan(_pair._worst_datum(A, b, (L, R), misses))
 
 
 def test_tiny_directions_are_seen_in_every_kind_of_map():

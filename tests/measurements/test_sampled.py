@@ -36,6 +36,17 @@ def test_the_layout_sorts_by_row_and_then_by_column(d1, d2, m, presorted, seed):
     np.testing.assert_array_equal(other.indices, rows[np.lexsort((rows, cols))])
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_an_entry_out_of_order_is_seen_wherever_parts_meet(monkeypatch, at_once):
+    monkeypatch.setattr(_sampled, "NUMBERS_AT_ONCE", at_once)
+    rows, cols = np.array([0, 0, 1, 1, 1, 4, 4]), np.array([1, 3, 0, 2, 2, 0, 5])
+    assert isinstance(Layout.of(rows, cols, (5, 6)).order, slice)
+    for k in range(rows.size - 1):
+        order = np.arange(rows.size)
+        order[[k, k + 1]] = k + 1, k
+        assert isinstance(Layout.of(rows[order], cols[order], (5, 6)).order, slice) == (k == 3)  # two equal entries
+
+
 def test_products_are_those_of_a_sparse_array_on_all_cores(rng, monkeypatch):
     monkeypatch.setattr(_sampled, "_cores", lambda: 3)
     monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
