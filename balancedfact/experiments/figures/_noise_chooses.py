@@ -122,8 +122,7 @@ def draw(settings: Settings, table: Table) -> Figure:
         points = np.array([small_steps(table, problem, ratio) for ratio in settings["regression_ratios"]])
         right.errorbar(settings["regression_ratios"], points[:, 0], 2 * points[:, 1], fmt="o", color=color)
     left.set(title="sensing, a variance for each measurement", ylabel="trace / least trace - 1")
-    right.set(title="regression, a covariance of the outputs", ylabel="trace / least trace - 1")
-    right.set_yscale("symlog", linthresh=0.1)
+    right.set(title="regression, two problems, a covariance of the outputs", ylabel="trace / least trace - 1")
     for ax in (left, right):
         ax.set(xscale="log", xlabel="largest / least variance of the noise")
     legend_below(figure, columns=3)
