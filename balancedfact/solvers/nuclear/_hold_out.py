@@ -127,7 +127,7 @@ def select_penalty(
     folds: int = 1,
     one_standard_error: bool = False,
     offset_penalty: float | None = None,
-    tol: float = 1e-2,
+    tol: float = 1e-3,
     rng: int | np.random.Generator | None = None,
     limits: Limits | None = None,
     callback: Callable[[dict[str, float]], None] | None = None,
@@ -153,7 +153,7 @@ def select_penalty(
     offset_penalty : float, optional
         Row and column offsets for all of the path, as in `flat_minimum`.
     tol : float
-        The relative gap to which each point of the path is solved: coarse, since errors on data held out hardly see more.
+        The relative gap to which each point of the path is solved.
     rng : int or numpy.random.Generator, optional
         Randomness of the choice of measurements and of the solves.
     limits : Limits, optional
