@@ -129,9 +129,7 @@ def redraw(experiment: Experiment, out: str | os.PathLike[str], *, pictures: str
     Raises
     ------
     ValueError
-        If `experiment` is no `Experiment`, or the provenance is that of another one.
-    FileNotFoundError
-        If there is no table or no provenance.
+        If `experiment` is no `Experiment`, or `out` does not hold the table and the provenance of a run of it.
 
     See Also
     --------
@@ -165,12 +163,27 @@ def redraw(experiment: Experiment, out: str | os.PathLike[str], *, pictures: str
     if not isinstance(experiment, Experiment):
         raise ValueError(f"experiment is {experiment!r}; expected an Experiment")
     out, kind = as_path(out, "out"), as_choice(pictures, "pictures", PICTURES)
-    written = json.loads((out / f"{experiment.name}.json").read_text(encoding="utf-8"))
-    if written.get("figure") != experiment.name:
-        raise ValueError(f"{experiment.name}.json describes {written.get('figure')!r}; expected {experiment.name!r}")
+    scale, settings = _written(experiment, out)
     table = Table(read_table(out / f"{experiment.name}.csv"))
-    _save_picture(experiment, written["scale"], written["settings"], table, out, kind)
+    _save_picture(experiment, scale, settings, table, out, kind)
     return table
+
+
+def _written(experiment: Experiment, out: Path) -> tuple[str, Settings]:
+    """The scale and the settings of the run whose table lies in the folder."""
+    sought = f"expected the folder of a run of {experiment.name}"
+    provenance, table = (out / f"{experiment.name}.{suffix}" for suffix in ("json", "csv"))
+    for path in (provenance, table):
+        if not path.is_file():
+            raise ValueError(f"out is {str(out)!r}, without {path.name}; {sought}")
+    try:
+        written = json.loads(provenance.read_bytes())
+        figure, scale, settings = (written[key] for key in ("figure", "scale", "settings"))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"out holds {provenance.name} without figure, scale and settings ({error}); {sought}") from error
+    if figure != experiment.name:
+        raise ValueError(f"out holds {provenance.name}, which describes {figure!r}; {sought}")
+    return scale, settings
 
 
 def _finish(

@@ -133,6 +133,8 @@ def special(folder):
     panel = np.add.outer([1.0, 2.0, 4.0], np.arange(5.0))
     treated = np.zeros(panel.shape)
     treated[2, 4] = 1.0
+    squares = toy(pause=0.0, repetitions=1)
+    bf.experiments.reproduce(squares, "quick", folder / "drawn")
     return {
         "bf.closed_forms.kronecker_layers": {"X": np.diag([1.0, 2.0, 3.0]), "Y": np.eye(2)},
         "bf.closed_forms.kronecker_minimum": {"X": np.diag([1.0, 2.0, 3.0]), "Y": np.eye(2)},
@@ -148,11 +150,12 @@ def special(folder):
         "bf.dynamics.perceptron_sharpness": {"layers": [np.eye(2), row]},
         "bf.complete": {"M": np.where(np.eye(3, 4) > 0, np.nan, np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 2.0, 1.0]))},
         "bf.experiments.reproduce": {
-            "experiment": toy(pause=0.0, repetitions=1),
+            "experiment": squares,
             "scale": "quick",
             "out": folder / "figures",
             "executor": ThreadPoolExecutor(1),
         },
+        "bf.experiments.redraw": {"experiment": squares, "out": folder / "drawn"},
         "bf.panel_effect": {"Y": panel, "treated": treated},
         "bf.panel_path": {"Y": panel, "treated": treated, "penalties": [1.0, 0.1]},
         "bf.measurements.TwoWayEntries": {"entries": entries},

@@ -87,9 +87,17 @@ def test_pictures_are_drawn_again_from_the_tables(tmp_path, capsys):
     assert (folder / "toy.svg").read_text(encoding="utf-8") == drawn
     assert (folder / "toy.csv").read_bytes() == table
     assert main(["reproduce", "toy", "--redraw", "--out", "elsewhere"]) == 2
-    (folder / "toy.json").write_text('{"figure": "mc-1"}', encoding="utf-8")
-    assert main(["reproduce", "toy", "--redraw", "--out", "there"]) == 2
-    assert "describes 'mc-1'" in capsys.readouterr().err
+    assert "out is 'elsewhere', without toy.json" in capsys.readouterr().err
+    other = json.loads((folder / "toy.json").read_bytes()) | {"figure": "mc-1"}
+    for text, said in (
+        (json.dumps(other), "describes 'mc-1'"),
+        ('{"figure": "toy"}', "without figure, scale and settings ('scale')"),
+        ("[1", "without figure, scale and settings"),
+        ("1", "without figure, scale and settings"),
+    ):
+        (folder / "toy.json").write_text(text, encoding="utf-8")
+        assert main(["reproduce", "toy", "--redraw", "--out", "there"]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_toys")
