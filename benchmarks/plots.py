@@ -86,7 +86,7 @@ def limits() -> Figure:
 
 
 def peers() -> Figure:
-    """Noisy completion: seconds to the accuracy asked for, at three sizes; medians, and the fastest and slowest of several runs."""
+    """Noisy completion: seconds to the accuracy asked for, at three sizes; medians, with the range of the runs."""
     files = ["soft_impute_200", "soft_impute_2000", "soft_impute_20000"]
     asked = [1e-4, 1e-4, 1e-3]
     labels = ["200 x 150", "2000 x 1500", "20000 x 10000"]
