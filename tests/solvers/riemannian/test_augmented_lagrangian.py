@@ -69,7 +69,7 @@ def test_a_rank_limit_is_kept():
 
 
 @pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("penalty", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("penalty", [0.0, 0.05, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_every_start_arrives(kind, penalty):
     A = MAPS[kind]
     b = data_of(A) + (0.1 * np.random.default_rng(3).standard_normal(A.m) if penalty else 0)
