@@ -92,7 +92,7 @@ class Dense(MeasurementMap):
     def pair_hessian(
         self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        r"""As for any map; where the pair has few columns, from the Jacobian ``[A_i R, A_i.T L]``, formed once.
+        r"""The second derivative as for any map; for few columns from the Jacobian ``[A_i R, A_i.T L]``, formed once.
 
         That takes as long as one product with the matrices, and a product with it less, as ``k (d1 + d2)`` is to ``d1 d2``.
         """

@@ -70,7 +70,7 @@ def test_a_rank_limit_is_kept():
 
 
 @pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("penalty", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("penalty", [0.0, 0.05, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_every_start_arrives(kind, penalty):
     A = MAPS[kind]
     b = data_of(A) + (0.1 * np.random.default_rng(3).standard_normal(A.m) if penalty else 0)
@@ -96,7 +96,7 @@ def test_few_entries_where_the_minimiser_is_nearly_not_unique(seed):
 
 @pytest.mark.slow
 def test_columns_that_only_come_and_go_end_a_search(monkeypatch):
-    """Five singular values of the dual matrix are within 1e-5 of the largest: rounding opens columns, and the data close them."""
+    """Five singular values of the dual matrix are close to the largest: rounding opens columns, and the data close them."""
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 40))
     A = bf.measurements.Entries(*np.unravel_index(rng.choice(2400, 980, replace=False), truth.shape), truth.shape)
