@@ -61,7 +61,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sphinx = False
 html_copy_source = False
-html_js_files = [(name, {"defer": "defer"}) for name in ("claims.js", "formulas.js", "pictures.js")]
+html_js_files = [(name, {"defer": "defer"}) for name in ("claims.js", "narrow.js", "pictures.js")]
 
 
 def setup(app):
