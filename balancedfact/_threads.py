@@ -1,4 +1,4 @@
-"""The number of threads of dense linear algebra."""
+"""The number of threads of dense linear algebra, and of compiled loops."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def threads_for(unknowns: int, equations: int) -> AbstractContextManager[Any]:
     if unknowns <= _SMALL_UNKNOWNS and equations <= _SMALL_EQUATIONS:
         return _controller().limit(limits=1, user_api="blas")
     return nullcontext()
+
+
+def cores() -> int:
+    """The number of threads of compiled loops: ``NUMBA_NUM_THREADS``, by default the cores that this process may use."""
+    from numba import config
+
+    return vars(config)["NUMBA_NUM_THREADS"]  # which the types of some versions do not name
 
 
 @cache
