@@ -132,10 +132,11 @@ def _blocks(
     dtype: np.dtype,
 ) -> Sequence[_Lanes | Walker]:
     runs, weights = start.runs, sum(layer[0].size for layer in start.layers)
-    problem = _problem(start, model, stochastic, draws, dtype)
+    fits = isinstance(model, RegressionModel) or weights <= _KERNEL_WEIGHTS
+    problem = _problem(start, model, stochastic, draws, dtype) if fits else None
     if problem is not None:
         single = problem.outputs * weights <= _SINGLE
-        if isinstance(model, RegressionModel) or (weights <= _KERNEL_WEIGHTS and (single or runs > _FEW_RUNS)):
+        if isinstance(model, RegressionModel) or single or runs > _FEW_RUNS:
             lanes = 1 if runs <= _FEW_RUNS or weights > _KERNEL_WEIGHTS else _NARROW if runs <= 4 * _WIDE else _WIDE
             portions = [np.minimum(np.arange(first, first + lanes), runs - 1) for first in range(0, runs, lanes)]
             return [_Lanes(start.layers, problem, rule, steps, draws, chosen, runs, dtype) for chosen in portions]
