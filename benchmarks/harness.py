@@ -145,13 +145,33 @@ def _processor() -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    shown = ["seconds", "peak_MB", *sorted({key for row in rows for key in row} - _HIDDEN)]
-    lines = ["| | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]
+    """In Markdown, a table for each set of rows that have a column in common beside their time and memory."""
+    groups: list[tuple[set[str], list[dict[str, Any]]]] = []
     for row in rows:
-        cells = [f"{row[key]:{_DIGITS.get(key, '.3g')}}" if key in row else "" for key in shown]
+        columns = set(row) - _HIDDEN
+        for known, members in groups:
+            if known & columns or not columns:
+                known |= columns
+                members.append(row)
+                break
+        else:
+            groups.append((columns, [row]))
+    return "\n".join(_lines(["seconds", "peak_MB", *sorted(columns)], members) for columns, members in groups)
+
+
+def _lines(shown: list[str], rows: list[dict[str, Any]]) -> str:
+    lines = ["| | " + " | ".join(key.replace("_", " ") for key in shown) + " |", "|---|" + "---:|" * len(shown)]
+    for row in rows:
+        cells = [_number(row[key], _DIGITS.get(key, 3)) if key in row else "" for key in shown]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-_DIGITS = {"value": ".8g"}
+def _number(value: float, digits: int) -> str:
+    """To so many digits, and without an exponent up to a million: 4800 where the format ``g`` writes 4.8e+03."""
+    rounded = f"{value:.{digits}g}"
+    return f"{float(rounded):.10g}" if 1000 <= abs(value) < 1e6 else rounded
+
+
+_DIGITS = {"value": 8}
 _HIDDEN = {"name", "seconds", "peak_MB", "fastest", "slowest", "runs", "peak_before_MB", "failed", "seconds_watching"}

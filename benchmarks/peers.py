@@ -58,7 +58,7 @@ TASKS = [
     ],
     Task("rank_one", "rank-one sensing, 1000 x 1000, rank 5, m = 100,000", "balancedfact", ["pymanopt fixed rank"],
          "error", 1e-6, remedy="The peer is told the rank, stops at 1e-6 and proves nothing. Most of the time here goes "
-         "into products of order m d^2: two second moments for the rescalings, the rescaled vectors, and the dual matrix, at "
+         "into products of order $md^2$: two second moments for the rescalings, the rescaled vectors, and the dual matrix, at "
          "every bound of its norm. A flat solution needs the former; fewer bounds would save half of the rest."),
     *[
         Task("manifolds", f"balanced approximation from random starts, {shape}", f"{shape}, balancedfact",

@@ -86,7 +86,7 @@ def limits() -> Figure:
 
 
 def peers() -> Figure:
-    """Noisy completion: seconds to the accuracy asked for, at three sizes."""
+    """Noisy completion: seconds to the accuracy asked for, at three sizes; medians, with the range of the runs."""
     files = ["soft_impute_200", "soft_impute_2000", "soft_impute_20000"]
     asked = [1e-4, 1e-4, 1e-3]
     labels = ["200 x 150", "2000 x 1500", "20000 x 10000"]
@@ -99,11 +99,15 @@ def peers() -> Figure:
             if name in rows:
                 there = rows[name]["excess"] <= asked[place]
                 x, colour = place + 0.2 * (number - (len(names) - 1) / 2), list(PALETTE.values())[number]
-                bar = ax.bar(x, rows[name]["seconds"], 0.18, color=colour if there else "white", edgecolor=colour)
+                seconds = rows[name]["seconds"]
+                bar = ax.bar(x, seconds, 0.18, color=colour if there else "white", edgecolor=colour)
                 if place == 0:
                     bar.set_label(name)
+                if rows[name]["runs"] > 1:
+                    ends = [[seconds - rows[name]["fastest"]], [rows[name]["slowest"] - seconds]]
+                    ax.errorbar(x, seconds, ends, color="black", capsize=3, linewidth=1)
                 if not there:
-                    ax.text(x, rows[name]["seconds"], "not\nreached", ha="center", va="bottom", fontsize=7)
+                    ax.text(x, seconds, "not\nreached", ha="center", va="bottom", fontsize=7)
     ax.set_xticks(range(len(labels)), labels)
     ax.set(yscale="log", ylabel="seconds")
     ax.margins(y=0.2)

@@ -70,6 +70,8 @@ def test_numbers_are_those_of_the_definitions(problem):
         gaps = [np.linalg.norm(up.T @ up - low @ low.T) for low, up in pairwise(W)]
         assert row.imbalance == pytest.approx(max(gaps) / max(norms), rel=1e-6, abs=1e-14)
         assert row.rank_one == pytest.approx(min(np.linalg.norm(w, 2) ** 2 / n for w, n in zip(W, norms, strict=True)))
+        values = np.linalg.svd(E)[1][: row.rank] ** (2 / len(W))
+        assert row.rank_one_limit == pytest.approx(values[0] / values.sum(), rel=1e-6)
         assert 0 <= row.alignment <= 1 + 1e-12
         assert row.seconds >= 0
         assert row.excess == pytest.approx(row.trace / table["certified"].trace - 1)
@@ -80,8 +82,31 @@ def test_numbers_are_those_of_the_definitions(problem):
 def test_no_row_with_the_same_product_is_less_sharp(problem):
     table = problem[-1]
     least = table["least sharpness"]
-    assert all(least.sharpness <= table[name].sharpness * (1 + 1e-4) for name in ("analytic", "balanced"))
+    assert all(least.sharpness <= table[name].sharpness * (1 + 1e-4) for name in ("analytic", "balanced", "certified"))
     assert least.fit < 1e-5
+
+
+def test_limits_of_rank_one_ness_and_alignment(problem):
+    """Balanced layers have them exactly; flow conserves the imbalance, and from a small start comes close."""
+    table = problem[-1]
+    for name, off in (("balanced", 1e-12), ("flow, small start", 1e-2)):
+        row = table[name]
+        assert row.rank_one == pytest.approx(row.rank_one_limit, abs=off)
+        assert row.alignment == pytest.approx(1, abs=off)
+    far = table["flow, residual start"]
+    assert abs(far.rank_one - far.rank_one_limit) > 1e-2
+
+
+@pytest.mark.slow
+def test_least_sharpness_where_the_least_nuclear_norm_has_a_high_rank():
+    """The row is that of the certified matrix, of rank 3, not of the one of least nuclear norm, of rank 21."""
+    rng = np.random.default_rng(3)
+    truth = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 40))
+    A = bf.measurements.Entries(*np.unravel_index(rng.choice(2400, 980, replace=False), truth.shape), truth.shape)
+    table = bf.compare(A, A(truth), methods=["analytic", "least sharpness"], rng=0)
+    assert table["analytic"].rank > 10
+    assert table["least sharpness"].rank == table["certified"].rank == 3
+    assert table["least sharpness"].sharpness < table["certified"].sharpness
 
 
 def test_a_search_that_would_be_long_is_left_out(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from balancedfact import __version__
+from balancedfact.theorems import ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = configparser.ConfigParser()
@@ -73,3 +74,5 @@ def test_the_paper_has_the_sections_and_references_that_the_journal_asks_for():
     cited = set(re.findall(r"@([\w-]+)", body))
     entries = set(re.findall(r"^@\w+\{([\w-]+),$", read(f"paper/{front['bibliography']}"), flags=re.MULTILINE))
     assert cited == entries
+    [count] = re.findall(r"more than (\d+)\s+statements", body)
+    assert int(count) < len(ledger()) <= int(count) + 20

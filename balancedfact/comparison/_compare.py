@@ -38,8 +38,8 @@ def compare(
     - **Riemannian**: a search on a manifold from a random start, over rescaled-balanced pairs at depth 2 and over the layers
       of zero loss, of a rank that falls and rises, beyond;
     - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
-    - **least sharpness**: the layers of least sharpness with that product (`minimal_sharpness`), up to its numerical rank and a
-      relative 1e-4; left out where the rank makes the search long;
+    - **least sharpness**: the layers of least sharpness with the certified product (`minimal_sharpness`), up to its numerical
+      rank and a relative 1e-4; left out where the rank makes the search long;
     - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;

@@ -17,7 +17,7 @@ from balancedfact.measurements import MeasurementMap
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One way to a factorization and what it found.
+    r"""One way to a factorization and what it found.
 
     Attributes
     ----------
@@ -39,8 +39,11 @@ class ComparisonRow:
         Largest ``norm(W_{k+1}.T W_{k+1} - W_k W_k.T)``, relative to the largest squared norm of a layer.
     rank_one : float
         Least share of the squared norm of a layer that lies in its leading singular value, over the layers.
+    rank_one_limit : float
+        The same for balanced layers with this product, :math:`s_1^{2/L}/\sum_i s_i^{2/L}` for its singular values `s`: where
+        gradient flow from a vanishing start would have it.
     alignment : float
-        Least squared cosine between leading singular vectors of neighbouring layers.
+        Least squared cosine between leading singular vectors of neighbouring layers; 1 in that limit.
     error : float
         Relative distance to the truth, ``nan`` without one.
     seconds : float
@@ -64,6 +67,8 @@ class ComparisonRow:
 
     References
     ----------
+    Arora, Cohen, Hazan 2018 (balance is conserved) and Ji, Telgarsky 2019 (alignment) for the limits.
+
     Guide :doc:`/guide/compare`.
 
     Examples
@@ -84,6 +89,7 @@ class ComparisonRow:
     rank: int
     imbalance: float
     rank_one: float
+    rank_one_limit: float
     alignment: float
     error: float
     seconds: float
@@ -105,6 +111,7 @@ _HEADINGS = {
     "rank": "rank",
     "imbalance": "imbalance",
     "rank_one": "rank one",
+    "rank_one_limit": "limit",
     "alignment": "aligned",
     "distance": "distance",
     "error": "error",
@@ -123,7 +130,8 @@ _LEGEND = {
     "rank": "numerical rank of E",
     "imbalance": "largest relative norm(W_{k+1}.T W_{k+1} - W_k W_k.T); 0 is balanced",
     "rank_one": "least share of the leading singular value in the square of a layer; 1 is rank one",
-    "alignment": "least squared cosine of leading singular vectors of neighbouring layers",
+    "rank_one_limit": "the same for balanced layers with this product, the limit of flow from a vanishing start",
+    "alignment": "least squared cosine of leading singular vectors of neighbouring layers; 1 in that limit",
     "distance": "from the certified layers, up to rotations of the hidden spaces, relative",
     "error": "relative distance of E from the truth",
     "steps": "of training or of the integration of a flow",
@@ -229,6 +237,7 @@ def row_of(
     """Collect the numbers of one way; `excess` and `distance` follow once the certified way is known."""
     E = np.linalg.multi_dot(layers[::-1])
     s = product_singular_values(layers)
+    shares = s[: numerical_rank(s)] ** (2 / len(layers))  # of balanced layers with this product
     factors = [np.linalg.svd(layer, full_matrices=False) for layer in layers]
     sizes = [float(np.sum(values**2)) or 1.0 for _, values, _ in factors]
     gaps = [above.T @ above - below @ below.T for below, above in pairwise(layers)]
@@ -244,6 +253,7 @@ def row_of(
         rank=numerical_rank(s),
         imbalance=max(float(np.linalg.norm(gap)) for gap in gaps) / max(sizes),
         rank_one=min(float(values[0] ** 2) / size for (_, values, _), size in zip(factors, sizes, strict=True)),
+        rank_one_limit=float(shares[0] / shares.sum()) if shares.size else 0.0,
         alignment=min(cosines),
         error=np.nan if truth is None else float(np.linalg.norm(E - truth) / np.linalg.norm(truth)),
         seconds=seconds,

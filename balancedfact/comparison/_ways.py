@@ -13,7 +13,7 @@ import numpy as np
 from balancedfact import closed_forms, curvature, dynamics
 from balancedfact._spectrum import numerical_rank
 from balancedfact.measurements import MeasurementMap
-from balancedfact.solution import Status
+from balancedfact.solution import Solution, Status
 from balancedfact.solvers import flat_minimum, minimal_sharpness, norm_minimum
 from balancedfact.solvers.iteration._limits import Budget, Limits
 
@@ -98,9 +98,13 @@ class Ways:
         """Sharpness of the analytic layers, which tells small steps from large ones."""
         return float(curvature.sharpness(self.analytic, self.A, self.b))
 
+    @cached_property
+    def flattest(self) -> Solution:
+        """The certified solution."""
+        return flat_minimum(self.A, self.b, self.depth, rng=self.seeds[0], limits=self.limits())
+
     def certified(self) -> Found:
-        solution = flat_minimum(self.A, self.b, self.depth, rng=self.seeds[0], limits=self.limits())
-        return Found(solution.layers, solution.status.value)
+        return Found(self.flattest.layers, self.flattest.status.value)
 
     def riemannian(self) -> Found:
         solution = flat_minimum(
@@ -110,7 +114,7 @@ class Ways:
 
     def least_sharpness(self) -> Found | None:
         """The layers of least sharpness for the certified matrix up to its numerical rank, unless that takes too long."""
-        U, s, Vt = np.linalg.svd(self.least.matrix, full_matrices=False)
+        U, s, Vt = np.linalg.svd(self.flattest.matrix, full_matrices=False)
         rank = numerical_rank(s)
         seen, unknowns = min(self.A.m, rank * (sum(self.A.matrix_shape) - rank)), (self.depth - 1) * rank * (rank + 1) // 2
         if 10 * seen**3 + (seen * unknowns) ** 2 > _MOST_FLOPS:

@@ -60,10 +60,13 @@ class _Krylov:
         scale = 0.0
         for k in range(limit):
             w = product(basis[k])
-            for _ in range(2):
-                inner = basis[: k + 1] @ w
-                diagonal[k] += inner[k]
-                w = w - inner @ basis[: k + 1]
+            if k:
+                w = w - beside[k - 1] * basis[k - 1]
+            diagonal[k] = basis[k] @ w
+            w = w - diagonal[k] * basis[k]
+            inner = basis[: k + 1] @ w  # what rounding has left along the others
+            diagonal[k] += inner[k]
+            w -= inner @ basis[: k + 1]
             beta = float(np.linalg.norm(w))
             scale = max(scale, abs(diagonal[k]), beta)
             whole = beta <= _TINY * scale or k + 1 == v.size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._threads import cores
 from balancedfact._validate import as_array, as_count, as_regular
 from balancedfact.closed_forms._regression_sharpness import as_stack
 from balancedfact.dynamics import _training_kernel as kernel
@@ -31,7 +31,7 @@ OVERFLOW = 1e300
 _DOUBLE = np.dtype(np.float64)
 
 # A step of all lanes together costs about as much as one of this many single runs.
-_WIDE, _NARROW, _FEW_RUNS = 64, 8, 3
+_WIDE, _NARROW, _FEW_RUNS = 32, 8, 3
 # Networks of more weights would not stay in the cache side by side; with several outputs, single runs are better off in NumPy
 # beyond the second number. Measurements of more entries are not written out as rows.
 _KERNEL_WEIGHTS, _SINGLE, _WRITTEN_ENTRIES = 4096, 8192, 4_000_000
@@ -77,7 +77,7 @@ def train(
         return recorder, blocks, first
 
     recorder, blocks, current = log.insist(begun)
-    with log, ThreadPoolExecutor(max(1, min(len(blocks), os.cpu_count() or 1))) as pool:
+    with log, ThreadPoolExecutor(max(1, min(len(blocks), cores()))) as pool:
         log.write("", {})
         for moment in moments[1:]:
             for first, stop in stretches(reached[-1], int(moment), log):
@@ -132,11 +132,12 @@ def _blocks(
     dtype: np.dtype,
 ) -> Sequence[_Lanes | Walker]:
     runs, weights = start.runs, sum(layer[0].size for layer in start.layers)
-    problem = _problem(start, model, stochastic, draws, dtype)
+    fits = isinstance(model, RegressionModel) or weights <= _KERNEL_WEIGHTS
+    problem = _problem(start, model, stochastic, draws, dtype) if fits else None
     if problem is not None:
         single = problem.outputs * weights <= _SINGLE
-        if isinstance(model, RegressionModel) or (weights <= _KERNEL_WEIGHTS and (single or runs > _FEW_RUNS)):
-            lanes = 1 if runs <= _FEW_RUNS or weights > _KERNEL_WEIGHTS else _NARROW if runs <= 2 * _WIDE else _WIDE
+        if isinstance(model, RegressionModel) or single or runs > _FEW_RUNS:
+            lanes = 1 if runs <= _FEW_RUNS or weights > _KERNEL_WEIGHTS else _NARROW if runs <= 4 * _WIDE else _WIDE
             portions = [np.minimum(np.arange(first, first + lanes), runs - 1) for first in range(0, runs, lanes)]
             return [_Lanes(start.layers, problem, rule, steps, draws, chosen, runs, dtype) for chosen in portions]
     assert isinstance(model, MapModel)

@@ -2,7 +2,7 @@
 
 With ``C_k = P W_L ... W_{k+1}`` (`P` the readout) and the gradient `G` of the loss in ``P E``, the gradient of a layer is
 ``C_k^T G B_{k-1}^T``: one sweep down for the ``C_k``, one sweep up for ``F_k = B_k G^T``, each with thin matrices only. Runs go
-side by side in lanes, the innermost axis of every array, which the compiler turns into vector instructions. Arithmetic is the
+side by side in lanes, the innermost axis of every array, and the sweeps take all lanes at once, as vectors. Arithmetic is the
 same in every lane and for any number of lanes: results do not depend on which runs are computed together.
 
 The number of lanes is the length of the tuple `lanes`, a constant to the compiler.
@@ -14,6 +14,8 @@ from typing import Any
 
 import numba
 import numpy as np
+
+from balancedfact.dynamics._vectors import absolute, fill, fma, load, store, zero
 
 # What the loss is made of: a covariance and a minimiser of each run, all measurements at once, or a batch of them.
 COVARIANCE, ALL, BATCH = 0, 1, 2
@@ -38,55 +40,138 @@ def _measured(rows, E, index, shift, weight, out):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**_OPTIONS)
-def _end_gradient(lanes, E, G, work, problem, index, shift):  # type: ignore[no-untyped-def]
-    """Write the transposed gradient in ``E = P W_L ... W_1`` into `G`."""
+def _end_gradient(lanes, C, F, work, problem, index, shift):  # type: ignore[no-untyped-def]
+    """Write the transposed gradient in ``C_0 = P W_L ... W_1`` into ``F_0``."""
     kind, sigma, goal, rows, target, weight = problem
-    outputs, d = E.shape[0], sigma.shape[0]
+    outputs, widest, d = C.shape[1], C.shape[2], sigma.shape[0]
     if kind == COVARIANCE:
         for c in range(outputs):
             for i in range(d):
-                for r in range(len(lanes)):
-                    work[i, r] = E[c, i, r] - goal[c, i, r]
+                store(work, i, load(C, c * widest + i, lanes) - load(goal, c * d + i, lanes))
             for i in range(d):
-                into = G[i, c]
-                for r in range(len(lanes)):
-                    into[r] = 0.0
-                for j in range(d):
-                    for r in range(len(lanes)):
-                        into[r] += sigma[i, j, r] * work[j, r]
-                for r in range(len(lanes)):
-                    into[r] *= 2.0
+                total = load(sigma, i * d, lanes) * load(work, 0, lanes)
+                for j in range(1, d):
+                    total = fma(load(sigma, i * d + j, lanes), load(work, j, lanes), total)
+                store(F, i * outputs + c, total + total)
     elif kind == ALL:
-        rest = work[0]
-        for i in range(d):
-            for c in range(outputs):
-                for r in range(len(lanes)):
-                    G[i, c, r] = 0.0
+        for q in range(d * outputs):
+            store(F, q, zero(F, lanes))
         for p in range(rows.shape[0]):
-            for r in range(len(lanes)):
-                rest[r] = -target[p]
+            rest = fill(-target[p], lanes)
             for c in range(outputs):
                 for i in range(d):
-                    factor = rows[p, c * d + i]
-                    for r in range(len(lanes)):
-                        rest[r] += factor * E[c, i, r]
-            for r in range(len(lanes)):
-                rest[r] *= weight
+                    rest = fma(fill(rows[p, c * d + i], lanes), load(C, c * widest + i, lanes), rest)
+            rest = rest * fill(weight, lanes)
             for c in range(outputs):
                 for i in range(d):
-                    factor = rows[p, c * d + i]
-                    for r in range(len(lanes)):
-                        G[i, c, r] += factor * rest[r]
+                    place = i * outputs + c
+                    store(F, place, fma(fill(rows[p, c * d + i], lanes), rest, load(F, place, lanes)))
     else:
-        flat, carried = np.empty(outputs * d, E.dtype), np.empty(outputs * d, E.dtype)
+        flat, carried = np.empty(outputs * d, C.dtype), np.empty(outputs * d, C.dtype)
         for r in range(len(lanes)):
             for c in range(outputs):
                 for i in range(d):
-                    flat[c * d + i] = E[c, i, r]
+                    flat[c * d + i] = C[0, c, i, r]
             _measured(rows, flat, index[:, r], shift[:, r], weight, carried)
             for c in range(outputs):
                 for i in range(d):
-                    G[i, c, r] = carried[c * d + i]
+                    F[0, i, c, r] = carried[c * d + i]
+
+
+@numba.njit(**_OPTIONS)
+def _sweep_down(lanes, weights, C, sizes, offsets):  # type: ignore[no-untyped-def]
+    """Write ``C_{k-1} = C_k W_k`` for every layer: columns in pairs, which share what is loaded."""
+    outputs, widest = C.shape[1], C.shape[2]
+    for k in range(sizes.size - 1, 0, -1):
+        height, width, at = sizes[k], sizes[k - 1], offsets[k - 1]
+        for c in range(outputs):
+            above = (k * outputs + c) * widest
+            below = above - outputs * widest
+            for j in range(0, width - 1, 2):
+                shared = load(C, above, lanes)
+                one, two = load(weights, at + j, lanes) * shared, load(weights, at + j + 1, lanes) * shared
+                for i in range(1, height):
+                    place, shared = at + i * width + j, load(C, above + i, lanes)
+                    one, two = fma(load(weights, place, lanes), shared, one), fma(load(weights, place + 1, lanes), shared, two)
+                store(C, below + j, one)
+                store(C, below + j + 1, two)
+            if width % 2:
+                j = width - 1
+                one = load(weights, at + j, lanes) * load(C, above, lanes)
+                for i in range(1, height):
+                    one = fma(load(weights, at + i * width + j, lanes), load(C, above + i, lanes), one)
+                store(C, below + j, one)
+
+
+@numba.njit(**_OPTIONS)
+def _step_up(lanes, weights, C, F, sizes, offsets):  # type: ignore[no-untyped-def]
+    """Write ``F_k = W_k F_{k-1}`` and take the step in `W_k` for every layer, for one output: rows in pairs."""
+    widest = C.shape[2]
+    for k in range(1, sizes.size):
+        height, width = sizes[k], sizes[k - 1]
+        here, before = k * widest, (k - 1) * widest
+        for i in range(0, height - 1, 2):
+            up, down = -load(C, here + i, lanes), -load(C, here + i + 1, lanes)
+            place, shared = offsets[k - 1] + i * width, load(F, before, lanes)
+            entry, below = load(weights, place, lanes), load(weights, place + width, lanes)
+            one, two = entry * shared, below * shared
+            store(weights, place, fma(up, shared, entry))
+            store(weights, place + width, fma(down, shared, below))
+            for j in range(1, width):
+                place, shared = place + 1, load(F, before + j, lanes)
+                entry, below = load(weights, place, lanes), load(weights, place + width, lanes)
+                one, two = fma(entry, shared, one), fma(below, shared, two)
+                store(weights, place, fma(up, shared, entry))
+                store(weights, place + width, fma(down, shared, below))
+            store(F, here + i, one)
+            store(F, here + i + 1, two)
+        if height % 2:
+            i = height - 1
+            up, place, shared = -load(C, here + i, lanes), offsets[k - 1] + i * width, load(F, before, lanes)
+            entry = load(weights, place, lanes)
+            one = entry * shared
+            store(weights, place, fma(up, shared, entry))
+            for j in range(1, width):
+                place, shared = place + 1, load(F, before + j, lanes)
+                entry = load(weights, place, lanes)
+                one = fma(entry, shared, one)
+                store(weights, place, fma(up, shared, entry))
+            store(F, here + i, one)
+
+
+@numba.njit(**_OPTIONS)
+def _sweep_up(lanes, weights, out, descend, C, F, sizes, offsets):  # type: ignore[no-untyped-def]
+    """Write ``F_k = W_k F_{k-1}`` and, once an entry of `W_k` has been used, its gradient ``C_k^T F_{k-1}^T`` or the step."""
+    outputs, widest = C.shape[1], C.shape[2]
+    for k in range(1, sizes.size):
+        height, width, first = sizes[k], sizes[k - 1], offsets[k - 1]
+        here, before = k * widest * outputs, (k - 1) * widest * outputs
+        for i in range(height):
+            for c in range(outputs):
+                store(F, here + i * outputs + c, zero(F, lanes))
+            for j in range(width):
+                place = first + i * width + j
+                entry, slope = load(weights, place, lanes), zero(F, lanes)
+                for c in range(outputs):
+                    column, into = load(F, before + j * outputs + c, lanes), here + i * outputs + c
+                    store(F, into, fma(entry, column, load(F, into, lanes)))
+                    slope = fma(load(C, here + c * widest + i, lanes), column, slope)
+                store(out, place, entry - slope if descend else slope)
+
+
+@numba.njit(**_OPTIONS)
+def _stop_lost(lanes, C, F, total, limit, step, diverged, iteration):  # type: ignore[no-untyped-def]
+    """Let the runs whose gradient overflows stay where they are; returns how many there are."""
+    lost = 0
+    for r in range(len(lanes)):
+        if not total[r] < limit:
+            lost += 1
+            step[r] = 0.0
+            if diverged[r] < 0:
+                diverged[r] = iteration
+            C[1:-1, :, :, r] = 0.0
+            F[0, :, :, r] = 0.0
+    return lost
 
 
 @numba.njit(**_OPTIONS)
@@ -95,85 +180,25 @@ def _gradient(lanes, weights, out, descend, shape, scratch, problem, drawn, runs
     sizes, offsets, limit = shape
     C, F, work, total = scratch
     step, diverged = runs
-    depth, d, outputs = sizes.size - 1, sizes[0], C.shape[1]
-    for k in range(depth, 0, -1):  # C_{k-1} = C_k W_k
-        height, width, first = sizes[k], sizes[k - 1], offsets[k - 1]
-        for c in range(outputs):
-            above, below = C[k, c], C[k - 1, c]
-            for j in range(width):
-                entry = weights[first + j]
-                for r in range(len(lanes)):
-                    below[j, r] = entry[r] * above[0, r]
-            for i in range(1, height):
-                for j in range(width):
-                    entry = weights[first + i * width + j]
-                    for r in range(len(lanes)):
-                        below[j, r] += entry[r] * above[i, r]
-    _end_gradient(lanes, C[0], F[0], work, problem, drawn[0], drawn[1])
-    for r in range(len(lanes)):
-        total[r] = 0.0
-    for i in range(d):
-        for c in range(outputs):
-            for r in range(len(lanes)):
-                total[r] += abs(F[0, i, c, r])
+    outputs, entries = C.shape[1], sizes[0] * C.shape[1]
+    _sweep_down(lanes, weights, C, sizes, offsets)
+    _end_gradient(lanes, C, F, work, problem, drawn[0], drawn[1])
+    size = absolute(load(F, 0, lanes))
+    for q in range(1, entries):
+        size = size + absolute(load(F, q, lanes))
+    store(total, 0, size)
     lost = 0
     for r in range(len(lanes)):
-        if not total[r] < limit:
-            lost += 1
-    if lost > 0:  # the weights of such a run stay where they are
-        for r in range(len(lanes)):
-            if not total[r] < limit:
-                step[r] = 0.0
-                if diverged[r] < 0:
-                    diverged[r] = iteration
-                for c in range(outputs):
-                    for i in range(d):
-                        F[0, i, c, r] = 0.0
-                    for k in range(1, depth):
-                        for i in range(sizes[k]):
-                            C[k, c, i, r] = 0.0
+        lost += not total[r] < limit
+    if lost > 0:
+        _stop_lost(lanes, C, F, total, limit, step, diverged, iteration)
     if descend:
-        for i in range(d):
-            for c in range(outputs):
-                for r in range(len(lanes)):
-                    F[0, i, c, r] *= step[r]
-    for k in range(1, depth + 1):  # F_k = W_k F_{k-1}; once an entry has been used, its gradient C_k^T F_{k-1}^T
-        height, width, first = sizes[k], sizes[k - 1], offsets[k - 1]
-        for i in range(height):
-            if descend and outputs == 1:  # the same arithmetic in one loop over the lanes
-                factor = C[k, 0, i]
-                for r in range(len(lanes)):
-                    total[r] = 0.0
-                for j in range(width):
-                    entry, column = weights[first + i * width + j], F[k - 1, j, 0]
-                    for r in range(len(lanes)):
-                        total[r] += entry[r] * column[r]
-                        entry[r] -= factor[r] * column[r]
-                for r in range(len(lanes)):
-                    F[k, i, 0, r] = total[r]
-                continue
-            for c in range(outputs):
-                for r in range(len(lanes)):
-                    F[k, i, c, r] = 0.0
-            for j in range(width):
-                entry, slot = weights[first + i * width + j], out[first + i * width + j]
-                for c in range(outputs):
-                    into, column = F[k, i, c], F[k - 1, j, c]
-                    for r in range(len(lanes)):
-                        into[r] += entry[r] * column[r]
-                if descend:
-                    for c in range(outputs):
-                        factor, column = C[k, c, i], F[k - 1, j, c]
-                        for r in range(len(lanes)):
-                            slot[r] -= factor[r] * column[r]
-                else:
-                    factor, column = C[k, 0, i], F[k - 1, j, 0]
-                    for r in range(len(lanes)):
-                        slot[r] = factor[r] * column[r]
-                    for c in range(1, outputs):
-                        factor, column = C[k, c, i], F[k - 1, j, c]
-                        for r in range(len(lanes)):
-                            slot[r] += factor[r] * column[r]
+        for q in range(entries):
+            store(F, q, load(F, q, lanes) * load(step, 0, lanes))
+    if descend and outputs == 1:
+        _step_up(lanes, weights, C, F, sizes, offsets)
+    else:
+        _sweep_up(lanes, weights, out, descend, C, F, sizes, offsets)
     return lost
 
 

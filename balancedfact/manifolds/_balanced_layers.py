@@ -80,7 +80,7 @@ class BalancedLayers(LayerManifold):
 
     **Where the rank drops** below :math:`q` the set is a cone over balanced layers of smaller sizes. Nothing fails there:
     `projection` is the projection on the null space of the linearised constraint, which contains every direction that leads
-    along the set, and the retraction returns balanced layers all the same. `dim` is the dimension at rank :math:`q`.
+    along the set, and the retraction still returns balanced layers. `dim` is the dimension at rank :math:`q`.
 
     The retraction makes one pass of polar decompositions from the narrowest layer outwards, which gives balanced
     layers near ``W + V``, followed by one step towards the nearest ones: it agrees with the metric projection to third order.

@@ -89,7 +89,7 @@ class ZeroLoss(LayerManifold):
     on the null space of `J`, which contains every direction that leads along the set, and the retraction uses the
     pseudo-inverse. On the way to such a point the smallest eigenvalue of the Gram matrix falls in proportion to the distance
     of the end-to-end matrix from the set of matrices of rank `r`; `gram` shows it. First- and second-order optimizers of the
-    trace of the Hessian were seen to converge linearly all the same, to an error of about 1e-11 of the end-to-end matrix and
+    trace of the Hessian were still seen to converge linearly, to an error of about 1e-11 of the end-to-end matrix and
     a feasibility of about 1e-12, where the least eigenvalue drowns in rounding. With hidden layers of width `r` the point
     is regular.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +17,8 @@ from balancedfact.measurements._second_moment import MapMoment, SecondMoment, Su
 
 # Multiplications of one second moment beyond which two energies are worth four small eigendecompositions.
 _WORTH_PAIRING = 5_000_000
+# The Jacobian of a pair is formed where it is smaller than the matrices by this factor.
+_MANY_COLUMNS = 2
 
 
 class Dense(MeasurementMap):
@@ -85,6 +88,37 @@ class Dense(MeasurementMap):
         d1, m, d2 = self._slabs.shape
         product = (Q @ self._slabs.reshape(d1, m * d2)).reshape(d1 * m, d2)
         return self._slabs.reshape(d1 * m, d2).T @ product
+
+    def pair_hessian(
+        self, L: np.ndarray, R: np.ndarray, y: np.ndarray | None = None, *, coupled: int | None = None
+    ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        r"""The second derivative as for any map; for few columns from the Jacobian ``[A_i R, A_i.T L]``, formed once.
+
+        That takes as long as one product with the matrices, and a product with it less, as ``k (d1 + d2)`` is to ``d1 d2``.
+        """
+        (d1, d2), k = self.matrix_shape, L.shape[1]
+        if _MANY_COLUMNS * k * (d1 + d2) > d1 * d2:
+            return super().pair_hessian(L, R, y, coupled=coupled)
+        count, J = k if coupled is None else coupled, self._pair_jacobian(L, R)
+        back = None if y is None or count == 0 else self.adjoint_operator(y)
+
+        def hessian(dL: np.ndarray, dR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            image = ((J @ np.vstack([dL, dR]).ravel()) @ J).reshape(d1 + d2, k)
+            G, H = image[:d1], image[d1:]
+            if back is not None:
+                G[:, :count] -= back @ dR[:, :count]
+                H[:, :count] -= back.T @ dL[:, :count]
+            return G, H
+
+        return hessian
+
+    def _pair_jacobian(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        """The derivative of ``A(L R.T)`` by the entries of `L` above those of `R`, row by row, shape ``(m, (d1 + d2) k)``."""
+        (d1, m, d2), k = self._slabs.shape, L.shape[1]
+        J = np.empty((m, d1 + d2, k))
+        J[:, :d1] = (self._slabs.reshape(d1 * m, d2) @ R).reshape(d1, m, k).transpose(1, 0, 2)
+        J[:, d1:] = (L.T @ self._slabs.reshape(d1, m * d2)).reshape(k, m, d2).transpose(1, 2, 0)
+        return J.reshape(m, -1)
 
     def second_moment(self) -> SecondMoment:
         d1, m, d2 = self._slabs.shape

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from balancedfact._memory import NUMBERS_AT_ONCE
+from balancedfact._threads import cores
 
 # Below this many multiplications one core is done before a second could be woken, which competes with the BLAS for it.
 _WORTH_TWO_CORES = 1_000_000
@@ -206,12 +207,8 @@ def _sorted(keys: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
     return order
 
 
-def _cores() -> int:
-    return vars(numba.config)["NUMBA_NUM_THREADS"]  # which the types of some versions do not name
-
-
 def _pieces(work: int) -> int:
-    threads = _cores()
+    threads = cores()
     return _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
 
 
@@ -225,7 +222,7 @@ def _run(kernel: Callable[[int, int], None], bounds: np.ndarray) -> None:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="balancedfact")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="balancedfact")
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child

@@ -4,6 +4,7 @@ from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers._methods import select_method
 from balancedfact.solvers._norm_minimum import norm_minimum
 from balancedfact.solvers.deep._flat_network import flat_network
+from balancedfact.solvers.deep._flattest_sharpness import flattest_sharpness
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer, induced_regularizer_gradient
 from balancedfact.solvers.fibre._minimal_sharpness import minimal_sharpness
 from balancedfact.solvers.iteration._limits import Limits
@@ -38,6 +39,7 @@ __all__ = [
     "flat_minimum",
     "flat_network",
     "flattest_factorization",
+    "flattest_sharpness",
     "induced_regularizer",
     "induced_regularizer_gradient",
     "minimal_sharpness",

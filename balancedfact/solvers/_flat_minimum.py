@@ -47,7 +47,7 @@ def flat_minimum(
     for each row and column besides,
 
     .. math:: \min_{X,\alpha,\beta} \tfrac12\|\mathcal A(X + \mu + \alpha 1^\top + 1\beta^\top) - b\|^2
-              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\text{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
+              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\mathrm{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
 
     With ``depth = L >= 3`` the flattest network of `L` layers that fits, of any widths: least trace of the Hessian of
     :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
@@ -71,13 +71,13 @@ def flat_minimum(
     penalty : float
         Weight of the flatness; 0 interpolates. Must be 0 for depth 3 and more.
     offset_penalty : float, optional
-        Weight of the squares of row and column offsets, for `Entries` with a penalty; without it there are none. At 1 an offset
-        is drawn to zero as by one more measurement of its row at the mean. The mean :math:`\mu` is that of the data,
+        Weight of the squares of row and column offsets, for `Entries` with a penalty; without it there are none. A value of
+        1 acts like one additional observation of each row, equal to the mean. The mean :math:`\mu` is fitted to the data
         beforehand.
     max_rank : int, optional
         Largest number of columns of the factors. Where matrices of that rank have fewer parameters than there are data to
         interpolate, the search goes straight to the rank, and `Certificate.injectivity` says how well the data determine the
-        matrix; a named `method` solves the convex problem first all the same. Otherwise a limit below the rank of the solution
+        matrix; a named `method` solves the convex problem first in any case. Otherwise a limit below the rank of the solution
         makes the problem non-convex: the certificate still bounds how much better any factorization could be.
         For depth 3 and more, the largest hidden width.
     tol : float

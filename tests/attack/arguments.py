@@ -141,6 +141,7 @@ def special(folder):
         "bf.closed_forms.balanced_sharpness": {"M": M, "depth": 2},
         "bf.closed_forms.minimal_sharpness": {"M": M, "depth": 2},
         "bf.flat_network": {"depth": 3},
+        "bf.flattest_sharpness": {"depth": 2},
         "bf.closed_forms.flattest_regression_layers": {"M": row, "widths": [2, 2, 1]},
         "bf.closed_forms.rank_one_limit": {"widths": [2, 2, 1]},
         "bf.closed_forms.regression_sharpness": {"layers": [np.eye(2), row], "w": np.array([1.0, -2.0])},

@@ -48,7 +48,7 @@ def test_an_entry_out_of_order_is_seen_wherever_parts_meet(monkeypatch, at_once)
 
 
 def test_products_are_those_of_a_sparse_array_on_all_cores(rng, monkeypatch):
-    monkeypatch.setattr(_sampled, "_cores", lambda: 3)
+    monkeypatch.setattr(_sampled, "cores", lambda: 3)
     monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", 1)
     rows, cols, data = many(rng)
     A = Entries(rows, cols, (300, 200), rng.standard_normal(rows.size))
@@ -69,7 +69,7 @@ def test_the_number_of_threads_does_not_change_a_digit(rng, monkeypatch):
     L, R, dL, dR = (rng.standard_normal((size, 5)) for size in (300, 200, 300, 200))
     found = []
     for threads, least in ((1, 1), (2, 1), (5, 1), (2, 10**12)):
-        monkeypatch.setattr(_sampled, "_cores", lambda threads=threads: threads)
+        monkeypatch.setattr(_sampled, "cores", lambda threads=threads: threads)
         monkeypatch.setattr(_sampled, "_WORTH_TWO_CORES", least)
         _sampled._threads.cache_clear()
         G, H = A.pair_hessian(L, R, data)(dL, dR)
@@ -102,7 +102,7 @@ def test_matrices_in_column_order_and_of_integers_are_understood(rng):
 _FORK = """
 import multiprocessing, numpy as np
 from balancedfact.measurements import Entries, _sampled
-_sampled._cores, _sampled._WORTH_TWO_CORES = lambda: 2, 1
+_sampled.cores, _sampled._WORTH_TWO_CORES = lambda: 2, 1
 rng = np.random.default_rng(0)
 A = Entries(rng.integers(0, 300, 40_000), rng.integers(0, 200, 40_000), (300, 200))
 L, R = rng.standard_normal((300, 2)), rng.standard_normal((200, 2))

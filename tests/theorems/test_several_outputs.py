@@ -6,12 +6,20 @@ from balancedfact import closed_forms, solvers
 from tests.theorems import mutations
 from tests.theorems.mutations import of_depth, scaled, solution
 
+
+def of_the_flattest_matrix(function):
+    """The least sharpness of one matrix, that of least trace, taken for the least of all that fit."""
+    return lambda A, b, depth, **options: solvers.minimal_sharpness(solvers.flat_minimum(A, b).matrix, A, depth)
+
+
 MUTATIONS = [
     ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", scaled(1.0001)),
     ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", of_depth(1)),
     ("new-least-sharpness-dual-form", closed_forms, "minimal_sharpness", scaled(0.999)),
     ("new-sharpness-of-balanced-networks", closed_forms, "balanced_sharpness", scaled(1.0001)),
     ("new-least-sharpness-any-measurements", solvers, "minimal_sharpness", solution(value=lambda value: 1.0001 * value)),
+    ("new-least-sharpness-of-all-pairs-that-fit", solvers, "flattest_sharpness", solution(value=lambda value: 1.0001 * value)),
+    ("new-least-sharpness-of-all-pairs-that-fit", solvers, "flattest_sharpness", of_the_flattest_matrix),
     ("new-critical-step-size-several-outputs", closed_forms, "minimal_sharpness", scaled(0.97)),
     ("new-critical-step-size-several-outputs", closed_forms, "minimal_sharpness", scaled(1.03)),
     ("new-weight-decay-is-a-schatten-quasi-norm", closed_forms, "schatten_value", scaled(1.0001)),

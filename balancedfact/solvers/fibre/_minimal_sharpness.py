@@ -72,6 +72,7 @@ def minimal_sharpness(
     See Also
     --------
     induced_regularizer : The least trace.
+    flattest_sharpness : The least over all matrices that fit the data.
     balancedfact.closed_forms.minimal_sharpness : The closed form for regressions.
 
     Notes

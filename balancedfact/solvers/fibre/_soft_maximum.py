@@ -124,7 +124,7 @@ def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Packing) -
     active = np.flatnonzero(weights > _SEEN * weights[-1])
     total = places * space.size
     gradient, hessian = np.zeros(total), np.zeros((total, total))
-    bends, most = _divided(point, active, beta), max(1, _DERIVATIVES_HELD // (len(weights) * total))
+    bends, most = divided(point.values, weights, active, beta), max(1, _DERIVATIVES_HELD // (len(weights) * total))
     for start in range(0, active.size, most):
         some = active[start : start + most]
         slopes = []  # [a, b, e]: the derivative of Q between eigenvectors a and b
@@ -154,13 +154,13 @@ def _expansion(ensemble: Ensemble, point: Smooth, beta: float, space: Packing) -
     return gradient, (hessian + hessian.T) / 2
 
 
-def _divided(point: Smooth, active: np.ndarray, beta: float) -> np.ndarray:
+def divided(values: np.ndarray, weights: np.ndarray, active: np.ndarray, beta: float) -> np.ndarray:
     """The divided differences of the weights; those between an active eigenvector and another count twice."""
-    x = beta * (point.values[active][:, None] - point.values)
-    far, least = np.abs(x), np.minimum(point.weights[active][:, None], point.weights)
-    most = np.maximum(point.weights[active][:, None], point.weights)
+    x = beta * (values[active][:, None] - values)
+    far, least = np.abs(x), np.minimum(weights[active][:, None], weights)
+    most = np.maximum(weights[active][:, None], weights)
     safe = np.where(far > 0, far, 1.0)
     bends = np.where(far > 1e-3, (most - least) / safe, most * (1 - far / 2 + far**2 / 6))
-    inactive = np.ones(point.weights.size, dtype=bool)
+    inactive = np.ones(weights.size, dtype=bool)
     inactive[active] = False
     return np.asarray(beta * bends * np.where(inactive, 2.0, 1.0))

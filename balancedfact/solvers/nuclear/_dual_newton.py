@@ -135,7 +135,7 @@ class _ProximalDual:
         self.products = self.fresh = 0  # of the last Newton step, and of the first after the preconditioner was made
 
     def at(self, y: np.ndarray) -> tuple[Thresholded, float]:
-        """What thresholding gives at `y`, and the value of the dual."""
+        """Threshold at `y`; with the value of the dual there."""
         check_time()
         A, t = self.problem.map, self.t
         U, s, Vt = np.linalg.svd(self.X + t * A.adjoint_matrix(y), full_matrices=False)

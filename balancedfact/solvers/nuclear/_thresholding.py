@@ -13,8 +13,8 @@ import scipy.linalg
 
 from balancedfact.measurements import MeasurementMap
 
-_SAME = 1e-14  # relative difference below which two singular values count as equal
-_LEAST_CURVATURE = 1e-3  # of an entry in the preconditioner, relative to the mean
+_COINCIDE = 1e-14  # relative difference below which two singular values count as equal
+_LEAST_DIAGONAL = 1e-3  # of an entry in the preconditioner, relative to the mean
 _FEATURES_AT_ONCE = 4_000_000  # numbers, while the matrix of the core is summed
 
 
@@ -30,7 +30,7 @@ class Thresholded:
         h = np.maximum(s - threshold, 0.0)
         self.left, self.right, self.values = U[:, :k], V[:, :k], h[:k]
         above, other = s[:k, None], s[None]
-        differ = np.abs(above - other) > _SAME * s[0]
+        differ = np.abs(above - other) > _COINCIDE * s[0]
         symmetric = np.where(differ, (h[:k, None] - h) / np.where(differ, above - other, 1.0), 1.0)
         skew = (h[:k, None] + h) / (above + other)
         self.straight, self.crossed = (symmetric + skew) / 2, (symmetric - skew) / 2
@@ -77,7 +77,7 @@ class CorePreconditioner:
         missing = [np.maximum(1 - np.sum(each**2, axis=1), 0.0) for each in (at.U, at.V)]
         inner += np.outer(P @ at.beyond, missing[1]) + np.outer(missing[0], Q @ at.beyond)
         d = A.weights**2 * inner[A.rows, A.cols]
-        self.diagonal = np.maximum(d, _LEAST_CURVATURE * float(d.mean())) + shift
+        self.diagonal = np.maximum(d, _LEAST_DIAGONAL * float(d.mean())) + shift
         self.upper = np.triu_indices(k)
         self.share = np.where(self.upper[0] == self.upper[1], 0.5, np.sqrt(0.5))
         core = np.eye(self.share.size)

@@ -42,6 +42,7 @@ _MOST_STALLS = 2  # steps of the multiplier in a row, after these, that leave th
 _COARSE_START, _FINE_END = 1e-2, 1e-11  # relative gradients of the searches
 _LOOSER = 10.0  # by which the norm of the dual matrix may exceed 1, in units of the relative gradient
 _RANK_ROUNDS = 30  # most changes of the rank in one search
+_ROUNDING = 1e-13  # relative decrease of the objective that is none
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,13 @@ def _stationary(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A stationary pair with its singular values, of the rank that its dual vector asks for as far as `limit` allows."""
     A, q = problem.map, problem.q
+    width, before = -1, np.inf
     for change in range(_RANK_ROUNDS):
         L, R, s, y, _ = settled(problem, L, R, q, accuracy, horizontal=True)
+        value = 0.5 * q * float(y @ y) + float(s.sum())
+        if s.size <= width and not value < (1 - _ROUNDING) * before:  # columns came and went
+            break
+        width, before = s.size, value
         room = min(limit - s.size, max(8, s.size))
         wider = widened(A, L, R, y, q, room, _LOOSER * accuracy, rng)
         if wider[0].shape[1] == s.size or change == _RANK_ROUNDS - 1:

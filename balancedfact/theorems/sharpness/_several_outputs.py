@@ -116,6 +116,34 @@ def any_measurements(rng: np.random.Generator) -> Outcome:
 
 @claim(
     "New",
+    "Least sharpness of all pairs that fit",
+    "Over all pairs that fit, the least sharpness equals the largest, over weights omega >= 0 of trace one, of the least trace "
+    "for the ensemble rotated by omega^(1/2): the gap closes, and no pair found is less sharp.",
+    kind="exact",
+    page=PAGE,
+)
+def all_pairs(rng: np.random.Generator) -> Outcome:
+    d1, d2 = (int(size) for size in rng.integers(2, 4, 2))
+    m = int(rng.integers(1, d1 * d2))
+    A, M = measurements.gaussian(m, (d1, d2), rng), rng.standard_normal((d1, d2))
+    matrices, data = A.rotated(np.eye(d1), np.eye(d2)), A(M)
+    solution = solvers.flattest_sharpness(A, data, 2, rng=rng)
+    rows = matrices.reshape(m, -1)
+    step = rng.standard_normal(d1 * d2)
+    along = (step - np.linalg.pinv(rows) @ (rows @ step)).reshape(d1, d2)  # what no measurement sees
+    sizes = (-0.1, -1e-3, 1e-3, 0.1)
+    others = [solvers.minimal_sharpness(solution.matrix + size * along, A, 2, tol=1e-6).value for size in sizes]
+    others.append(naive.top(naive.hessian(draw.factorization(rng, M, 2, 3), matrices, data)))
+    return all_of(
+        attained=equal(naive.top(naive.hessian(solution.layers, matrices, data)), solution.value, rtol=1e-8),
+        fits=at_most(float(np.linalg.norm(A(solution.matrix) - data) / np.linalg.norm(data)), 1e-10),
+        closed=at_most(solution.certificate.gap, 1e-5),
+        never_below=at_least(min(others), solution.certificate.lower_bound, rtol=1e-8),
+    )
+
+
+@claim(
+    "New",
     "Critical step size, several outputs",
     "Beside the flattest minimiser gradient descent leaves with a step of 1.01 times 2/S_min and stays with one of 0.99 times.",
     kind="empirical",

@@ -104,7 +104,7 @@ def test_the_proved_bound_of_a_dual_vector_is_just_below_the_plain_one(depth, ki
     assert proved == pytest.approx(plain, rel=1e-10 if depth < 5 else 1e-4)  # roots of what rounds to zero
 
 
-@pytest.mark.parametrize("depth", [3, 5])
+@pytest.mark.parametrize("depth", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_bounds_hold_in_exact_arithmetic(depth, rng):
     A, _, E = network(rng, depth, rank=1)
     b = A(E)
@@ -140,7 +140,7 @@ def solved(rng, kind, depth, m):
     return A, b, bf.flat_minimum(A, b, depth, rng=0) if kind == "flat" else bf.norm_minimum(A, b, depth=depth)
 
 
-@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "m"), [("flat", 16), ("flat", 5), ("norm", 16), ("norm", 5)])
 def test_what_is_true_of_a_file_survives_its_data(depth, kind, m, rng, tmp_path):
     A, b, solution = solved(rng, kind, depth, m)

@@ -127,7 +127,7 @@ def test_orthonormal_measurements_give_the_closed_form(depth, rng):
     np.testing.assert_allclose(solution.value, 2 / 24 * bf.curvature.isotropic_trace(solution.layers), rtol=1e-10)
 
 
-@pytest.mark.parametrize("depth", [3, 4, 7])
+@pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (2, 1)])
 def test_one_measurement_is_solved_with_proof(shape, depth, rng):
     A, b = gaussian(1, shape, rng), np.array([-1.7])
@@ -425,7 +425,9 @@ def test_a_proved_isometry_gives_a_better_bound(rng):
     np.testing.assert_allclose(scaled.certificate.gap, solution.certificate.gap, atol=0.1)  # where a search ends
 
 
-@pytest.mark.parametrize("scale", [1e-90, 1e-40, 1e-16, 1e-3, 1e3, 1e40])
+@pytest.mark.parametrize(
+    "scale", [1e-90, *(pytest.param(each, marks=pytest.mark.slow) for each in (1e-40, 1e-16, 1e-3, 1e3)), 1e40]
+)
 def test_bounds_and_verdict_do_not_depend_on_the_scale_of_the_map(scale):
     """Weighted isometries were lost for maps of about 1e-16, and the rank test failed for those of 1e40."""
     rng = np.random.default_rng(3)

@@ -9,7 +9,9 @@ from balancedfact.solution import Status
 
 
 @pytest.mark.parametrize("depth", [3, pytest.param(5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("m", "noise"), [(14, 0.0), (26, 0.0), (20, 0.3)])
+@pytest.mark.parametrize(
+    ("m", "noise"), [(14, 0.0), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((26, 0.0), (20, 0.3)))]
+)
 def test_random_layers_lead_to_the_minimum_that_the_convex_starts_find(depth, m, noise):
     """Isolated matrices of low rank (m = 26) and regular minima alike; no start knows of a convex problem."""
     rng = np.random.default_rng(3)

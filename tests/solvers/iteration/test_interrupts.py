@@ -27,6 +27,7 @@ SOLVES = {
     "norm network": lambda: bf.norm_minimum(A, B, depth=3, rng=0),
     "induced": lambda: bf.induced_regularizer(M, A, 4),
     "sharpness": lambda: bf.minimal_sharpness(M, A, 3),
+    "sharpness of networks": lambda: bf.flattest_sharpness(A, B, 2, tol=0.1, rng=0),
     "factorization": lambda: bf.flattest_factorization(M, [3, 3, 4], A, rng=0),
     "balanced": lambda: bf.balanced_approximation(M, 2, method="riemannian", rng=0),
     "closed form": lambda: bf.balanced_approximation(M, 2, rng=0),

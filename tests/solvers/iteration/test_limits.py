@@ -42,6 +42,7 @@ SOLVES = {
     "induced": lambda **o: bf.induced_regularizer(M, A, 4, **o),
     "factorization": lambda **o: bf.flattest_factorization(M, [6, 5, 5, 5], A, rng=0, **o),
     "sharpness": lambda **o: bf.minimal_sharpness(M, A, 3, **o),
+    "sharpness of networks": lambda **o: bf.flattest_sharpness(A, B, 2, rng=0, **o),
     "norm network": lambda **o: bf.norm_minimum(A, B, depth=3, rng=0, **o),
     "balanced": lambda **o: bf.balanced_approximation(M, 3, method="riemannian", rng=0, **o),
     "sphere": solve_sphere,

@@ -32,8 +32,10 @@ def seen(A, b):
     return Entries(rows, cols, (rows.max() + 1, cols.max() + 1), A.weights), b
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01])
-@pytest.mark.parametrize(("transposed", "spread"), [(False, 1.0), (True, 1.0), (False, 1e4)])
+@pytest.mark.parametrize("fraction", [0.5, pytest.param(0.1, marks=pytest.mark.slow), 0.01])
+@pytest.mark.parametrize(
+    ("transposed", "spread"), [(True, 1.0), pytest.param(False, 1.0, marks=pytest.mark.slow), (False, 1e4)]
+)
 def test_it_finds_the_minimum_that_a_dense_method_proves(transposed, spread, fraction):
     rng = np.random.default_rng(3)
     A, b = seen(*uneven(rng, spread=spread))

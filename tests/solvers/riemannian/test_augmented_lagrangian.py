@@ -3,6 +3,7 @@ import pytest
 
 import balancedfact as bf
 from balancedfact.solution import Status
+from balancedfact.solvers.nuclear._factored import settled
 from balancedfact.solvers.nuclear._frame import Frame
 from balancedfact.solvers.riemannian._augmented_lagrangian import augmented_lagrangian
 
@@ -69,7 +70,7 @@ def test_a_rank_limit_is_kept():
 
 
 @pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("penalty", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("penalty", [0.0, 0.05, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_every_start_arrives(kind, penalty):
     A = MAPS[kind]
     b = data_of(A) + (0.1 * np.random.default_rng(3).standard_normal(A.m) if penalty else 0)
@@ -91,6 +92,24 @@ def test_few_entries_where_the_minimiser_is_nearly_not_unique(seed):
     found = bf.flat_minimum(A, b, penalty=0.03, method="riemannian", rng=0, tol=1e-6)
     assert found.status is Status.OPTIMAL
     assert found.value == pytest.approx(bf.flat_minimum(A, b, penalty=0.03).value, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_columns_that_only_come_and_go_end_a_search(monkeypatch):
+    """Five singular values of the dual matrix are close to the largest: rounding opens columns, and the data close them."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 40))
+    A = bf.measurements.Entries(*np.unravel_index(rng.choice(2400, 980, replace=False), truth.shape), truth.shape)
+    searches = []
+
+    def counted(*args, **options):
+        searches.append(1)
+        return settled(*args, **options)
+
+    monkeypatch.setattr("balancedfact.solvers.riemannian._augmented_lagrangian.settled", counted)
+    found = bf.flat_minimum(A, A(truth), method="riemannian", rng=2)
+    assert found.status is Status.OPTIMAL
+    assert len(searches) <= 60
 
 
 def test_seed_callback_and_interrupt():

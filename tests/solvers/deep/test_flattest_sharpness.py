@@ -1,0 +1,199 @@
+import cvxpy as cp
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy.optimize import minimize
+
+import balancedfact as bf
+from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, bending, jacobian
+from tests.oracles import hessian
+
+
+def instance(seed, d1, d2, m):
+    rng = np.random.default_rng(seed)
+    return bf.measurements.gaussian(m, (d1, d2), rng), rng.standard_normal(m)
+
+
+def top(layers, A, b):
+    """The largest eigenvalue of the dense Hessian."""
+    return np.linalg.eigvalsh(hessian(layers, A.rotated(*map(np.eye, A.matrix_shape)), b))[-1]
+
+
+def programme(A, b):
+    """The least sharpness of two layers as a semidefinite programme, straight from its definition."""
+    matrices = A.rotated(*map(np.eye, A.matrix_shape))
+    d1, d2 = A.matrix_shape
+    Z, t = cp.Variable((d1 + d2, d1 + d2), PSD=True), cp.Variable()
+    P, Q, E = Z[:d1, :d1], Z[d1:, d1:], Z[:d1, d1:]
+    seen = [[cp.trace(X.T @ P @ Y) + cp.trace(X @ Q @ Y.T) for Y in matrices] for X in matrices]
+    constraints = [cp.trace(X.T @ E) == value for X, value in zip(matrices, b, strict=True)]
+    problem = cp.Problem(cp.Minimize(t), [*constraints, t * np.eye(A.m) - cp.bmat(seen) >> 0])
+    return 2 / A.m * problem.solve(solver=cp.CLARABEL)
+
+
+@pytest.mark.parametrize(("d1", "d2", "m"), [(2, 2, 2), (3, 2, 4), (2, 4, 6), (3, 3, 5), (4, 1, 2)])
+def test_two_layers_equal_the_semidefinite_programme(d1, d2, m):
+    A, b = instance(d1 + 7 * m, d1, d2, m)
+    solution = bf.flattest_sharpness(A, b, 2, rng=0)
+    assert solution.value == pytest.approx(programme(A, b), rel=1e-5)
+    assert top(solution.layers, A, b) == pytest.approx(solution.value, rel=1e-10)
+    assert solution.status is bf.Status.OPTIMAL
+    assert solution.certificate.gap <= 1e-7
+    assert solution.certificate.feasibility <= 1e-12
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_gap_closes_at_two_layers(seed):
+    A, b = instance(seed, 5, 4, 12)
+    solution = bf.flattest_sharpness(A, b, 2, rng=0)
+    assert solution.certificate.gap <= 1e-7
+    other = bf.flat_minimum(A, b)
+    assert solution.value < bf.curvature.sharpness(other.layers, A, b)
+
+
+def brute_force(A, b, depth, starts, rng):
+    """The least sharpness over the factorizations, of every matrix that fits, by a search without derivatives."""
+    rows = A.rotated(*map(np.eye, A.matrix_shape)).reshape(A.m, -1)
+    first, kernel = np.linalg.lstsq(rows, b, rcond=None)[0], scipy.linalg.null_space(rows)
+
+    def value(z):
+        return bf.minimal_sharpness((first + kernel @ z).reshape(A.matrix_shape), A, depth, tol=1e-6).value
+
+    ends = []
+    for _ in range(starts):
+        z = rng.standard_normal(kernel.shape[1]) * np.linalg.norm(first)
+        for _ in range(2):  # the simplex starts anew
+            found = minimize(value, z, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400})
+            z = found.x
+        ends.append(found.fun)
+    return min(ends)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "d1", "d2", "m", "L"), [(0, 2, 2, 2, 3), (1, 3, 2, 4, 3), (2, 2, 3, 5, 4), (3, 2, 2, 3, 5)])
+def test_more_layers_equal_brute_force(seed, d1, d2, m, L):
+    A, b = instance(seed, d1, d2, m)
+    solution = bf.flattest_sharpness(A, b, L, rng=0)
+    least = brute_force(A, b, L, 3, np.random.default_rng(seed))
+    assert solution.value <= least * (1 + 1e-6)
+    assert solution.certificate.lower_bound <= least * (1 + 1e-8)
+    assert top(solution.layers, A, b) == pytest.approx(solution.value, rel=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d1", "m", "L"), [(2, 2, 3), (3, 4, 3), (3, 4, 4)])
+def test_no_matrix_nearby_is_less_sharp_and_none_is_below_the_bound(d1, m, L):
+    A, b = instance(L, d1, 2, m)
+    solution = bf.flattest_sharpness(A, b, L, rng=0)
+    assert solution.status.ok
+    assert solution.certificate.lower_bound <= solution.value
+    rng = np.random.default_rng(L)
+    kernel = scipy.linalg.null_space(A.rotated(np.eye(d1), np.eye(2)).reshape(m, -1))
+    for size in (1e-4, 1e-2, 1.0):
+        for z in rng.standard_normal((4, kernel.shape[1])):
+            E = solution.matrix + size * (kernel @ z).reshape(d1, 2)
+            near = bf.minimal_sharpness(E, A, L, tol=1e-9)
+            assert near.value >= solution.value * (1 - 1e-7)
+
+
+@pytest.mark.parametrize("L", [2, 3, 5])
+@pytest.mark.parametrize("n", [2, 4])
+def test_regressions_have_the_closed_form_whatever_the_data_leave_open(n, L):
+    rng = np.random.default_rng(n)
+    X, M = rng.standard_normal((n, 3)), rng.standard_normal((2, 3))
+    A = bf.measurements.RankOne(np.tile(np.eye(2), (n, 1)), np.repeat(X, 2, axis=0))
+    solution = bf.flattest_sharpness(A, A(M), L, rng=0)
+    assert solution.value == pytest.approx(bf.closed_forms.minimal_sharpness(X.T @ X / n, M, L) / 2, rel=1e-7)
+    assert solution.status is bf.Status.OPTIMAL
+    assert solution.certificate.gap <= 1e-5
+
+
+@pytest.mark.parametrize("L", [2, 3])
+def test_one_measurement_and_determined_matrices_are_proved(L):
+    A, b = instance(0, 3, 2, 1)
+    one = bf.flattest_sharpness(A, b, L, rng=0)
+    assert one.value == pytest.approx(bf.flat_minimum(A, b, L, rng=0).value * (np.sqrt(6) if L == 2 else 1), rel=1e-9)
+    A, _ = instance(1, 3, 2, 6)
+    M = np.arange(6.0).reshape(3, 2) - 2
+    known = bf.flattest_sharpness(A, A(M), L, rng=0)
+    assert known.value == pytest.approx(bf.minimal_sharpness(M, A, L).value, rel=1e-7)
+    for solution in (one, known):
+        assert solution.status is bf.Status.OPTIMAL
+        assert solution.certificate.gap <= 1e-7
+
+
+def test_the_dual_vectors_prove_the_bound():
+    A, b = instance(3, 3, 3, 5)
+    solution = bf.flattest_sharpness(A, b, 2, rng=0)
+    Y = solution.certificate.dual
+    assert np.sum(Y**2) == pytest.approx(1, rel=1e-12)
+    rotated = bf.measurements.Dense(np.array([A.adjoint(y) for y in Y.T]))
+    pair = bf.flat_minimum(rotated, Y.T @ b, tol=1e-10)
+    assert pair.certificate.lower_bound * 3 / A.m == pytest.approx(solution.certificate.lower_bound, rel=1e-8)
+
+
+@pytest.mark.parametrize("L", [2, 3, 4])
+def test_derivatives_are_those_of_differences(L):
+    A, b = instance(L, 3, 2, 4)
+    rng = np.random.default_rng(L)
+    layers = [rng.standard_normal(shape) for shape in zip([2] * (L - 1) + [3], [2] * L, strict=True)]
+    point = SharpPoint(A.matrices, b, layers, 0.7)
+    direction = rng.standard_normal(point.x.size)
+
+    def moved(t):
+        return SharpPoint(A.matrices, b, point._shaped(point.x + t * direction), point.beta)
+
+    gradient, second = point._expansion()
+    h = 1e-5
+    assert (moved(h).value - moved(-h).value) / (2 * h) == pytest.approx(gradient @ direction, rel=1e-6)
+    change = (moved(h)._expansion()[0] - moved(-h)._expansion()[0]) / (2 * h)
+    np.testing.assert_allclose(change, second @ direction, rtol=1e-5, atol=1e-6 * np.abs(change).max())
+    y = rng.standard_normal(4)
+    slopes = (jacobian(A.matrices, moved(h).layers) - jacobian(A.matrices, moved(-h).layers)).T @ y / (2 * h)
+    np.testing.assert_allclose(slopes, bending(A.adjoint(y), layers) @ direction, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("power", [-150, 140])
+def test_extreme_scales(power):
+    A, b = instance(2, 2, 2, 2)
+    far = bf.measurements.Dense(A.matrices * 10.0**power)
+    known = bf.flattest_sharpness(A, b, 2, rng=0)
+    for solution, exponent in (
+        (bf.flattest_sharpness(far, b, 2, rng=0), power),
+        (bf.flattest_sharpness(A, b * 10.0**power, 2, rng=0), power),
+    ):
+        assert solution.value / known.value == pytest.approx(10.0**exponent, rel=1e-7)
+        assert solution.status is bf.Status.OPTIMAL
+
+
+def test_what_is_not_seen_zero_data_and_contradictions():
+    entries = bf.measurements.Entries([0, 1, 1], [0, 0, 1], (4, 3))
+    solution = bf.flattest_sharpness(entries, [1.0, 2.0, 3.0], 2, rng=0)
+    assert solution.status is bf.Status.OPTIMAL
+    assert not solution.matrix[2:].any()
+    A, b = instance(0, 3, 2, 4)
+    zero = bf.flattest_sharpness(A, 0 * b, 3)
+    assert (zero.value, zero.status) == (0, bf.Status.OPTIMAL)
+    twice = bf.measurements.Dense(np.concatenate([A.matrices, A.matrices[:1]]))
+    against = bf.flattest_sharpness(twice, np.append(b, b[0] + 1), 3)
+    assert against.status is bf.Status.INFEASIBLE
+    assert len(against.layers) == 3
+    unseen = bf.flattest_sharpness(bf.measurements.Dense(np.zeros((1, 2, 2))), [1.0], 2)
+    assert unseen.status is bf.Status.INFEASIBLE
+
+
+def test_the_same_seed_gives_the_same_network_callbacks_and_bad_input():
+    A, b = instance(5, 3, 2, 4)
+    seen = []
+    first, second = (bf.flattest_sharpness(A, b, 2, rng=4, callback=call) for call in (seen.append, None))
+    assert first.value == second.value
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+    assert [record["value"] for record in seen] == list(first.history["value"])
+    with pytest.raises(ValueError, match="b has shape"):
+        bf.flattest_sharpness(A, b[1:], 2)
+    with pytest.raises(ValueError, match="depth"):
+        bf.flattest_sharpness(A, b, 1)
+    with pytest.raises(ValueError, match="A is list"):
+        bf.flattest_sharpness([], b, 2)
+    with pytest.raises(ValueError, match="gap_tol"):
+        bf.flattest_sharpness(A, b, 2, gap_tol=-1.0)
