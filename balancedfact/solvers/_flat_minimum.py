@@ -47,7 +47,7 @@ def flat_minimum(
     for each row and column besides,
 
     .. math:: \min_{X,\alpha,\beta} \tfrac12\|\mathcal A(X + \mu + \alpha 1^\top + 1\beta^\top) - b\|^2
-              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\text{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
+              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\mathrm{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
 
     With ``depth = L >= 3`` the flattest network of `L` layers that fits, of any widths: least trace of the Hessian of
     :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
