@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from threading import Lock
 from typing import Any
 
 # Up to so many unknowns and equations, dense linear algebra is done before threads have met.
@@ -17,8 +18,35 @@ def threads_for(unknowns: int, equations: int) -> AbstractContextManager[Any]:
     setting is that of the process while the context lasts.
     """
     if unknowns <= _SMALL_UNKNOWNS and equations <= _SMALL_EQUATIONS:
-        return _controller().limit(limits=1, user_api="blas")
+        return _ONE_THREAD
     return nullcontext()
+
+
+class _OneThread(AbstractContextManager[None]):
+    """One thread of linear algebra while anybody is within: the first sets it, the last puts back what was.
+
+    Were each to put back what it found, the first of two solves to end would unleash the other, and the second would leave the
+    limit behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._within = Lock(), 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._within == 0:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if self._within == 0:
+                self._limit.restore_original_limits()
+
+
+_ONE_THREAD = _OneThread()
 
 
 def cores() -> int:

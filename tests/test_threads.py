@@ -35,3 +35,17 @@ def test_a_small_solve_runs_on_one_thread_also_where_it_is_stopped(rng):
         assert blas_threads() == before
     assert set(seen) == {1}
     assert np.all(np.array(before) >= 1)
+
+
+def test_solves_that_overlap_keep_one_thread_until_the_last_ends():
+    """In the order in which threads may come and go: first in, first out."""
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        one, two = threads_for(500, 100), threads_for(500, 100)
+        one.__enter__()
+        two.__enter__()
+        one.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        two.__exit__(None, None, None)
+        assert blas_threads() == before
+        assert before != [1] * len(before)
