@@ -35,9 +35,7 @@ from balancedfact.measurements._isometry_bounds import partial_transpose, roundi
 BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 6000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N
 _STAGES, _BARRIER_SHRINK = 8, 2.5  # weights of the barrier, and the factor between them
-_LEAST_GAIN = (
-    3e-7  # of the logarithm in one step, below which a stage ends: they are ill-conditioned, and 1e-5 is far too early
-)
+_LEAST_GAIN = 3e-7  # of the logarithm in one step, below which a stage ends: progress is slow, and 1e-5 is far too early
 _OFTEN = 1000  # order up to which every stage is proved
 _BLIND = 1e-8  # least eigenvalue below which the measurements count as blind to a matrix of rank one
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small

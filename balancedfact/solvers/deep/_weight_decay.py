@@ -64,7 +64,7 @@ def decayed_network(
     size = frobenius(b) / power or 1.0
     units = (power * size) ** 2
     weight = penalty * size ** (2 / depth) / units
-    problem = _Problem(near, b / power / size, depth, weight)
+    problem = _DecayProblem(near, b / power / size, depth, weight)
     best, others = problem.nothing(), []
     with log:
         X = problem.ridge() if start is None or not start.any() else start / size
@@ -105,7 +105,7 @@ def _verdict(best: Decayed, others: list[Decayed], gap: float, log: Log) -> tupl
     return Status.GAP_OPEN, f"No local minimum to second order: stationarity {best.stationarity:.1e}; {proved}."
 
 
-class _Problem:
+class _DecayProblem:
     """The problem in units in which map and data are of ordinary size."""
 
     def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> None:
