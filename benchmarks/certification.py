@@ -107,7 +107,7 @@ if __name__ == "__main__":
         row = {"name": name} | measured(partial(shares, build), 1, False, threads=1)
         rows.append(row)
         print(row, flush=True)
-    lines = ["| problem | processor seconds of a solve | of its certificate | added | gap |", "|---|---|---|---|---|"]
+    lines = ["| problem | processor seconds of a solve | of its certificate | added | gap |", "|---|---:|---:|---:|---:|"]
     lines += [
         f"| {row['name']} | {row['whole']:.3g} | {row['certificate']:.2g} | {row['added']:.1%} | {row['gap']:.1e} |"
         for row in rows

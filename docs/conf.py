@@ -49,6 +49,7 @@ autodoc_inherit_docstrings = True
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL01", "GL05", "GL06", "GL07", "GL09", "SS01", "PR02", "PR03"}
 
+smartquotes_action = "qe"  # quotes and ellipses; two hyphens begin an option
 nb_execution_mode = "off"
 nb_merge_streams = True  # one box for what a cell prints, not one for each call
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "colon_fence"]
@@ -61,7 +62,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sphinx = False
 html_copy_source = False
-html_js_files = [(name, {"defer": "defer"}) for name in ("claims.js", "formulas.js", "pictures.js")]
+html_js_files = [(name, {"defer": "defer"}) for name in ("claims.js", "narrow.js", "pictures.js")]
 
 
 def setup(app):

@@ -22,9 +22,9 @@ INTRODUCTION = """\
 
 <!-- Written by docs/ledger.py when the documentation is built. -->
 
-Every theorem of the sources, and every one of this package, as a claim that can be run. A run draws a random instance that
-meets the hypotheses, computes both sides independently, usually by the package's own routines and straight from the
-definitions, and compares. Below each statement are its kind, the section that explains or
+This page lists every theorem of the sources, and every one of this package, each as a claim that can be run. A run draws a
+random instance that meets the hypotheses, computes both sides independently, usually by the package's own routines and straight
+from the definitions, and compares them. Below each statement are its kind, the section that explains or
 proves it, the public functions that it puts to the test, the code of the claim, and the command that runs it. To run them all:
 
 ```bash

@@ -9,15 +9,23 @@ from balancedfact._status import Status
 from balancedfact.certification._pair import DATUM, FEASIBLE
 
 
+def unreached(certificate: Certificate) -> str | None:
+    """A sentence on data that were to be interpolated and are not, all together or one of them; else ``None``."""
+    if certificate.feasibility <= 10 * FEASIBLE and certificate.worst_datum <= DATUM:
+        return None
+    size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
+    return f"The data were not reached: {size}."
+
+
 def verdict(certificate: Certificate, penalty: float, limit: int | None, tol: float) -> tuple[Status, str]:
     """The verdict as a status and a sentence, from the numbers that are returned."""
     gap = f"a relative {certificate.gap:.1e}"
-    if penalty == 0 and (certificate.feasibility > 10 * FEASIBLE or certificate.worst_datum > DATUM):
+    missed = unreached(certificate) if penalty == 0 else None
+    if missed is not None:
         if limit is not None:
             found = f"No matrix of rank {limit} or less was found to fit the data"
             return Status.RANK_EXCLUDED, f"{found}: relative residual {certificate.feasibility:.1e}."
-        size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
-        return Status.GAP_OPEN, f"The data were not reached: {size}."
+        return Status.GAP_OPEN, missed
     if np.isnan(certificate.gap):
         return Status.GAP_OPEN, f"The value, {certificate.value:.3g}, is beyond what floating-point numbers tell apart."
     if certificate.gap <= tol:

@@ -126,7 +126,7 @@ def _picture(
         for k, first in enumerate(_STRETCHES):
             label = "rarely seen" if k == 0 else None
             ax.axvspan(first, first + _LENGTH, color=plots.PALETTE["grey"], alpha=0.15, linewidth=0, label=label)
-        ax.legend(loc="upper right", fontsize="small")
+        ax.legend(loc="upper left", fontsize="small")
     plots.gap_history(axes[1, 2], flat)
     return figure
 

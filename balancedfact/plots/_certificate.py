@@ -172,7 +172,7 @@ def _series(ax: Axes, solution: Solution, names: dict[str, tuple[str, str, str]]
 
 def _finish(ax: Axes) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    ax.legend()
+    ax.legend(frameon=True, framealpha=0.8, edgecolor="none")  # its place may have to be on a line
     return ax
 
 

@@ -10,6 +10,7 @@ from balancedfact.solvers.fibre._minimal_sharpness import minimal_sharpness
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._certify import certify
+from balancedfact.solvers.nuclear._dual_newton import DualNewton
 from balancedfact.solvers.nuclear._factored import Factored
 from balancedfact.solvers.nuclear._hold_out import PenaltyPath, select_penalty
 from balancedfact.solvers.nuclear._interior_point import InteriorPoint
@@ -23,6 +24,7 @@ from balancedfact.solvers.riemannian._riemannian_minimum import riemannian_minim
 
 __all__ = [
     "Algorithm",
+    "DualNewton",
     "Factored",
     "InteriorPoint",
     "Limits",

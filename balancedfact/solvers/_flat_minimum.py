@@ -47,7 +47,7 @@ def flat_minimum(
     for each row and column besides,
 
     .. math:: \min_{X,\alpha,\beta} \tfrac12\|\mathcal A(X + \mu + \alpha 1^\top + 1\beta^\top) - b\|^2
-              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\text{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
+              + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\mathrm{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
 
     With ``depth = L >= 3`` the flattest network of `L` layers that fits, of any widths: least trace of the Hessian of
     :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
@@ -122,7 +122,7 @@ def flat_minimum(
     **Certificate.** For any `y`, scaled so that :math:`\|D_1^{-1}\mathcal A^*(y)D_2^{-1}\|\le 1`, ``4 m b.y`` is a lower bound
     on the scaled trace of every interpolating pair (with a penalty: :math:`b^\top y - \tfrac12\|y\|^2`, the norm at most
     `penalty`). It is computed from the `y` that is returned. With offsets, subtract from the bound the squares of the row and
-    column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`; the data are taken off their mean.
+    column sums of :math:`\mathcal A^*(y)`, divided by twice the `offset_penalty`; the mean is subtracted from the data.
 
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; otherwise, and for rank limits, a factored second-order method with increasing rank,

@@ -10,6 +10,7 @@ from balancedfact._validate import as_number
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.nuclear._algorithm import Algorithm
+from balancedfact.solvers.nuclear._dual_newton import DualNewton
 from balancedfact.solvers.nuclear._factored import Factored
 from balancedfact.solvers.nuclear._interior_point import InteriorPoint
 from balancedfact.solvers.nuclear._problem import NuclearProblem, OffsetTerms
@@ -17,7 +18,8 @@ from balancedfact.solvers.nuclear._selection import suitable
 from balancedfact.solvers.nuclear._splitting import Splitting
 from balancedfact.solvers.riemannian._augmented_lagrangian import RiemannianSearch
 
-_BY_NAME: dict[str, type[Algorithm]] = {each.name: each for each in (InteriorPoint, Splitting, Factored, RiemannianSearch)}
+_ALL: tuple[type[Algorithm], ...] = (InteriorPoint, Splitting, Factored, DualNewton, RiemannianSearch)
+_BY_NAME = {each.name: each for each in _ALL}
 
 
 def as_method(value: str | Algorithm | None) -> Algorithm | None:
@@ -46,7 +48,7 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     -------
     Algorithm
         `InteriorPoint` within its limits, else `Factored`. Where that leaves the gap open, `flat_minimum` goes on with the next
-        that suits, `Splitting` as a rule.
+        that suits, `DualNewton` for exact entries of a matrix of moderate size, `Splitting` otherwise.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     See Also
     --------
     Algorithm : The base of all methods.
-    InteriorPoint, Splitting, Factored, RiemannianSearch : What it may return.
+    InteriorPoint, Splitting, Factored, DualNewton, RiemannianSearch : What it may return.
 
     Notes
     -----
@@ -75,7 +77,7 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     'interior-point'
     >>> mask = bf.measurements.bernoulli_mask((2000, 1500), 0.01, rng=0)
     >>> bf.solvers.select_method(mask, penalty=1.0)
-    Factored(give_up=None)
+    Factored(give_up=None, same_fit=False)
     """
     q = as_number(penalty, "penalty", least=0.0)
     terms = None
@@ -83,4 +85,4 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
         as_number(offset_penalty, "offset_penalty", above=0.0)
         terms = OffsetTerms(*(np.zeros(0),) * 4)
     chosen = suitable(NuclearProblem(as_map(A), np.zeros(0), q, terms))[0]
-    return replace(chosen, give_up=None) if isinstance(chosen, Factored) else chosen
+    return replace(chosen, give_up=None, same_fit=False) if isinstance(chosen, Factored) else chosen

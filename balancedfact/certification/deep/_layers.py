@@ -25,6 +25,7 @@ from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact._objective import Objective
 from balancedfact._status import Status
 from balancedfact.certification._pair import DATUM, FEASIBLE, certify_pair, fit_of_pair, power_below
+from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._bounds import DeepDual, best_bound
 from balancedfact.certification.deep._least_squares import at_layers
 from balancedfact.certification.deep._multiplier import best_multipliers, proved_dual
@@ -49,6 +50,15 @@ class SecondOrder(NamedTuple):
     multipliers: np.ndarray
 
 
+def fit_of_layers(A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray]) -> tuple[float, float]:
+    """The relative residual and the worst datum, rounding included."""
+    spread = float(np.exp(sum(np.log(max(frobenius(W), np.finfo(float).tiny)) for W in layers)))
+    blur = gamma(sum(len(W) for W in layers)) * spread
+    pair, unit = (layers[-1], product(layers[:-1]).T), power_below(magnitude(b))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return fit_of_pair(A, b, pair, None, unit, blur)[:2]
+
+
 def certify_layers(
     A: MeasurementMap,
     b: np.ndarray,
@@ -65,10 +75,8 @@ def certify_layers(
     from the one given.
     """
     pair, unit = (layers[-1], product(layers[:-1]).T), power_below(magnitude(b))
-    spread = float(np.exp(sum(np.log(max(frobenius(W), np.finfo(float).tiny)) for W in layers)))
-    blur = gamma(sum(len(W) for W in layers)) * spread
+    fits, worst = fit_of_layers(A, b, layers)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        fits, worst, _, _ = fit_of_pair(A, b, pair, None, unit, blur)
         found = second_order(A, b, objective, layers, rng)
         y = found.multipliers if dual is None else dual
         if objective.flat and effort == "dual" and not A.uncertain:
@@ -102,9 +110,9 @@ def certify_layers(
 
 def verdict_on_layers(certificate: Certificate, flat: bool, tol: float) -> tuple[Status, str]:
     """The verdict as a status and a sentence; bounds on the trace close to `GAP_OF_NETWORKS` at best, all else to `tol`."""
-    if certificate.feasibility > 10 * FEASIBLE or certificate.worst_datum > DATUM:
-        size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
-        return Status.GAP_OPEN, f"The data were not reached: {size}."
+    missed = unreached(certificate)
+    if missed is not None:
+        return Status.GAP_OPEN, missed
     if np.isnan(certificate.gap):
         return Status.GAP_OPEN, f"The value, {certificate.value:.3g}, is beyond what floating-point numbers tell apart."
     if certificate.gap <= (max(tol, GAP_OF_NETWORKS) if flat else tol):

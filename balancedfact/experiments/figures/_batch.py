@@ -65,7 +65,13 @@ def draw(settings: Settings, table: Table) -> Figure:
             low, middle, high = np.array([np.percentile(some, [10, 50, 90]) if some else [np.nan] * 3 for some in ends]).T
             label = f"step {step:g} of 2 / sharpness of the flow: median, 10 to 90 %"
             ax.errorbar(
-                batches, middle, [middle - low, high - middle], fmt=MARKERS[index], color=f"C{index}", capsize=3, label=label
+                batches,
+                middle,
+                np.array([middle - low, high - middle]),
+                fmt=MARKERS[index],
+                color=f"C{index}",
+                capsize=3,
+                label=label,
             )
     for ax in (left, right):
         ax.axhline(1.0, color="black", linewidth=1, label="edge of stability")

@@ -153,7 +153,7 @@ def draw(settings: Settings, table: Table) -> Figure:
             spread = {depth: np.percentile(steps, [50, 0, 100]) for depth, steps in finite.items()}
             if spread:
                 middle, least, most = np.array(list(spread.values())).T
-                ax.errorbar(list(spread), middle, [middle - least, most - middle], lw=1, label=name, **look)
+                ax.errorbar(list(spread), middle, np.array([middle - least, most - middle]), lw=1, label=name, **look)
         ax.set(xscale="log", yscale="log", xticks=depths, xticklabels=depths, title=case)
         ax.minorticks_off()
         bottom, top = min(0.85, ax.get_ylim()[0]), max(1.2, ax.get_ylim()[1])

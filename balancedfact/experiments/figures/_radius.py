@@ -68,9 +68,8 @@ def draw(settings: Settings, table: Table) -> Figure:
             middle, low, high = np.median(above, axis=1), above.min(axis=1), above.max(axis=1)
             radii = np.array(settings["radii"]) * 1.06 ** (index - 1)
             label = f"{direction}: median and range"
-            ax.errorbar(
-                radii, middle, [middle - low, high - middle], fmt=MARKERS[index] + "-", capsize=3, elinewidth=1, label=label
-            )
+            spread = np.array([middle - low, high - middle])
+            ax.errorbar(radii, middle, spread, fmt=MARKERS[index] + "-", capsize=3, elinewidth=1, label=label)
         plain = np.median(table.where(direction="none")[name]) - 1
         ax.axhline(plain, color="grey", linestyle=":", label="plain descent: median")
         ax.set(xscale="log", yscale="log", xlabel="radius", ylabel=f"{name} / least $-$ 1")

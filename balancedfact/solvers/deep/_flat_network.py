@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._linalg import frobenius, product
+from balancedfact._linalg import product
 from balancedfact._objective import Objective
 from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
-from balancedfact.certification._pair import FEASIBLE
+from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._bounds import DeepDual, best_bound
-from balancedfact.certification.deep._layers import GAP_OF_NETWORKS
+from balancedfact.certification.deep._layers import GAP_OF_NETWORKS, fit_of_layers
 from balancedfact.curvature import trace
 from balancedfact.curvature._zero_loss import DeepProblem
 from balancedfact.measurements import MeasurementMap
@@ -242,17 +243,18 @@ def _judged(
         if not lower >= (1 - gap_tol) * value:
             proof += "; the rest is evidence of a minimum near this point only"
     gap = 1 - lower / value if value > 0 else 0.0
-    feasibility = frobenius(A(matrix) - b) / frobenius(b)
+    fits, worst = fit_of_layers(A, b, layers)
     certificate = Certificate(
-        feasibility,
+        fits,
         lower,
-        gap if feasibility <= 10 * FEASIBLE else np.nan,
+        gap if fits <= 10 * FEASIBLE and worst <= DATUM else np.nan,
         multipliers * (search.units / frame.level / power),
         float(np.maximum(best.point.stationarity, best.excess)) if best.point.tractable else np.nan,
         curvature=best.curvature,
         fibre_gap=max(value / fibre.value - 1, 0.0) if fibre.value > 0 else 0.0,
         direction=fibre.certificate.direction,
         proof=proof,
+        worst_datum=worst,
     )
     status, message = _outcome(search, best, certificate, fibre.status, gap_tol)
     message += unseen_part(A, problem.map.matrix_shape)
@@ -276,8 +278,9 @@ def _outcome(
     ended = search.log.ended
     if ended is not None and (ended[0] is Status.INTERRUPTED or not certificate.gap <= gap_tol):
         return ended
-    if certificate.feasibility > 10 * FEASIBLE:
-        return Status.GAP_OPEN, f"The data were not reached: relative residual {certificate.feasibility:.1e}."
+    missed = unreached(certificate)
+    if missed is not None:
+        return Status.GAP_OPEN, missed
     if fibre is Status.UNATTAINED:
         diverging = "they diverge along the direction of the certificate"
         return Status.UNATTAINED, f"No layers attain the least trace of this matrix: {diverging}."

@@ -7,7 +7,9 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, product
 from balancedfact._validate import as_array, as_depth, as_number, as_rng
-from balancedfact.certification._pair import FEASIBLE
+from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._verdict import unreached
+from balancedfact.certification.deep._layers import fit_of_layers
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._ordinary_size import of_ordinary_size
@@ -266,15 +268,16 @@ class _Search:
         gap = 1 - lower / value if value > 0 else 0.0
         layers = [share * W for W in self.best.layers]
         layers[0], layers[-1] = layers[0] @ self.right.T, self.left @ layers[-1]
-        feasibility = frobenius(A(product(layers)) - b) / frobenius(b)
+        fits, worst = fit_of_layers(A, b, layers)
         certificate = Certificate(
-            feasibility,
+            fits,
             self.sharpness(lower),
-            gap if feasibility <= FEASIBLE else np.nan,
+            gap if fits <= 10 * FEASIBLE and worst <= DATUM else np.nan,
             self.dual,
             self.best.stationarity,
             curvature=self.curvature,
             proof=_PROOF_OF_ALL.format(way=self.way),
+            worst_datum=worst,
         )
         return Solution(
             layers,
@@ -289,6 +292,9 @@ class _Search:
         gap, ended = certificate.gap, self.log.ended
         if ended is not None and (not gap <= gap_tol or ended[0] is Status.INTERRUPTED):
             return ended
+        missed = unreached(certificate)
+        if missed is not None:
+            return Status.GAP_OPEN, missed
         if gap <= gap_tol:
             return Status.OPTIMAL, f"No network that fits is less sharp, within a relative {gap:.1e}."
         proved = f"proved is {100 * (1 - gap):.0f} % of the value"

@@ -19,6 +19,8 @@ import scipy.linalg
 
 from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact._objective import Objective
+from balancedfact.certification._verdict import unreached
+from balancedfact.certification.deep._layers import fit_of_layers
 from balancedfact.certification.deep._least_squares import AtLayers, at_layers
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
@@ -31,7 +33,7 @@ _SMOOTHING_SHRINK = 0.7
 _KEPT = 1e-5  # singular values above it, relative to the first, when the smoothing has ended
 _POLISH = 30
 _ZERO_CURVATURE = 1e-9  # curvature that counts as zero, relative to the largest
-_FITS_DATA, _STATIONARY = 1e-9, 1e-6
+_STATIONARY = 1e-6
 _REWEIGHTED = "reweighted least squares, Newton"
 _PROOF_OF_SCHATTEN = (
     "Lower bound: L times the proved least nuclear norm to the power 2/L, for the quasi-norm is at least the nuclear norm to "
@@ -77,22 +79,26 @@ def schatten_minimum(
     value = float(sum(frobenius(W) ** 2 for W in layers))
     least = max(nuclear.certificate.lower_bound, 0.0) / 2  # of the nuclear norm
     lower = min(depth * least ** (2 / depth), value)
-    gap = 1 - lower / value
+    fits, worst = fit_of_layers(A, b, layers)
     certificate = Certificate(
-        judged.feasibility,
+        fits,
         lower,
-        gap,
+        1 - lower / value,
         dual=nuclear.certificate.dual,
         stationarity=judged.stationarity,
         balance=0.0,
         curvature=judged.curvature,
         proof=_PROOF_OF_SCHATTEN,
+        worst_datum=worst,
     )
-    rank = layers[0].shape[0]
-    if log.ended is not None and (gap > 1e-8 or log.ended[0] is Status.INTERRUPTED):
+    missed = unreached(certificate)
+    if missed is not None:
+        certificate = replace(certificate, gap=np.nan)
+    gap, rank = certificate.gap, layers[0].shape[0]
+    if log.ended is not None and (not gap <= 1e-8 or log.ended[0] is Status.INTERRUPTED):
         verdict = log.ended
-    elif judged.feasibility > _FITS_DATA:
-        verdict = Status.GAP_OPEN, f"The search ended at rank {rank} with a relative residual of {judged.feasibility:.1e}."
+    elif missed is not None:
+        verdict = Status.GAP_OPEN, missed
     elif gap <= 1e-8:
         verdict = Status.OPTIMAL, f"No network that fits weighs less, within a relative {gap:.1e}."
     elif judged.stationarity <= _STATIONARY and judged.curvature >= -_ZERO_CURVATURE:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancedfact._validate import as_number
+from balancedfact._validate import as_flag, as_number
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, needed, trimmed, widened
@@ -28,6 +28,7 @@ from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
+_SAME_FIT = 1e-9  # the relative difference of two nuclear norms that are those of the same matrix
 _ROUNDS = 30  # most rounds of adding and removing columns when rounding errors keep the rank from settling
 
 
@@ -42,6 +43,8 @@ class Factored(Algorithm):
     ----------
     give_up : float, optional
         The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
+    same_fit : bool
+        Whether to stop once the same matrix fits the data at two penalties and is not proved to be best.
 
     See Also
     --------
@@ -66,17 +69,19 @@ class Factored(Algorithm):
 
     name, low_rank = "factored", True
     give_up: float | None = None
+    same_fit: bool = False
 
     def __post_init__(self) -> None:
         if self.give_up is not None:
             as_number(self.give_up, "give_up", above=0.0)
+        as_flag(self.same_fit, "same_fit")
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
     ) -> Iterator[Point]:
         """Yield points along the path of penalties."""
         give_up = None if self.give_up is None else int(self.give_up * min(problem.map.matrix_shape))
-        return factored(problem, rng, max_rank=max_rank, give_up=give_up, initial=initial)
+        return factored(problem, rng, max_rank=max_rank, give_up=give_up, same_fit=self.same_fit, initial=initial)
 
 
 def factored(
@@ -85,12 +90,14 @@ def factored(
     *,
     max_rank: int | None = None,
     give_up: int | None = None,
+    same_fit: bool = False,
     initial: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Point]:
     """Yield points along the path. With ``q = 0`` each has been moved onto the data as far as its rank allows.
 
-    `max_rank` limits the number of columns, and the path is left once more than `give_up` are needed; `initial` is a pair to
-    start from, which skips the path down to ``q > 0``.
+    `max_rank` limits the number of columns, and the path is left once more than `give_up` are needed, or at a `same_fit` as at
+    the penalty before: its dual vector of least norm is the same too. `initial` is a pair to start from, which skips the path
+    down to ``q > 0``.
     """
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
@@ -111,7 +118,7 @@ def factored(
     if initial is not None:
         L, R, s = (part[..., :limit] for part in trimmed(*initial))
         penalty = problem.q or penalty
-    accuracy = _accuracy(penalty, problem.q, largest)
+    accuracy, last = _accuracy(penalty, problem.q, largest), 0.0
     while True:
         # First the columns at hand, then those that are still missing at the residual that they leave.
         for _ in range(_ROUNDS):
@@ -135,7 +142,12 @@ def factored(
             accuracy = max(_FINER * accuracy, _FINEST)
             continue
         if problem.q == 0 and rank > 0:
-            yield from interpolating(problem, L, R, y)
+            point = interpolating(problem, L, R, y)
+            yield point
+            total = float(point.s.sum())
+            if same_fit and point.y is not y and abs(total - last) <= _SAME_FIT * total:
+                return
+            last = total if point.y is not y else 0.0
         if penalty <= _FLOOR * largest:
             return
         penalty = max(SHRINK * penalty, problem.q)
@@ -147,7 +159,7 @@ def _accuracy(penalty: float, target: float, largest: float) -> float:
     return 0.01 if penalty == target else 0.02 * penalty / largest
 
 
-def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Iterator[Point]:
+def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.ndarray) -> Point:
     """The pair moved onto the data at its rank, with the dual vector of least norm where there is one, else with `y`."""
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
@@ -156,9 +168,8 @@ def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.n
     L, R, s = trimmed(end.L, end.R)
     k = s.size
     if np.linalg.norm(end.residual) <= 1e-10 * size and k * (d1 + d2 - k) <= A.m:
-        yield Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
-    else:
-        yield Point(L, R, s, y)
+        return Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
+    return Point(L, R, s, y)
 
 
 def settled(problem, L, R, penalty, accuracy, offsets=None, *, horizontal: bool = False):  # type: ignore[no-untyped-def]

@@ -104,7 +104,7 @@ def augmented_lagrangian(
         if s.size > 0:
             yield Point(L, R, s, y)
             if q == 0:
-                yield from interpolating(problem, L, R, y)
+                yield interpolating(problem, L, R, y)
         if accuracy <= _FINE_END and off <= _FINE_END:
             return
         if t == 0:

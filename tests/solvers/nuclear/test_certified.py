@@ -42,12 +42,14 @@ class EntriesSize(Entries):
 
 
 def test_algorithms_are_chosen_by_size_and_structure():
-    def chosen(A):
-        return [each.name for each in suitable(NuclearProblem(A, np.zeros(0), 0.0))]
+    def chosen(A, q=0.0):
+        return [each.name for each in suitable(NuclearProblem(A, np.zeros(0), q))]
 
     assert chosen(Size(500, (30, 30)))[0] == "interior-point"
     assert "splitting" in chosen(Size(500, (30, 30)))
-    assert chosen(EntriesSize(2000, (60, 50)))[0] == "interior-point"
+    assert chosen(EntriesSize(900, (60, 50)))[0] == "interior-point"
+    assert chosen(EntriesSize(2000, (60, 50))) == ["factored", "dual Newton", "interior-point", "splitting"]
+    assert chosen(EntriesSize(2000, (60, 50)), 1.0)[0] == "interior-point"
     assert "interior-point" not in chosen(EntriesSize(3000, (60, 50)))
     assert "splitting" in chosen(EntriesSize(30_000, (200, 200)))
     assert chosen(EntriesSize(200_000, (20_000, 20_000))) == ["factored"]
