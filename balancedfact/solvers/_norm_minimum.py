@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancedfact._validate import as_array, as_depth
+from balancedfact._validate import as_array, as_depth, as_number, as_rng
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Solution
 from balancedfact.solvers._methods import as_method
 from balancedfact.solvers.deep._schatten import schatten_minimum
+from balancedfact.solvers.deep._weight_decay import decayed_network
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
@@ -48,7 +50,12 @@ def norm_minimum(
 
     .. math:: \min_{\mathcal A(W_L\cdots W_1) = b}\sum_j\|W_j\|_F^2 = \min_{\mathcal A(E) = b} L\,\|E\|_{S_{2/L}}^{2/L},
 
-    which beyond two layers is not convex: the result is a local minimum, proved global only where the bound closes.
+    and with a positive penalty weight decay, as at depth two,
+
+    .. math:: \min_{W}\ \tfrac12\|\mathcal A(W_L\cdots W_1) - b\|^2 + \tfrac12\,\text{penalty}\sum_j\|W_j\|_F^2
+              = \min_E \tfrac12\|\mathcal A(E) - b\|^2 + \tfrac12\,\text{penalty}\,L\,\|E\|_{S_{2/L}}^{2/L},
+
+    which beyond two layers are not convex: the result is a local minimum, proved global only where the bound closes.
 
     Parameters
     ----------
@@ -57,8 +64,8 @@ def norm_minimum(
     b : array_like, shape (m,)
         The data.
     depth : int
-        The number of layers `L`, at least 2. Beyond two, only interpolation: `penalty` is 0, and `offset_penalty` and
-        `max_rank` are not available; `closed_forms.schatten_shrinkage` has the penalised solution for a fully observed matrix.
+        The number of layers `L`, at least 2. Beyond two `offset_penalty` and `max_rank` are not available;
+        `closed_forms.schatten_shrinkage` has the penalised solution for a fully observed matrix.
     method : str or Algorithm, optional
         As in `flat_minimum`.
     penalty : float
@@ -91,7 +98,9 @@ def norm_minimum(
         Beyond two layers, balanced layers whose hidden widths are the rank. The lower bound is `L` times the proved least
         nuclear norm to the power ``2 / L``: it closes at rank one. Elsewhere the status is ``STATIONARY`` for a local minimum
         to second order: `stationarity` is the part of the weights along the fits, and `curvature` the least eigenvalue of the
-        Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free.
+        Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free. With a penalty the search
+        ends at stationary points of every rank below the one it finds, returns the best, zero layers among them, and the
+        message lists the others; the lower bound follows from dual vectors of the nuclear norm for several penalties.
 
     Raises
     ------
@@ -129,13 +138,10 @@ def norm_minimum(
     """
     layers = as_depth(depth)
     if layers > 2:
-        for name, value, neutral in (
-            ("penalty", penalty, 0.0),
-            ("offset_penalty", offset_penalty, None),
-            ("max_rank", max_rank, None),
-        ):
-            if value != neutral:
-                raise ValueError(f"{name} is {value!r} at depth {layers}; expected {neutral}, beyond two layers")
+        for name, value in (("offset_penalty", offset_penalty), ("max_rank", max_rank)):
+            if value is not None:
+                raise ValueError(f"{name} is {value!r} at depth {layers}; expected None, beyond two layers")
+        penalty = as_number(penalty, "penalty", least=0.0)
     if layers == 2:
         solution = certified_minimum(
             A,
@@ -153,11 +159,15 @@ def norm_minimum(
             progress=progress,
         )
         return finished(solution, A, b, flat=False, penalty=penalty, offset_penalty=offset_penalty)
-    log = Log(callback, progress, limits)
-    # The least nuclear norm is where the search starts and what its bound comes from.
-    nuclear = norm_minimum(A, b, method=method, tol=tol, rng=rng, limits=limits, progress=False)
+    data, as_tol = as_array(b, "b", shape=(as_map(A).m,)), as_number(tol, "tol", above=0.0)
     start = None
     if initial is not None:
         left, right = as_start(initial, A)
         start = left @ right.T
-    return schatten_minimum(A, as_array(b, "b", shape=(A.m,)), layers, nuclear, start, log)
+    log = Log(callback, progress, limits)
+    if penalty > 0:
+        as_rng(rng)
+        return decayed_network(A, data, layers, penalty, start, log)
+    # The least nuclear norm is where the search starts and what its bound comes from.
+    nuclear = norm_minimum(A, b, method=method, tol=as_tol, rng=rng, limits=limits, progress=False)
+    return schatten_minimum(A, data, layers, nuclear, start, log)

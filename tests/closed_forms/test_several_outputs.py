@@ -1,5 +1,7 @@
 """Least sharpness of regressions with several outputs, against minimisation over the weights of the full Hessian."""
 
+from itertools import pairwise
+
 import autograd
 import autograd.numpy as anp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balancedfact as bf
+from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, descend_smoothly
 from tests.oracles import hessian
 
 minimal, flattest = bf.closed_forms.minimal_sharpness, bf.closed_forms.flattest_regression_layers
@@ -70,6 +73,35 @@ CASES = [(L, 2, 2, None, False) for L in (2, 3, 5)] + [(3, 3, 2, 1, False), (2, 
 def test_agrees_with_minimisation_over_the_weights(L, outputs, inputs, rank, singular):
     sigma, M, _ = problem(L, outputs, inputs, rank, singular)
     assert minimal(sigma, M, L) == pytest.approx(brute_force(sigma, M, L, 2, 0), rel=1e-7)
+
+
+def enclosed(M, X, L, seed):
+    """The least top eigenvalue of the Hessian over the weights, enclosed, by Newton's method on them from random layers.
+
+    The smooth maximum with weights w is least where the weighted mean of the eigenvalues is: that mean is below the least top.
+    """
+    rng, outputs = np.random.default_rng(seed), len(M)
+    r = np.linalg.matrix_rank(M)
+    U, s, Vt = np.linalg.svd(M)
+    G = [np.eye(r) + 0.3 * rng.standard_normal((r, r)) for _ in range(L - 1)]
+    middle = [after @ np.linalg.inv(before) for before, after in pairwise(G)]
+    layers = [G[0] @ Vt[:r], *middle, (U[:, :r] * s[:r]) @ np.linalg.inv(G[-1])]
+    matrices = np.array([np.outer(e, x) for x in X.T for e in np.eye(outputs)])
+    point = SharpPoint(matrices, np.tensordot(matrices, M, 2), layers, 1.0)
+    for sharpness in 10.0 ** np.arange(1, 11) / point.largest:
+        point = descend_smoothly(point.smoothed(sharpness), lambda each: None)[0]
+    return 2 / X.shape[1] * float(point.weights @ point.values), 2 / X.shape[1] * point.largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(32))
+def test_agrees_to_nine_digits_with_a_search_over_the_weights(case):
+    L, singular, rng = 2 + case % 4, case % 8 >= 4, np.random.default_rng(case)
+    sigma, M, X = problem(case, *(int(size) for size in rng.integers([1, 2], [4, 4])), singular=singular)
+    low, high = enclosed(M, X, L, case)
+    assert low <= minimal(sigma, M, L) * (1 + 2e-10)
+    assert high >= minimal(sigma, M, L) * (1 - 2e-10)
+    assert high - low <= 5e-10 * high
 
 
 @pytest.mark.parametrize("singular", [False, True])

@@ -1,5 +1,7 @@
 """Claims on several outputs, any measurements and weight decay notice planted mistakes."""
 
+import dataclasses
+
 import pytest
 
 from balancedfact import closed_forms, solvers
@@ -10,6 +12,16 @@ from tests.theorems.mutations import of_depth, scaled, solution
 def of_the_flattest_matrix(function):
     """The least sharpness of one matrix, that of least trace, taken for the least of all that fit."""
     return lambda A, b, depth, **options: solvers.minimal_sharpness(solvers.flat_minimum(A, b).matrix, A, depth)
+
+
+def another_penalty(function):
+    """The network of another weight decay."""
+    return lambda A, b, depth, penalty: function(A, b, depth=depth, penalty=1.01 * penalty)
+
+
+def overstated(certificate):
+    """A lower bound that is twice as large."""
+    return dataclasses.replace(certificate, lower_bound=2 * certificate.lower_bound)
 
 
 MUTATIONS = [
@@ -24,6 +36,9 @@ MUTATIONS = [
     ("new-critical-step-size-several-outputs", closed_forms, "minimal_sharpness", scaled(1.03)),
     ("new-weight-decay-is-a-schatten-quasi-norm", closed_forms, "schatten_value", scaled(1.0001)),
     ("new-collapse-under-weight-decay", closed_forms, "collapse_threshold", lambda f: lambda *args: (1.001 * f(*args)[0], 0.0)),
+    ("new-weight-decay-under-measurements", solvers, "norm_minimum", solution(value=lambda value: 1.0001 * value)),
+    ("new-weight-decay-under-measurements", solvers, "norm_minimum", solution(certificate=overstated)),
+    ("new-weight-decay-under-measurements", solvers, "norm_minimum", another_penalty),
     ("new-isolated-fits-are-minima-of-weight-decay", closed_forms, "schatten_value", lambda f: lambda M, L: (M**2).sum()),
 ]
 

@@ -28,7 +28,8 @@ from balancedfact.measurements import MeasurementMap, isometry_constant
 
 # The relaxation behind an isometry constant: the largest order for which it takes a fraction of a second, and its steps.
 _RELAXED_ORDER, _ITERATIONS = 150, 30
-_QUICK_ORDER, _QUICK_WORK = 150, 1e9  # what the weighted isometry may cost where the bound must be cheap
+# What the weighted isometry may cost where the bound must be cheap: order, work, evaluations, and gain at which a stage ends.
+_QUICK_ORDER, _QUICK_WORK, _QUICK_EVALUATIONS, _QUICK_GAIN = 150, 1e9, 2000.0, 1e-5
 
 
 class Bound(NamedTuple):
@@ -72,7 +73,8 @@ def best_bound(
     ]
     work = BARRIER_WORK if effort == "best" else _QUICK_WORK if A.shape[1] <= _QUICK_ORDER else 0.0
     if work > 0:
-        found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop)
+        quick = {} if effort == "best" else {"most": _QUICK_EVALUATIONS, "gain": _QUICK_GAIN}
+        found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop, **quick)
         bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
     if effort == "best" and depth == 3:
         found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)

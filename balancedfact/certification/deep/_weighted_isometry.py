@@ -32,9 +32,10 @@ from balancedfact.certification.deep._white import well_whitened
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._isometry_bounds import partial_transpose, rounding
 
-BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 2000.0  # evaluations of the barrier times order^3 and layers; most evaluations
+BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 6000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N
-_STAGES, _BARRIER_SHRINK = 12, 2.0  # weights of the barrier, and the factor between them
+_STAGES, _BARRIER_SHRINK = 8, 2.5  # weights of the barrier, and the factor between them
+_LEAST_GAIN = 3e-7  # of the logarithm in one step, below which a stage ends: progress is slow, and 1e-5 is far too early
 _OFTEN = 1000  # order up to which every stage is proved
 _BLIND = 1e-8  # least eigenvalue below which the measurements count as blind to a matrix of rank one
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small
@@ -221,6 +222,8 @@ def weighted_isometry_bound(
     depth: int,
     *,
     work: float = BARRIER_WORK,
+    most: float = _MOST_EVALUATIONS,
+    gain: float = _LEAST_GAIN,
     stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """The bound on the trace, for a map of ordinary scale that sees every direction; 0 where it is not proved.
@@ -237,6 +240,8 @@ def weighted_isometry_bound(
         At least 3.
     work : float
         Evaluations times their order cubed.
+    most, gain : float
+        Evaluations at most, and what a step has to gain for a stage to go on.
     stop : callable
         Ends the search early; what was found until then is still proved.
     """
@@ -250,7 +255,7 @@ def weighted_isometry_bound(
     stack = white.map.rotated(np.eye(d1), np.eye(d2))
     size = float(np.linalg.norm(b))
     barrier = Barrier(stack, b / size, split, depth)
-    budget = min(work / order**3, _MOST_EVALUATIONS)
+    budget = min(work / order**3, most)
     N, least = barrier.visible(budget / 3, stop)
     if least <= _BLIND:
         return 0.0
@@ -259,11 +264,11 @@ def weighted_isometry_bound(
         return 0.0
     x, best = barrier.packed(weights), barrier.proved(weights)
     each = max(int((budget - barrier.evaluations / barrier.middle) / _STAGES), 1)
-    memory = 8 if x.size < 4e6 else 4
+    memory = 20 if x.size < 1e6 else 8 if x.size < 4e6 else 4
     mu = 4.0 / order
     for stage in range(_STAGES):
         climbed, mu = (lambda x, mu=mu: barrier.climbed(x, mu)), mu / _BARRIER_SHRINK
-        x = descend_in_domain(climbed, x, each, tol=1e-5, memory=memory, stop=stop)
+        x = descend_in_domain(climbed, x, each, tol=gain, memory=memory, stop=stop)
         if order <= _OFTEN or stage == _STAGES - 1 or stop():  # late stages may be too close to the boundary to be proved
             best = max(best, barrier.proved(barrier.unpacked(x)))
         if stop():

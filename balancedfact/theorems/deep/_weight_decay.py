@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.optimize
 
-from balancedfact import closed_forms, measurements
+from balancedfact import closed_forms, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems import _draw as draw
 from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
@@ -87,3 +87,40 @@ def isolated(rng: np.random.Generator) -> Outcome:
             away = away.reshape(d, d) / np.linalg.norm(away) * np.linalg.norm(E)
             others.append(closed_forms.schatten_value(E + size * away, L))
     return all_of(above=at_least(min(others) / value, 1.0, rtol=0.0, depth=L))
+
+
+@claim(
+    "New",
+    "Weight decay under measurements",
+    "Over all networks of L layers the loss with weight decay is at least the least, over t, of the largest of the lines "
+    "b'y - |y|^2/2 - |A*(y)| t, or zero, plus lambda L t^(2/L) / 2; minima of several ranks coexist, and what is found is "
+    "stationary.",
+    kind="bound",
+    page=PAGE,
+)
+def under_measurements(rng: np.random.Generator) -> Outcome:
+    d1, d2, L = int(rng.integers(2, 4)), int(rng.integers(2, 4)), int(rng.integers(3, 5))
+    m, weight = int(rng.integers(3, 2 * d1 * d2)), float(np.exp(rng.uniform(-3, 1)))
+    A, E = measurements.gaussian(m, (d1, d2), rng), draw.low_rank(rng, d1, d2, 1)
+    b = A(E) + 0.1 * rng.standard_normal(m)
+    found = solvers.norm_minimum(A, b, depth=L, penalty=weight)
+    matrices = A.rotated(np.eye(d1), np.eye(d2))
+
+    def cost(layers: list[np.ndarray]) -> float:
+        misfit = np.array([np.sum(X * naive.product(layers)) for X in matrices]) - b
+        return float(misfit @ misfit) / 2 + weight / 2 * sum(float(np.sum(W**2)) for W in layers)
+
+    others = [cost(closed_forms.schatten_layers(s * E, [d2, *[2] * (L - 1), d1])) for s in (0.5, 0.9, 1.0)]
+    others += [cost(draw.factorization(rng, found.matrix, L, 3)), cost([0 * W for W in found.layers])]
+    steps = [[1e-6 * rng.standard_normal(W.shape) for W in found.layers] for _ in range(3)]
+    slopes = []
+    for step in steps:  # central differences, relative to the change of the weights alone
+        ends = [cost([W + sign * S for W, S in zip(found.layers, step, strict=True)]) for sign in (1, -1)]
+        size = weight * np.sqrt(sum(np.sum(W**2) for W in found.layers) * sum(np.sum(S**2) for S in step))
+        slopes.append(abs(ends[0] - ends[1]) / 2 / (size or 1.0))
+    return all_of(
+        value=equal(cost(found.layers), found.value, rtol=1e-10, depth=L),
+        bound=at_least(min(others), found.certificate.lower_bound, rtol=1e-9),
+        least_of_these=at_least(min(others), found.value, rtol=1e-9),
+        stationary=at_most(max(slopes), 1e-4),
+    )

@@ -78,7 +78,7 @@ def test_zero_data_infeasible_and_bad_input():
     assert bf.norm_minimum(A, 0 * b, depth=3).value == 0
     twice = bf.measurements.Dense(np.array([np.eye(2), np.eye(2)]))
     assert bf.norm_minimum(twice, [1.0, 2.0], depth=3).status is bf.Status.INFEASIBLE
-    for options in ({"penalty": 1.0}, {"max_rank": 2}, {"depth": 1}, {"depth": 2.5}):
+    for options in ({"penalty": -1.0}, {"max_rank": 2}, {"depth": 1}, {"depth": 2.5}):
         with pytest.raises(ValueError, match=next(iter(options))):
             bf.norm_minimum(A, b, **{"depth": 3} | options)
 

@@ -44,6 +44,7 @@ SOLVES = {
     "sharpness": lambda **o: bf.minimal_sharpness(M, A, 3, **o),
     "sharpness of networks": lambda **o: bf.flattest_sharpness(A, B, 2, rng=0, **o),
     "norm network": lambda **o: bf.norm_minimum(A, B, depth=3, rng=0, **o),
+    "weight decay": lambda **o: bf.norm_minimum(A, B, depth=3, penalty=0.5, **o),
     "balanced": lambda **o: bf.balanced_approximation(M, 3, method="riemannian", rng=0, **o),
     "sphere": solve_sphere,
 }
