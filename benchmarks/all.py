@@ -26,6 +26,7 @@ SCRIPTS = [
         "hold_out",
         "ratings",
         "cluster",
+        "comparison",
     ),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]

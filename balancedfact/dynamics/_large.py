@@ -99,7 +99,7 @@ class Walker:
             index, labels = batch
             self._batch(before[-1], index, labels, 2 / index.size, carried[-1])
         else:
-            carried[-1][:] = self.model.loss_and_gradient(before[-1][None])[1][0]
+            carried[-1][:] = self.model.gradient(before[-1])
         if not np.abs(carried[-1]).sum() < self._limit:
             return False
         for k in range(len(layers) - 1, 0, -1):

@@ -50,6 +50,12 @@ class MapModel:
             gradient = np.stack([self.A.adjoint_matrix(one) for one in scaled])
         return np.mean(residual**2, axis=-1), gradient
 
+    def gradient(self, E: np.ndarray) -> np.ndarray:
+        """The gradient at one matrix, shape ``(d_L, d_0)``."""
+        if self._rows is not None:
+            return self.loss_and_gradient(E[None])[1][0]
+        return self.A.adjoint_matrix((2 / self.A.m) * (self.A.forward(E) - self.b))
+
     def normal(self, E: np.ndarray) -> np.ndarray:
         """The derivative of the gradients in `E`, ``(2/m) A^*(A(E))``, which does not depend on the data."""
         if self._rows is not None:
