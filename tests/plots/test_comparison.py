@@ -10,7 +10,7 @@ from balancedfact.comparison import Comparison, ComparisonRow
 
 def table(error=(0.5, 1e-20)):
     rows = [
-        ComparisonRow(f"way {i}", 1e-20, 10.0 ** (2 * i), 1.0, 3.0 + i, 2.0, 1, 0.0, 1.0, 1.0, error[i], 0.1, "", [])
+        ComparisonRow(f"way {i}", 1e-20, 10.0 ** (2 * i), 1.0, 3.0 + i, 2.0, 1, 0.0, 1.0, 1.0, 1.0, error[i], 0.1, "", [])
         for i in range(2)
     ]
     return Comparison(rows, 2)
