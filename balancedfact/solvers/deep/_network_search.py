@@ -302,7 +302,10 @@ class NetworkSearch:
         """A point of the next rank with a smaller value, towards ``left @ right.T``; ``None`` where none is found."""
         s = np.linalg.svd(point.matrix, compute_uv=False)
         direction = left @ right.T
-        direction *= s[0] / np.linalg.norm(direction)
+        size = float(np.linalg.norm(direction))
+        if size == 0:  # the whitening hides it
+            return None
+        direction *= s[0] / size
         for exponent in range(1, 9):
             wider = self._fitted(point.matrix + 0.2**exponent * direction, point.width + 1)
             if wider is not None and wider.value < point.value * (1 - _EQUAL):

@@ -124,3 +124,17 @@ def test_full_rank_passes(rng):
     A, E = gaussian(6, (2, 3), rng), rng.standard_normal((2, 3))
     point = flattest(A, E, 3)
     assert rank_test(point, point.multipliers()).excess == 0
+
+
+def test_no_direction_ends_the_search(monkeypatch, rng):
+    """The whitening of measurements of very different sizes may leave nothing of a direction."""
+
+    def hidden(point, y):
+        found = rank_test(point, y)
+        return found._replace(excess=2.0, left=0 * found.left, right=0 * found.right)
+
+    monkeypatch.setattr("balancedfact.solvers.deep._network_search.rank_test", hidden)
+    A = gaussian(7, (3, 3), rng)
+    solution = bf.flat_network(A, A(np.outer(np.arange(1.0, 4.0), np.ones(3))), 3, rng=0, bound="quick")
+    assert not solution.status.proved
+    assert solution.certificate.feasibility < 1e-12
