@@ -17,7 +17,7 @@ import numpy as np
 from balancedfact._certificate import Certificate
 from balancedfact._new_rows import Offsets
 from balancedfact._objective import Objective
-from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._pair import reached
 from balancedfact.measurements import MeasurementMap, RankOne
 
 _MOST = 400_000  # numbers in all matrices of the measurements
@@ -84,7 +84,7 @@ def proved(
     """The certificate with exact numbers rounded outwards; there is a gap where the data are fitted, or need not be."""
     fits, worst = fit
     gap = rounded_up((value - lower) / value) if value > 0 else 0.0
-    if not (inexact or (fits <= 10 * FEASIBLE and worst <= DATUM)):
+    if not (inexact or reached(fits, worst)):
         gap = np.nan
     return replace(
         certificate,

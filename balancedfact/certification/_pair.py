@@ -70,12 +70,16 @@ def certify_pair(
             gap = (abs(value - claimed) + value_error) / value
             rounding = min((max(min(before, value) - lower, 0.0) + value_error) / value, gap)
         in_full = scaled_product(float(value), *factors), scaled_product(float(claimed), *factors)
-        excess = not fits <= 10 * FEASIBLE or not worst <= DATUM
-        if objective.penalty == 0 and excess:
+        if objective.penalty == 0 and not reached(fits, worst):
             gap = np.float64(np.nan)  # the value of a pair that does not fit is no upper bound
         if value > 0 and not np.finfo(float).tiny <= in_full[0] < np.inf:
             gap = np.float64(np.nan)  # the value itself overflows, or vanishes
         return Certificate(fits, in_full[1], float(gap), dual, value=in_full[0], worst_datum=worst, rounding=float(rounding))
+
+
+def reached(fits: float, worst: float) -> bool:
+    """Tell whether data that are to be interpolated are, all together and each by its own size."""
+    return fits <= 10 * FEASIBLE and worst <= DATUM
 
 
 def power_below(size: float) -> float:

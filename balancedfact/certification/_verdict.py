@@ -6,12 +6,12 @@ import numpy as np
 
 from balancedfact._certificate import Certificate
 from balancedfact._status import Status
-from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._pair import reached
 
 
 def unreached(certificate: Certificate) -> str | None:
     """A sentence on data that were to be interpolated and are not, all together or one of them; else ``None``."""
-    if certificate.feasibility <= 10 * FEASIBLE and certificate.worst_datum <= DATUM:
+    if reached(certificate.feasibility, certificate.worst_datum):
         return None
     size = f"relative residual {certificate.feasibility:.1e}, of a single datum up to {certificate.worst_datum:.1e}"
     return f"The data were not reached: {size}."

@@ -161,17 +161,14 @@ def _sweep_up(lanes, weights, out, descend, C, F, sizes, offsets):  # type: igno
 
 @numba.njit(**_OPTIONS)
 def _stop_lost(lanes, C, F, total, limit, step, diverged, iteration):  # type: ignore[no-untyped-def]
-    """Let the runs whose gradient overflows stay where they are; returns how many there are."""
-    lost = 0
+    """Let the runs whose gradient overflows stay where they are."""
     for r in range(len(lanes)):
         if not total[r] < limit:
-            lost += 1
             step[r] = 0.0
             if diverged[r] < 0:
                 diverged[r] = iteration
             C[1:-1, :, :, r] = 0.0
             F[0, :, :, r] = 0.0
-    return lost
 
 
 @numba.njit(**_OPTIONS)

@@ -24,7 +24,7 @@ from balancedfact._certificate import Certificate
 from balancedfact._linalg import EPS, frobenius, magnitude, product
 from balancedfact._objective import Objective
 from balancedfact._status import Status
-from balancedfact.certification._pair import DATUM, FEASIBLE, certify_pair, fit_of_pair, power_below
+from balancedfact.certification._pair import certify_pair, fit_of_pair, power_below, reached
 from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._bounds import DeepDual, best_bound
 from balancedfact.certification.deep._least_squares import at_layers
@@ -89,7 +89,7 @@ def certify_layers(
             nuclear = certify_pair(A, b, Objective("norm"), pair, y, rng=rng).lower_bound / 2
             lower, source, least = len(layers) * max(nuclear, 0.0) ** (2 / len(layers)) * (1 - 16 * EPS), _NUCLEAR, np.nan
         gap = np.nan
-        if np.finfo(float).tiny <= value < np.inf and fits <= 10 * FEASIBLE and worst <= DATUM:
+        if np.finfo(float).tiny <= value < np.inf and reached(fits, worst):
             gap = (abs(value - lower) + error) / value
         elif value == 0 and not np.any(b):
             gap = 0.0

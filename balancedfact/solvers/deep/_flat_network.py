@@ -12,7 +12,7 @@ from balancedfact._linalg import product
 from balancedfact._objective import Objective
 from balancedfact._threads import threads_for
 from balancedfact._validate import as_array, as_count, as_depth, as_layers, as_number, as_rng
-from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._pair import reached
 from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._bounds import DeepDual, best_bound
 from balancedfact.certification.deep._layers import GAP_OF_NETWORKS, fit_of_layers
@@ -247,7 +247,7 @@ def _judged(
     certificate = Certificate(
         fits,
         lower,
-        gap if fits <= 10 * FEASIBLE and worst <= DATUM else np.nan,
+        gap if reached(fits, worst) else np.nan,
         multipliers * (search.units / frame.level / power),
         float(np.maximum(best.point.stationarity, best.excess)) if best.point.tractable else np.nan,
         curvature=best.curvature,

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, product
 from balancedfact._validate import as_array, as_depth, as_number, as_rng
-from balancedfact.certification._pair import DATUM, FEASIBLE
+from balancedfact.certification._pair import reached
 from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._layers import fit_of_layers
 from balancedfact.measurements import Dense, MeasurementMap
@@ -272,7 +272,7 @@ class _Search:
         certificate = Certificate(
             fits,
             self.sharpness(lower),
-            gap if fits <= 10 * FEASIBLE and worst <= DATUM else np.nan,
+            gap if reached(fits, worst) else np.nan,
             self.dual,
             self.best.stationarity,
             curvature=self.curvature,

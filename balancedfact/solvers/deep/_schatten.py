@@ -4,20 +4,17 @@ Over all layers,
 :math:`\min_{\mathcal A(W_L\cdots W_1) = b}\sum_j\|W_j\|_F^2 = \min_{\mathcal A(E) = b}L\|E\|_{S_{2/L}}^{2/L}`. Beyond two
 layers this is not convex, and every fit of low rank that no other fit of its rank surrounds is a local minimum.
 
-The search is iteratively reweighted least squares with the harmonic mean of the weights of both sides (Kuemmerle, Sigl 2018),
-on :math:`\sum_i(\sigma_i^2+\varepsilon^2)^{1/L}` for falling :math:`\varepsilon`. The end is polished by Newton's method on the
-layers at the width of the rank, and judged there to second order.
+The search is iteratively reweighted least squares (`_reweighting`). The end is polished by Newton's method on the layers at the
+width of the rank, and judged there to second order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import scipy.linalg
 
-from balancedfact._linalg import EPS, frobenius, magnitude, product
+from balancedfact._linalg import frobenius, magnitude, product
 from balancedfact._objective import Objective
 from balancedfact.certification._verdict import unreached
 from balancedfact.certification.deep._layers import fit_of_layers
@@ -25,10 +22,10 @@ from balancedfact.certification.deep._least_squares import AtLayers, at_layers
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.deep._reweighting import reweighted
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.iteration._nothing import as_deep, nothing
 
-_LAST_SMOOTHING = 1e-8  # of the first singular value, where the smoothing ends
 _SMOOTHING_SHRINK = 0.7
 _KEPT = 1e-5  # singular values above it, relative to the first, when the smoothing has ended
 _POLISH = 30
@@ -73,7 +70,7 @@ def schatten_minimum(
 
     if log.ended is None:
         with log:
-            _reweighted(A, b / size, E, depth, report)
+            reweighted(A, b / size, E, depth, report, shrink=_SMOOTHING_SHRINK)
     judged = log.insist(_polished, A, b / size, E, depth)
     layers = [size ** (1 / depth) * W for W in judged.layers]
     value = float(sum(frobenius(W) ** 2 for W in layers))
@@ -107,38 +104,6 @@ def schatten_minimum(
         verdict = Status.GAP_OPEN, f"No local minimum to second order: stationarity {judged.stationarity:.1e} at rank {rank}."
     said = Objective("norm", depth=depth)
     return Solution(layers, value, *verdict, certificate, log.history or nuclear.history, _REWEIGHTED, objective=said)
-
-
-def _reweighted(
-    A: MeasurementMap, b: np.ndarray, X: np.ndarray, depth: int, report: Callable[[np.ndarray, float], None]
-) -> None:
-    """Interpolations of least weighted norm, with weights from the last one, while the smoothing falls."""
-    d1, d2 = A.matrix_shape
-    top = float(np.linalg.norm(X, 2))
-    smoothing, power, zero = top, 1 - 1 / depth, np.zeros((d1, d2))
-    while smoothing > _LAST_SMOOTHING * top:
-        # Inverse weights (X X' + smoothing^2)^(1 - 1/L) of both sides; their mean is the harmonic mean of the weights.
-        U, sigma, Vt = np.linalg.svd(X)
-        squares = np.zeros(max(d1, d2))
-        squares[: sigma.size] = sigma**2
-        inverse = ((squares + smoothing**2) / (top**2 + smoothing**2)) ** power
-        left, right = (U * inverse[:d1]) @ U.T, (Vt.T * inverse[:d2]) @ Vt
-        gram = (A.scaled_gram(left, zero, np.eye(d2)) + A.scaled_gram(np.eye(d1), zero, right)) / 2
-        y = _solved(gram, b)
-        Z = A.adjoint(y)
-        X = (left @ Z + Z @ right) / 2
-        report(X, smoothing)
-        smoothing *= _SMOOTHING_SHRINK
-
-
-def _solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The solution of least norm of a semidefinite system that has one, up to rounding errors."""
-    scale = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-    scaled = gram / np.multiply.outer(scale, scale)
-    try:
-        return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(scaled), b / scale) / scale)
-    except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.lstsq(scaled, b / scale, rcond=max(scaled.shape) * EPS)[0] / scale)
 
 
 def _polished(A: MeasurementMap, b: np.ndarray, E: np.ndarray, depth: int) -> AtLayers:

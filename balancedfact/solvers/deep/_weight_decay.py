@@ -3,13 +3,14 @@ r"""Weight decay on a deep linear network under measurements: a Schatten-2/L qua
 Over all layers,
 :math:`\min\frac12\|\mathcal A(W_L\cdots W_1)-b\|^2+\frac\lambda2\sum_j\|W_j\|_F^2 = \min_E\frac12\|\mathcal A(E)-b\|^2
 +\frac{\lambda L}2\|E\|_{S_{2/L}}^{2/L}`. Beyond two layers this is not convex: minima of several ranks coexist, zero always
-among them. The search is iteratively reweighted least squares with the harmonic mean of the weights of both sides; its end and
-the truncations of it are polished by Newton's method on layers of the width of their rank, and the best is returned.
+among them. The search is iteratively reweighted least squares (`_reweighting`); its end and the truncations of it are polished
+by Newton's method on layers of the width of their rank, and the best is returned. Where zero is proved to be best, nothing is
+searched.
 
 **Lower bound.** The quasi-norm is at least :math:`t^{2/L}`, `t` the nuclear norm of `E`, and for every `y` the squares are at
 least :math:`c_y - s_yt` with :math:`c_y = b^\top y-\frac12\|y\|^2` and :math:`s_y = \|\mathcal A^*(y)\|`. So the least value
 is at least the minimum over `t` of the largest of these lines, or zero, plus :math:`\frac{\lambda L}2t^{2/L}`: concave between
-the corners of the lines, so that one of them, or zero, is the minimum.
+the corners of the lines, so that one of them, or zero, is the minimum. Lines are lowered by a bound on their rounding.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
-from balancedfact._linalg import EPS, frobenius, product
+from balancedfact._linalg import EPS, frobenius, magnitude, product, scaled_product
+from balancedfact.certification._pair import power_below
+from balancedfact.certification._proved_norm import proved_norm
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._careful import careful_total
 from balancedfact.measurements._ordinary_size import of_ordinary_size
 from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solvers.deep._reweighting import reweighted, solved
 from balancedfact.solvers.deep._smooth_sharpness import bending, jacobian
 from balancedfact.solvers.iteration._log import Log
 from balancedfact.solvers.nuclear._certified import certified_minimum
 
-_LAST_REWEIGHTING, _REWEIGHTING_SHRINK = 1e-8, 0.8  # of the first singular value, where the smoothing ends; its steps
+_REWEIGHTING_SHRINK = 0.8
 _RANK_CUT = 1e-5  # singular values kept, relative to the first
 _GONE = 1e-6  # size of a matrix, relative to the first one, that counts as zero
 _DECAY_STEPS = 60
+_HEAVIEST = 1e150  # penalty beyond which the same is proved
 _GAUGE = 1e-10  # curvatures below this fraction of the largest are those of rotations
 _TANGENTS = (0.01, 0.1, 0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.6, 3.0)  # penalties, relative to the slope at the minimum
 _DECAY_GAP, _DECAY_SLOPE, _DECAY_CURVATURE = 1e-8, 1e-6, 1e-9
@@ -61,27 +66,35 @@ def decayed_network(
 ) -> Solution:
     """The best network with weight decay that is found, from the matrix `start` or, without it, from ridge regression."""
     near, power = of_ordinary_size(A)
-    size = frobenius(b) / power or 1.0
-    units = (power * size) ** 2
-    weight = penalty * size ** (2 / depth) / units
-    problem = _DecayProblem(near, b / power / size, depth, weight)
+    unit = power_below(magnitude(b)) if b.any() else 1.0  # of the data; that of matrices is `size`
+    size = scaled_product(unit, 1 / power)
+    weight = scaled_product(penalty, size ** (2 / depth), 1 / unit, 1 / unit)
+    problem = _DecayProblem(near, b / unit, depth, min(weight, _HEAVIEST))
+
+    def in_full(value: float) -> float:
+        return scaled_product(value, unit, unit)
+
+    def report(E: np.ndarray, smoothing: float) -> None:
+        value = in_full(problem.of_matrix(E))
+        log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
+
     best, others = problem.nothing(), []
-    with log:
-        X = problem.ridge() if start is None or not start.any() else start / size
-
-        def report(E: np.ndarray, smoothing: float) -> None:
-            value = units * problem.of_matrix(E)
-            log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
-
-        others = problem.at_every_rank(problem.reweighted(X, report))
-        best = min([best, *others], key=lambda each: each.value)
-    lower = min(log.insist(problem.lower_bound, best), best.value)
-    gap = 1 - lower / best.value if best.value > 0 else 0.0
+    lower = log.insist(problem.lower_bound, best)
+    if not lower >= (1 - _DECAY_GAP) * best.value:
+        with log:
+            X = problem.ridge() if start is None or not start.any() else start / size
+            others = problem.at_every_rank(problem.reweighted(X, report))
+            best = min([best, *others], key=lambda each: each.value)
+        lower = log.insist(problem.lower_bound, best)
+    lower = min(lower, best.value)
+    value, gap = in_full(best.value), 1 - lower / best.value if best.value > 0 else 0.0
+    if best.value > 0 and not np.finfo(float).tiny <= value < np.inf:
+        gap = np.nan  # the value itself overflows, or vanishes
     layers = [size ** (1 / depth) * W for W in best.layers]
     residual = frobenius(A(product(layers)) - b) / (frobenius(b) or 1.0)
     certificate = Certificate(
         residual,
-        units * lower,
+        in_full(lower),
         gap,
         stationarity=best.stationarity,
         balance=0.0,
@@ -89,12 +102,14 @@ def decayed_network(
         proof=_PROOF_OF_DECAY,
     )
     verdict = _verdict(best, others, gap, log)
-    return Solution(layers, units * best.value, *verdict, certificate, log.history, _REWEIGHTED_DECAY)
+    return Solution(layers, value, *verdict, certificate, log.history, _REWEIGHTED_DECAY)
 
 
 def _verdict(best: Decayed, others: list[Decayed], gap: float, log: Log) -> tuple[Status, str]:
-    if log.ended is not None and (gap > _DECAY_GAP or log.ended[0] is Status.INTERRUPTED):
+    if log.ended is not None and (not gap <= _DECAY_GAP or log.ended[0] is Status.INTERRUPTED):
         return log.ended
+    if np.isnan(gap):
+        return Status.GAP_OPEN, "The value is beyond what floating-point numbers tell apart."
     ranks = ", ".join(f"{each.rank} ({each.value / best.value:.6g})" for each in others if each.value > best.value)
     seen = f" Stationary points of other ranks, with their values relative to it: {ranks}." if ranks else ""
     if gap <= _DECAY_GAP:
@@ -126,25 +141,12 @@ class _DecayProblem:
     def ridge(self) -> np.ndarray:
         """Least squares with a penalty on the squares of the matrix."""
         gram = self.A.gram + self.penalty * np.eye(self.A.m)
-        return self.A.adjoint_matrix(_positive_solve(gram, self.b))
+        return self.A.adjoint(solved(gram, self.b))
 
     def reweighted(self, X: np.ndarray, report: Callable[[np.ndarray, float], None]) -> np.ndarray:
-        """The end of reweighted least squares while the smoothing falls."""
-        d1, d2 = self.A.matrix_shape
-        first = smoothing = float(np.linalg.norm(X, 2))
-        zero, exponent = np.zeros((d1, d2)), 1 - 1 / self.depth
-        while smoothing > _LAST_REWEIGHTING * first:
-            U, sigma, Vt = np.linalg.svd(X)
-            squares = np.zeros(max(d1, d2))
-            squares[: sigma.size] = sigma**2
-            inverse = (squares + smoothing**2) ** exponent
-            left, right = (U * inverse[:d1]) @ U.T, (Vt.T * inverse[:d2]) @ Vt
-            gram = (self.A.scaled_gram(left, zero, np.eye(d2)) + self.A.scaled_gram(np.eye(d1), zero, right)) / 2
-            Z = self.A.adjoint_matrix(_positive_solve(gram + self.penalty * np.eye(self.A.m), self.b))
-            X = (left @ Z + Z @ right) / 2
-            report(X, smoothing)
-            smoothing *= _REWEIGHTING_SHRINK
-        return X if np.linalg.norm(X, 2) > _GONE * first else np.zeros_like(X)
+        """The end of reweighted least squares; zero where that vanishes."""
+        found = reweighted(self.A, self.b, X, self.depth, report, shrink=_REWEIGHTING_SHRINK, penalty=self.penalty)
+        return found if np.linalg.norm(found, 2) > _GONE * np.linalg.norm(X, 2) else np.zeros_like(X)
 
     def at_every_rank(self, E: np.ndarray) -> list[Decayed]:
         """Stationary points from the truncations of a matrix to every rank that it has; what collapses is left out."""
@@ -191,6 +193,12 @@ class _DecayProblem:
             layers = schatten_layers(moved, widths)
         return None
 
+    def line(self, y: np.ndarray) -> tuple[float, float]:
+        """The line below the least squares of a dual vector: height and steepness, with a bound on their rounding."""
+        height, error = careful_total(np.concatenate([self.b * y, -y * y / 2]))
+        S, errors = self.A.careful_adjoint(y)
+        return height - error, proved_norm(S) + 1.01 * float(np.linalg.norm(errors))
+
     def lower_bound(self, best: Decayed) -> float:
         """The bound of the lines from several dual vectors."""
         E = product(best.layers)
@@ -203,11 +211,7 @@ class _DecayProblem:
                 found = _nuclear(self.A, self.b, share * slope)
                 if found.certificate.dual is not None and found.certificate.dual.shape == self.b.shape:
                     duals.append(found.certificate.dual)
-        lines = [(0.0, 0.0)]
-        for y in duals:
-            steepness = float(np.linalg.norm(self.A.adjoint_matrix(y), 2)) * (1 + 64 * EPS * sum(self.A.matrix_shape))
-            lines.append((float(self.b @ y - y @ y / 2) * (1 - 64 * EPS * self.A.m), steepness))
-        c, s = np.array(lines).T
+        c, s = np.array([(0.0, 0.0), *map(self.line, duals)]).T
         with np.errstate(divide="ignore", invalid="ignore"):
             corners = np.subtract.outer(c, c) / np.subtract.outer(s, s)
         corners = np.append(corners[np.isfinite(corners) & (corners > 0)], 0.0)
@@ -219,7 +223,3 @@ def _nuclear(A: MeasurementMap, b: np.ndarray, penalty: float) -> Solution:
     """Least squares with the nuclear norm as penalty."""
     plain = {"max_rank": None, "rng": None, "initial": None, "callback": None, "progress": False}
     return certified_minimum(A, b, flat=False, penalty=penalty, tol=1e-7, **plain)  # type: ignore[arg-type]
-
-
-def _positive_solve(matrix: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(scipy.linalg.solve(matrix, b, assume_a="pos", check_finite=False))

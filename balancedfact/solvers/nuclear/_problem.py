@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancedfact._linalg import frobenius
 from balancedfact.certification._spectral_norm import ROUGH_STEPS, lanczos_steps, norm_bound
 from balancedfact.measurements import MeasurementMap
 
@@ -135,7 +136,8 @@ class NuclearProblem:
         misfit, size = float(residual @ residual), float(np.linalg.norm(residual) / np.linalg.norm(self.b))
         del residual  # there may be hundreds of millions of measurements
         S = self.map.adjoint_for_many(point.y)
-        along, square = float(self.b @ point.y), float(point.y @ point.y)
+        with np.errstate(over="ignore"):  # a penalty of next to nothing makes residuals over it enormous, and nothing is proved
+            along, square = float(self.b @ point.y), float(point.y @ point.y)
         ridge = 0.0
         if self.offsets is not None:
             f, g, left, right = self.offsets
@@ -150,13 +152,11 @@ class NuclearProblem:
         norm, proof = norm_bound(S, point.L / root, point.R / root, rng, steps=steps)
         # What rounding may have taken from the sum of matrices, which is large where they cancel.
         del S
-        norm += 4 * np.finfo(float).eps * float(np.linalg.norm(point.y * self.map.row_norms))
-        scale = 0.0
-        if along > 0 and self.q > 0:  # the best multiple of y; any will do where the measurements do not see it
-            scale = min(1 / norm if norm > 0 else np.inf, along / (self.q * square))
-        elif along > 0 and norm > 0:
-            scale = 1 / norm
-        lower = float(scale * along - 0.5 * self.q * scale**2 * square)
+        norm += 4 * np.finfo(float).eps * frobenius(point.y * self.map.row_norms)
+        # The best multiple of y within its constraint; any will do where the measurements do not see it.
+        cost, limits = self.q * square, (norm, self.q * square / along) if along > 0 else (0.0, 0.0)
+        scale = 1 / max(limits) if max(limits) > 0 else 0.0
+        lower = float(scale * (along - 0.5 * scale * cost))
         return Verdict(value, lower, size, scale * point.y, proof)
 
 

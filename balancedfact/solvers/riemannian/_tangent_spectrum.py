@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from balancedfact._linalg import magnitude
+
 # Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and, for one that is clearly
 # negative, over itself; then a direction of descent is all that is asked for.
 _ACCURATE, _NEGATIVE = 1e-5, 1e-2
@@ -61,9 +63,12 @@ def extreme_curvature(
     diagonal: list[float] = []
     off: list[float] = []
     # Where the set is no manifold its tangent space may be larger than the dimension.
-    steps = min(steps, sum(np.size(part) for part in (vector if isinstance(vector, (list, tuple)) else [vector])))
+    steps = min(steps, sum(np.size(part) for part in _parts(vector)))
+    unit = 0.0  # the size of the Hessian, by which it is divided: squares of numbers far from 1 are none
     for step in range(1, steps + 1):
         image = hessian(point, basis[-1])
+        unit = unit or magnitude(np.concatenate([np.ravel(part) for part in _parts(image)]))
+        image = image / unit
         diagonal.append(manifold.inner_product(point, basis[-1], image))
         for _ in range(2):
             for one, other in zip(basis, duals, strict=True):
@@ -86,4 +91,9 @@ def extreme_curvature(
         weights = vectors[:, negative] @ (values[negative] / largest * vectors[0, negative])
         direction = sum((weight * one for weight, one in zip(weights[1:], basis[1:], strict=False)), weights[0] * basis[0])
         direction = direction / manifold.norm(point, direction)
-    return Curvature(float(values[0]), largest, direction)
+    return Curvature(float(values[0]) * unit, largest * unit, direction)
+
+
+def _parts(vector: Any) -> list[Any]:
+    """The arrays of a tangent vector, of a product of manifolds or not."""
+    return list(vector) if isinstance(vector, (list, tuple)) else [vector]

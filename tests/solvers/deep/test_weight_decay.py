@@ -101,6 +101,52 @@ def test_extreme_scales(power):
     assert scaled.certificate.lower_bound == pytest.approx(known.certificate.lower_bound, rel=1e-6)
 
 
+@pytest.mark.parametrize("power", [-150, 150])
+def test_extreme_data(power):
+    A, b = instance(3)
+    known, share = bf.norm_minimum(A, b, depth=3, penalty=1.0), 10.0**power
+    scaled = bf.norm_minimum(A, share * b, depth=3, penalty=share ** (4 / 3))
+    assert scaled.value == pytest.approx(known.value * share**2, rel=1e-9)
+    assert scaled.certificate.gap == pytest.approx(known.certificate.gap, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("share", "penalty"), [(1e-200, 1e-300), (1e200, 1.0), (1.0, 1e-300), (1.0, 1e-40)])
+def test_values_and_penalties_beyond_numbers_prove_nothing(share, penalty):
+    A, b = instance(3)
+    solution = bf.norm_minimum(A, share * b, depth=3, penalty=penalty)
+    assert solution.status is bf.Status.GAP_OPEN
+    assert not solution.certificate.gap <= 1e-3
+
+
+def test_the_heaviest_penalty_proves_the_collapse_without_a_search():
+    A, b = instance(3)
+    seen = []
+    solution = bf.norm_minimum(A, b, depth=3, penalty=1e300, callback=seen.append)
+    assert (solution.status, seen) == (bf.Status.OPTIMAL, [])
+    assert not solution.matrix.any()
+    assert solution.value == pytest.approx(b @ b / 2, rel=1e-12)
+
+
+def test_lines_are_below_the_least_squares(rng):
+    """In exact arithmetic, also where the sum of the measurements cancels."""
+    from fractions import Fraction
+
+    from balancedfact.solvers.deep._weight_decay import _DecayProblem
+
+    matrices = rng.standard_normal((3, 2, 2))
+    A = bf.measurements.Dense(np.concatenate([matrices, matrices * (1 + 1e-12)]))
+    y = np.concatenate([np.ones(3), -np.ones(3)])
+    b = y + 1e-9 * rng.standard_normal(6)
+    height, steepness = _DecayProblem(A, b, 3, 1.0).line(y)
+    exact = sum(Fraction(p) * Fraction(q) - Fraction(q) ** 2 / 2 for p, q in zip(b.tolist(), y.tolist(), strict=True))
+    assert Fraction(height) <= exact
+    assert height == pytest.approx(float(exact), rel=1e-12)
+    total = [[sum(Fraction(q) * Fraction(X[i, j]) for q, X in zip(y, A.matrices, strict=True)) for j in (0, 1)] for i in (0, 1)]
+    norm = np.linalg.norm(np.array([[float(each) for each in row] for row in total]), 2)
+    assert norm <= steepness <= norm + 1e-14
+
+
 def test_limits_callbacks_zero_data_and_bad_input():
     A, b = instance(4)
     limited = bf.norm_minimum(A, b, depth=3, penalty=1.0, limits=bf.Limits(iterations=2))

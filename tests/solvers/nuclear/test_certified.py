@@ -405,3 +405,12 @@ def test_frames_of_both_problems_are_those_of_the_units(rng):
     b = rng.standard_normal(12)
     assert Frame(A, b, 0.0, flat=True).weight == 4 * 12
     assert Frame(A, b, 0.0, flat=False).weight == 2
+
+
+@SOLVERS
+@pytest.mark.parametrize("penalty", [1e-100, 1e-300, 5e-324])
+def test_penalties_of_next_to_nothing_raise_nothing(solve, penalty, rng):
+    A = gaussian(8, (3, 3), rng)
+    solution = solve(A, A(np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 2.0])), penalty=penalty)
+    assert solution.status in (Status.OPTIMAL, Status.GAP_OPEN)
+    assert np.linalg.norm(A(solution.matrix) - A(np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 2.0]))) < 1e-6

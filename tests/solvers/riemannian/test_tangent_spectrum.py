@@ -34,6 +34,15 @@ def test_ends_of_the_spectrum(values, seed):
         assert found.least == pytest.approx(values.min(), rel=1e-2)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_a_hessian_of_any_size(scale):
+    values = np.array([-3.0, 1.0, 2.0, 4.0, 5.0])
+    known, found = curvature_of(values)[0], curvature_of(scale * values)[0]
+    assert found.least == pytest.approx(scale * known.least, rel=1e-9)
+    assert found.largest == pytest.approx(scale * known.largest, rel=1e-9)
+    np.testing.assert_allclose(found.direction, known.direction, rtol=1e-7, atol=1e-9)
+
+
 def test_the_direction_has_a_part_in_every_negative_direction():
     values = np.array([-3.0, -2.9, -2.8, 1.0, 4.0, 5.0])
     rng = np.random.default_rng(0)
