@@ -14,7 +14,6 @@ from balancedfact import closed_forms, curvature, dynamics, measurements
 from balancedfact._linalg import square_root
 from balancedfact.experiments._experiment import Experiment, Settings
 from balancedfact.experiments._table import Row, Table
-from balancedfact.experiments.figures._legend import legend_below
 from balancedfact.solvers import flat_minimum
 
 if TYPE_CHECKING:
@@ -115,17 +114,18 @@ def draw(settings: Settings, table: Table) -> Figure:
         left.plot(flow["ratio"], flow["excess"], color=color, label="label-noise flow")
         left.errorbar(runs["ratio"], runs["excess"], 2 * runs["error"], fmt="o", color=color, label="runs, two standard errors")
     for problem in range(settings["regression_problems"]):
-        color = f"C{problem}"
+        color, name = f"C{problem}", f"problem {problem + 1}"
         flow = table.where(task="regression", problem=problem, kind="flow")
-        right.plot(flow["ratio"], flow["excess"], color=color)
-        right.plot(flow["ratio"], flow["least_noise"], "--", color=color, label="least fluctuation of the gradient")
+        right.plot(flow["ratio"], flow["excess"], color=color, label=f"{name}: label-noise flow")
+        right.plot(flow["ratio"], flow["least_noise"], "--", color=color, label=f"{name}: least fluctuation of the gradient")
         points = np.array([small_steps(table, problem, ratio) for ratio in settings["regression_ratios"]])
-        right.errorbar(settings["regression_ratios"], points[:, 0], 2 * points[:, 1], fmt="o", color=color)
+        bars, label = 2 * points[:, 1], f"{name}: runs, two standard errors"
+        right.errorbar(settings["regression_ratios"], points[:, 0], bars, fmt="o", color=color, label=label)
     left.set(title="sensing, a variance for each measurement", ylabel="trace / least trace - 1")
-    right.set(title="regression, two problems, a covariance of the outputs", ylabel="trace / least trace - 1")
+    right.set(title="regression, a covariance of the outputs", ylabel="trace / least trace - 1")
     for ax in (left, right):
         ax.set(xscale="log", xlabel="largest / least variance of the noise")
-    legend_below(figure, columns=3)
+        ax.legend(loc="upper left", fontsize="small")
     return figure
 
 
