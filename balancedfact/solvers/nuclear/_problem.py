@@ -128,7 +128,7 @@ class NuclearProblem:
         return np.subtract(self.b, image, out=image)
 
     def ridge(self, offsets: Pair | None) -> float:
-        """What offsets add to the objective."""
+        """The share of offsets in the objective."""
         if self.offsets is None or offsets is None:
             return 0.0
         return float(self.offsets.left @ offsets[0] ** 2 + self.offsets.right @ offsets[1] ** 2) / (2 * self.q)
