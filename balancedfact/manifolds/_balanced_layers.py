@@ -166,13 +166,13 @@ class BalancedLayers(LayerManifold):
         r"""Apply the inverse of :math:`2\|\dot X\|^2`, the Hessian of the squared distance of the product from itself.
 
         For ``pymanopt.Problem(manifold, cost, preconditioner=manifold.preconditioner)`` and costs of the product
-        :math:`X = W_L\cdots W_1`. What leaves the product as it is, such as rotations of hidden spaces, is divided by the largest
-        curvature. Exact in closed form, in :math:`O(\sum_kd_kd_{k-1}q + L^2q^2)` operations as a projection is.
+        :math:`X = W_L\cdots W_1`. What leaves the product as it is, such as rotations of hidden spaces, is divided by the
+        largest curvature. Exact in closed form, in :math:`O(\sum_kd_kd_{k-1}q + L^2q^2)` operations as a projection is.
         """
-        frame = self._frame(point)
-        if not frame.sigma.size:
+        frame, curvature = self._frame(point), self._curvature(point)
+        if not curvature.largest > 0:
             return TangentVector(np.array(part) for part in vector)
-        curvature, parts = self._curvature(point), _split(frame, vector)
+        parts = _split(frame, vector)
         below, right, rest = ([curvature.unseen * part for part in each] for each in parts[1:])
         below[-1], right[0] = parts.below[-1] * curvature.ends, curvature.ends[:, None] * parts.right[0]
         return _joined(frame, _Parts(curvature.core(parts.core), below, right, rest))

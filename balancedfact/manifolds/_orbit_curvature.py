@@ -17,7 +17,7 @@ import numpy as np
 
 from balancedfact.manifolds._layers import Layers, products
 
-_LEAST_SHARE = 1e-13  # of the largest eigenvalue of a block: directions that the trace does not see
+_ORBIT_FLOOR = 1e-13  # of the largest eigenvalue of a block: directions that the trace does not see
 
 
 class OrbitCurvature:
@@ -32,7 +32,7 @@ class OrbitCurvature:
         self.blocks = []
         for one, other in zip(ahead, behind, strict=True):
             values, vectors = np.linalg.eigh(one + other)
-            values = np.maximum(values, _LEAST_SHARE * values[-1])
+            values = np.maximum(values, _ORBIT_FLOOR * values[-1])
             self.blocks.append((vectors, 2 * np.add.outer(values, values)))
         # The directions, as the number of a hidden layer and a matrix; two neighbours stand for the term between them.
         self.places = [(k + side, (ahead[k], behind[k + 1])[side]) for k in range(depth - 2) for side in (0, 1)]

@@ -4,9 +4,10 @@ In their shared singular vectors, :math:`W_k = Q_k\Sigma Q_{k-1}^\top`, a change
 
 .. math:: (Q_L^\top\dot XQ_0)_{ij} = \sum_k\sigma_i^{L-k}\,(Q_k^\top V_kQ_{k-1})_{ij}\,\sigma_j^{k-1},
 
-and off the ranges :math:`\sigma^{L-1}` times what the first and the last layer have there. With `J` for this map and `P` for the
-projection on the tangent space, whose multipliers couple the entries ``(i, j)`` and ``(j, i)`` of all layers alone, :math:`JPJ^\top`
-consists of blocks of order two, and :math:`PJ^\top(JPJ^\top)^{-2}JP` is the inverse of :math:`PJ^\top JP` where the product changes.
+and off the ranges :math:`\sigma^{L-1}` times what the first and the last layer have there. With `J` for this map and `P` for
+the projection on the tangent space, whose multipliers couple only the entries ``(i, j)`` and ``(j, i)`` of all layers,
+:math:`JPJ^\top` consists of blocks of order two, and :math:`PJ^\top(JPJ^\top)^{-2}JP` is the inverse of :math:`PJ^\top JP`
+where the product changes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _FREE_SHARE = 1e-10  # of the largest curvature: directions with less count as h
 
 
 class ProductCurvature:
-    """The inverse of the second derivative ``2 J.T J`` at singular values `sigma`; what `J` does not see is divided by the largest.
+    """The inverse of ``2 J.T J`` at singular values `sigma`; what `J` does not see is divided by the largest curvature.
 
     `project` is the projection of cores, of shape ``(L, r, r)``, on the tangent space.
     """
@@ -33,7 +34,9 @@ class ProductCurvature:
         # What `J P J.T` has for the entry (i, j), and between it and (j, i).
         own = above * _paired(upper, upper) + above.T * _paired(lower, lower) + np.diag(np.einsum("kii,kii->i", on, on))
         ends = sigma ** (2 * (depth - 1))
-        self.largest = float(max(own.max(), ends.max()))
+        self.largest = float(max(own.max(initial=0.0), ends.max(initial=0.0)))
+        if not self.largest > 0:  # nothing moves the product to first order
+            return
         least = _FREE_SHARE * self.largest
         self.own, self.across = own + least, _paired(upper, lower)
         self.ends, self.unseen = 1 / (2 * (ends + least)), 1 / (2 * self.largest)

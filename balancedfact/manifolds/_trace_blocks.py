@@ -19,7 +19,7 @@ import scipy.linalg
 
 from balancedfact.manifolds._layers import Layers, products
 
-_LEAST_CURVATURE = 1e-3  # what is added to the curvatures of a block, relative to its largest: some directions have none
+_BLOCK_FLOOR = 0.1  # what is added to the curvatures of a block, relative to its largest: some directions have none
 
 
 class Block(NamedTuple):
@@ -48,7 +48,7 @@ def trace_blocks(layers: Layers) -> list[Block]:
         left, a, from_t = _diagonal(C.T @ C, t)
         right, b, from_s = _diagonal(B @ B.T, s)
         curvature = 2 * (from_s * a[:, None] + from_t * b)
-        blocks.append(Block(left, right, curvature + _LEAST_CURVATURE * curvature.max()))
+        blocks.append(Block(left, right, curvature + _BLOCK_FLOOR * curvature.max()))
     return blocks
 
 
