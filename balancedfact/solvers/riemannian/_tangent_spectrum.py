@@ -9,7 +9,7 @@ import numpy as np
 
 from balancedfact._linalg import magnitude
 
-# Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and of the largest over itself; or, for
+# Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and of the largest over itself; or, of
 # a smallest one that is clearly negative, over itself: then a direction of descent is all that is asked for.
 _ACCURATE, _LARGEST, _NEGATIVE = 1e-5, 1e-3, 1e-2
 # A Krylov space has been exhausted when the next vector is this small.
