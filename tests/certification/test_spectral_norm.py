@@ -178,6 +178,6 @@ def test_the_gram_matrix_of_a_short_side_gives_the_norm_with_a_margin(shape, siz
 def test_where_the_rest_decides_a_moderate_matrix_is_decomposed(example, rng):
     S, U, s, Vt = example
     bound, proof = norm_bound(S, U[:, 1:5], Vt[1:5].T, rng)  # without the leading pair
-    np.testing.assert_allclose(bound, s[0], rtol=1e-12)
+    np.testing.assert_allclose(bound, s[0], rtol=1e-11)
     assert "densely" in proof
     assert "Lanczos" in norm_bound(S, U[:, 1:5], Vt[1:5].T, rng, steps=_spectral_norm.ROUGH_STEPS)[1]
