@@ -15,7 +15,15 @@ import balancedfact as bf
 from balancedfact.certification.deep._bounds import isometry_bound
 from balancedfact.certification.deep._multiplier import best_multipliers, multiplier_bound
 
-ROWS = [(6, 20, 2, (3, 5, 10)), (8, 36, 2, (3, 5)), (12, 120, 2, (3, 5, 10)), (20, 200, 3, (3, 5)), (30, 300, 3, (3,))]
+ROWS = [
+    (4, 9, 2, (3, 4, 5)),
+    (5, 14, 2, (3, 4, 5)),
+    (6, 20, 2, (3, 4, 5, 10, 60)),
+    (8, 36, 2, (3, 5)),
+    (12, 120, 2, (3, 5, 10)),
+    (20, 200, 3, (3, 5)),
+    (30, 300, 3, (3,)),
+]
 
 
 def row(d: int, m: int, rank: int, depth: int) -> None:

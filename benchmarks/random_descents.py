@@ -19,7 +19,7 @@ import numpy as np
 
 import balancedfact as bf
 from balancedfact.certification.deep._bounds import isometry_bound
-from balancedfact.certification.deep._lift import lifted_bound
+from balancedfact.certification.deep._lifted_bound import lifted_bound
 from balancedfact.certification.deep._multiplier import best_multipliers, multiplier_bound
 from balancedfact.certification.deep._weighted_isometry import weighted_isometry_bound
 from balancedfact.curvature._zero_loss import DeepProblem, ZeroLossPoint
@@ -92,8 +92,8 @@ def bounds(A: MeasurementMap, b: np.ndarray, L: int, value: float) -> dict[str, 
         "isometry": isometry_bound(unit, nuclear, L, rng),
         "weighted": weighted_isometry_bound(unit, b / A.scale, two.certificate.dual, y, L),
     }
-    if L == 3:
-        found["lift"] = lifted_bound(unit, b / A.scale, two.certificate.dual, value / units, rng)
+    layers = bf.flat_network(A, b, L, rng=0, bound="quick").layers
+    found["lift"] = lifted_bound(unit, b / A.scale, two.certificate.dual, layers, rng)
     return {name: bound * units for name, bound in found.items()}
 
 

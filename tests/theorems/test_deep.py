@@ -28,6 +28,7 @@ MUTATIONS = [
     ("new-flattest-deep-network-lower-bound", deep_bounds, "multiplier_bound", scaled(1.01)),
     ("new-flattest-deep-network-weighted-isometries", _global_certificate, "weighted_isometry_bound", scaled(2.0)),
     ("new-flattest-deep-network-lift-of-three-layers", _global_certificate, "lifted_bound", scaled(2.0)),
+    ("new-flattest-deep-network-lifts-at-any-depth", _global_certificate, "lifted_bound", scaled(2.0)),
     ("new-flattest-deep-network-weighted-isometries", curvature, "trace", scaled(0.5)),
 ]
 

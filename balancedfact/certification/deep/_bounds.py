@@ -1,7 +1,7 @@
 r"""Rigorous lower bounds on the trace of the Hessian of every deep factorization that fits the data: the largest of all.
 
 **From any vector** `y`: `_multiplier`. **From weighted isometries**:
-`_weighted_isometry`. **From a lift** of three layers: `_lift`.
+`_weighted_isometry`. **From lifts** of single layers: `_lifted_bound`.
 
 **From an isometry** of the whitened measurements :math:`\tilde A_i = D_1^{-1}A_iD_2^{-1}`: where
 :math:`\frac1m\sum_i\langle\tilde A_i, uv^\top\rangle^2\ge\ell` for all unit vectors,
@@ -15,13 +15,13 @@ The proofs are in the theory pages "The flattest deep network" and "A global cer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from balancedfact._linalg import EPS
-from balancedfact.certification.deep._lift import lifted_bound
+from balancedfact.certification.deep._lifted_bound import lifted_bound
 from balancedfact.certification.deep._multiplier import best_multipliers, proved_dual
 from balancedfact.certification.deep._weighted_isometry import BARRIER_WORK, weighted_isometry_bound
 from balancedfact.measurements import MeasurementMap, isometry_constant
@@ -42,11 +42,11 @@ class Bound(NamedTuple):
 class DeepDual(NamedTuple):
     """Results of a solve that help a bound, in the units of the map `A`.
 
-    `value` is the trace of the network, `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers,
+    `layers` are the network, `y` are multipliers of the deep problem, `two_layers` is the dual vector of two layers,
     and `nuclear` the lower bound on ``|D1 E D2|_*`` that it proves.
     """
 
-    value: float
+    layers: Sequence[np.ndarray]
     y: np.ndarray
     two_layers: np.ndarray
     nuclear: float
@@ -76,9 +76,14 @@ def best_bound(
         quick = {} if effort == "best" else {"most": _QUICK_EVALUATIONS, "gain": _QUICK_GAIN}
         found = weighted_isometry_bound(A, b, dual.two_layers, y, depth, work=work, stop=stop, **quick)
         bounds.append(Bound(found, "weighted isometries, a matrix inequality of order d1 d2 for each middle layer"))
-    if effort == "best" and depth == 3:
-        found = lifted_bound(A, b, dual.two_layers, dual.value, rng, stop=stop)
-        bounds.append(Bound(found, "a semidefinite programme of order (d1 + d2)^2 with the moments of the product"))
+    if effort == "best":
+        found = lifted_bound(A, b, dual.two_layers, dual.layers, rng, stop=stop)
+        bounds.append(
+            Bound(
+                found,
+                "semidefinite programmes of order (d1 + d2)^2, one for each kind of layer, with the moments of the product",
+            )
+        )
     return max(bounds, key=lambda bound: bound.value)
 
 

@@ -178,7 +178,7 @@ def _lower(
         lower, source = least, "the least trace of the matrix, which the data determine"
     closed = lower >= (1 - GAP_OF_NETWORKS) * value
     if effort != "dual" and not closed and proved.along > 0 and 0 < value < np.inf and not A.uncertain:
-        known = DeepDual(value / per, y, y, proved_dual(unit, b / level, y).nuclear)
+        known = DeepDual(inner, y, y, proved_dual(unit, b / level, y).nuclear)
         found = best_bound(unit, b / level, depth, known, effort=effort, rng=rng)
         if found.value * per * (1 - 64 * EPS) > lower:
             lower, source = found.value * per * (1 - 64 * EPS), found.source

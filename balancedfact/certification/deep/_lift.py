@@ -1,89 +1,63 @@
-r"""The lifted semidefinite bound for three layers.
+r"""The lifted semidefinite programme: the least of one term of the trace over the two places beside a middle layer.
 
 In whitened coordinates :math:`Q_j = C_jC_j^\top`, :math:`P_j = B_j^\top B_j`, the matrices
-:math:`X_j = \begin{pmatrix}Q_j&E\\E^\top&P_j\end{pmatrix}` are positive semidefinite, and half the trace is
-:math:`d_2\operatorname{tr}Q_1 + \langle T,Q_2\otimes P_1\rangle + d_1\operatorname{tr}P_2`. Scaling the layers makes the
-first and the last term 1 and the middle one `t`, and half the trace is at least :math:`3t^{1/3}`. The lift replaces
-:math:`X_1\otimes X_2` by an unknown positive semidefinite matrix in the span of such products: `X_1` is a combination of
-``E_0 + I/(d1 d2)`` (the identity in the place of `Q_1`), of traceless `Q`, of `P`, and of a basis of the matrices that no
-measurement sees; `X_2` likewise. The coefficients form a matrix `c` with `c_00 = 1` whose block of the unseen directions, and
-of the first, is symmetric and positive semidefinite: the moment matrix of `E`. The least `t` over all `c` is a semidefinite
-programme, solved by the alternating direction method of multipliers.
+:math:`X_j = \begin{pmatrix}Q_j&E\\E^\top&P_j\end{pmatrix}` are positive semidefinite, and the term of layer `j` is
+:math:`t = \langle T,Q_j\otimes P_{j-1}\rangle`. A gauge fixes the scale of each place,
+:math:`\langle F,Q\rangle+\langle G,P\rangle = h`. The lift replaces :math:`X_{j-1}\otimes X_j` by an unknown positive
+semidefinite matrix in the span of such products: each factor is a combination of ``E_0`` plus multiples of `F` and `G` that
+satisfy the gauge, of a basis of the matrices that no measurement sees, and of the pairs `Q`, `P` that the gauge does not see.
+The coefficients form a matrix `c` with `c_00 = 1` whose block of the unseen directions, and of the first, is symmetric and
+positive semidefinite: the moment matrix of `E`. Where a gauge has a box, what is left to either of its ends times the other
+place is positive semidefinite as well, and for two boxes the products of what is left are not negative. The least `t` over all
+`c` is a semidefinite programme, solved by the alternating direction method of multipliers.
 
-**Rounding.** From any positive semidefinite `S` and `Y` let `r` be what is missing for dual feasibility. The basis is
-orthonormal, so that `S` and `r` together are feasible exactly, with a least eigenvalue that may be negative by some
-:math:`\epsilon`, and :math:`t\ge\lambda - \epsilon\operatorname{tr}X_1\operatorname{tr}X_2`. If
-:math:`\|E\|_*\ge\nu` for all that fit and :math:`T\ge\ell` on unit matrices of rank one, the traces of networks that are no
-worse than the best known are at most :math:`1/d_2 + t/(\ell\nu^2d_1)` and :math:`1/d_1 + t/(\ell\nu^2d_2)`.
+**Rounding.** From any positive semidefinite multipliers, `S` that of the lifted matrix, let `r` be what is missing for dual
+feasibility. The basis is orthonormal, so that with `S` and `r` together the dual is feasible exactly, but for a least
+eigenvalue that may be negative by some :math:`\epsilon`, and
+:math:`t\ge\lambda - \epsilon\operatorname{tr}X_{j-1}\operatorname{tr}X_j`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from balancedfact._linalg import EPS
-from balancedfact.certification.deep._white import well_whitened
-from balancedfact.measurements import MeasurementMap, isometry_constant
 from balancedfact.measurements._isometry_bounds import rounding
 
 _STEPS_A_BOUND = 50  # steps between bounds
-LIFT_WORK, _MOST_STEPS_LIFTED, _FEWEST_STEPS_LIFTED = 4e11, 20000, 500  # steps times order^3; most and fewest steps
-_ISOMETRY_STEPS = 100
-_ENOUGH = 1 - 6e-4  # of the best known `t`, whose third root counts
+_PATIENT_GAIN = 1e-3  # part of itself that the best bound has to gain for the search to go on
 
 
-def lifted_bound(
-    A: MeasurementMap,
-    b: np.ndarray,
-    y: np.ndarray,
-    value: float,
-    rng: np.random.Generator,
-    *,
-    work: float = LIFT_WORK,
-    stop: Callable[[], bool] = lambda: False,
-) -> float:
-    """The bound on the trace of three layers, for a map of ordinary scale that sees every direction; 0 if nothing is proved.
+class Gauge(NamedTuple):
+    """``<left, Q> + <right, P> = level``, which fixes the scale of one place, and bounds on its size ``<left, Q>``, if any."""
 
-    Parameters
-    ----------
-    A : MeasurementMap
-    b : numpy.ndarray, shape (m,)
-    y : numpy.ndarray, shape (m,)
-        The dual vector of two layers, for the least nuclear norm.
-    value : float
-        The trace of a network that fits.
-    rng : numpy.random.Generator
-        Of the search beside the relaxation of the isometry constant; it does not affect the bounds.
-    work : float
-        Steps times the cube of the order.
-    stop : callable
-        Ends the search early; what was found until then is still proved.
-    """
-    d1, d2 = A.matrix_shape
-    steps = min(work / (d1 + d2) ** 6, _MOST_STEPS_LIFTED)
-    along = float(b @ y)
-    if steps < _FEWEST_STEPS_LIFTED or A.of_entries or along <= 0 or value <= 0:
-        return 0.0
-    whitened = well_whitened(A)
-    if whitened is None:
-        return 0.0
-    white, stretch = whitened
-    least = isometry_constant(white.map, 1, starts=1, iterations=_ISOMETRY_STEPS, rng=rng).smallest[0]
-    if least <= 0:
-        return 0.0
-    known = (value / 6) ** 3
-    unit = (1 / (d1 * d2 * known)) ** (1 / 4)  # t is of the fourth degree in the data
-    known = (1 + 1e-9) / (d1 * d2)
-    stack = white.map.rotated(np.eye(d1), np.eye(d2))
-    nuclear = unit * along / float(np.linalg.norm(np.tensordot(y, stack, 1), 2)) * (1 - 1e-9)
-    spread = known / (least * nuclear**2)
-    traces = (1 / d2 + spread / d1) * (1 / d1 + spread / d2)
-    t = Lift(stack, unit * b).least(int(steps), traces, _ENOUGH * known, stop)
-    margin = 1 - 64 * EPS * (d1 + d2) ** 2 * stretch**2
-    return 6 * (min(max(t, 0.0), known) * margin * unit**-4) ** (1 / 3)
+    left: np.ndarray
+    right: np.ndarray
+    level: float
+    box: tuple[float, float] | None = None
+
+
+class Tied(NamedTuple):
+    """Coefficients that boxes tie to each other: their places, what they are of the unknowns, and the normal equations."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    share: np.ndarray
+    given: np.ndarray
+    load: np.ndarray
+    normal: tuple[np.ndarray, bool] | None
+
+
+class State(NamedTuple):
+    """The state of a search: the penalty, the semidefinite parts, and the multipliers over the penalty."""
+
+    penalty: float
+    parts: list[np.ndarray]
+    scaled: list[np.ndarray]
 
 
 class Lift:
@@ -95,9 +69,11 @@ class Lift:
         Whitened measurements.
     b : numpy.ndarray, shape (m,)
         Data for which the least `t` is of the order of ``1 / (d1 * d2)``.
+    gauges : tuple of Gauge
+        Those of the place before the layer, whose `P` counts, and of the place after it, whose `Q` counts.
     """
 
-    def __init__(self, stack: np.ndarray, b: np.ndarray) -> None:
+    def __init__(self, stack: np.ndarray, b: np.ndarray, gauges: tuple[Gauge, Gauge]) -> None:
         m, d1, d2 = stack.shape
         self.shape, self.n = (d1, d2), d1 + d2
         rows = stack.reshape(m, -1)
@@ -108,13 +84,11 @@ class Lift:
         unseen = Vt[rank:]
         self.k = len(unseen) + 1
         couplings = [self._coupling(E.reshape(d1, d2)) for E in (fitting, *unseen)]
-        ident = np.zeros((self.n, self.n)), np.zeros((self.n, self.n))
-        ident[0][:d1, :d1], ident[1][d1:, d1:] = np.eye(d1) / (d1 * d2), np.eye(d2) / (d1 * d2)
-        lefts, rights = self._symmetric(0, d1), self._symmetric(d1, self.n)
-        bases = [
-            [couplings[0] + ident[0], *couplings[1:], *self._traceless(lefts), *rights],
-            [couplings[0] + ident[1], *couplings[1:], *lefts, *self._traceless(rights)],
-        ]
+        diagonal = np.array(self._symmetric(0, d1) + self._symmetric(d1, self.n))
+        bases = [[*couplings, *self._diagonals(gauge, diagonal)] for gauge in gauges]
+        for basis, (left, right, level, _) in zip(bases, gauges, strict=True):
+            size = float(np.sum(left**2) + np.sum(right**2))
+            basis[0] = basis[0] + level / size * scipy.linalg.block_diag(left, right)
         self.norms = [np.array([np.linalg.norm(each) for each in basis]) for basis in bases]
         self.bases = [
             np.array([each.ravel() / norm for each, norm in zip(basis, norms, strict=True)])
@@ -126,6 +100,50 @@ class Lift:
         self.e = slice(0, self.k)
         # Moments, from normalised coefficients; entries of the block in units in which it is symmetric.
         self.moment_scale = np.outer(self.norms[0][self.e], self.norms[1][self.e])
+        # How much of its size a unit of the basis matrix for the size gives a place.
+        norms = [[float(np.linalg.norm(W)) for W in gauge[:2]] for gauge in gauges]
+        self.of_size = [left * right / np.hypot(left, right) for left, right in norms]
+        self.enclose([gauge.box for gauge in gauges])
+        parts = [np.zeros_like(image) for image in self.images(self.objective)]
+        self.state = State(1.0, parts, parts)
+        self.steps = 0  # of the last search
+
+    def enclose(self, boxes: Sequence[tuple[float, float] | None]) -> None:
+        """Put the sizes of the two places, where their gauges have boxes, into others."""
+        self.ends = [self._ends(box, j) for j, box in enumerate(boxes)]
+        self._prepare()
+
+    def _ends(self, box: tuple[float, float] | None, j: int) -> np.ndarray:
+        """The distances of ``<left, Q>`` from its least and its most value, as unit functionals of the coefficients."""
+        ends = np.zeros((0 if box is None else 2, len(self.bases[j])))
+        if box is not None:
+            ends[:, 0] = np.array([-box[0], box[1]]) / self.norms[j][0]
+            ends[:, self.k] = np.array([1.0, -1.0]) * self.of_size[j]
+            ends /= np.linalg.norm(ends, axis=1, keepdims=True)
+        return ends
+
+    def _prepare(self) -> None:
+        """The normal equations of the least squares in every step; all but a few unknowns are on their own."""
+        self.weight = np.ones(self.objective.shape)
+        self.weight[self.e, self.e] += 1 / self.moment_scale**2
+        tied = np.logical_or.outer(*(np.any(ends, axis=0) for ends in self.ends))
+        tied[self.e, self.e] |= tied[self.e, self.e].T
+        rows, cols = np.nonzero(tied)
+        A, B = (np.eye(len(basis)) + ends.T @ ends for basis, ends in zip(self.bases, self.ends, strict=True))
+        H = A[np.ix_(rows, rows)] * B[np.ix_(cols, cols)]
+        H[np.diag_indices(len(rows))] += self.weight[rows, cols] - 1
+        # A coefficient and its mirror in the moment block are one unknown; the first moment is given.
+        scale = np.ones(self.objective.shape)
+        scale[self.e, self.e] = self.moment_scale
+        paired = (rows < self.k) & (cols < self.k) & (rows > cols)
+        names = rows * len(self.bases[1]) + cols
+        names[paired] = cols[paired] * len(self.bases[1]) + rows[paired]
+        first = names == 0
+        share = (names[:, None] == np.unique(names[~first])) * scale[rows, cols][:, None]
+        given = first * self.moment_scale[0, 0]
+        self.tied = Tied(
+            rows, cols, share, given, H @ given, scipy.linalg.cho_factor(share.T @ H @ share) if len(rows) else None
+        )
 
     def _coupling(self, E: np.ndarray) -> np.ndarray:
         X = np.zeros((self.n, self.n))
@@ -133,7 +151,7 @@ class Lift:
         return X
 
     def _symmetric(self, start: int, stop: int) -> list[np.ndarray]:
-        """An orthonormal basis of the symmetric matrices on some of the indices, the diagonal ones first."""
+        """An orthonormal basis of the symmetric matrices on some of the indices."""
         basis = []
         for gap in range(stop - start):
             for i in range(start, stop - gap):
@@ -142,10 +160,15 @@ class Lift:
                 basis.append(X)
         return basis
 
-    def _traceless(self, basis: list[np.ndarray]) -> list[np.ndarray]:
-        d = int(sum(bool(np.trace(X)) for X in basis))
-        rotation = scipy.linalg.null_space(np.ones((1, d)))
-        return [*np.tensordot(rotation.T, np.array(basis[:d]), 1), *basis[d:]]
+    def _diagonals(self, gauge: Gauge, diagonal: np.ndarray) -> np.ndarray:
+        """An orthonormal basis of the symmetric pairs `Q`, `P` on which the gauge vanishes; the first for the size in a box."""
+        zeros = np.zeros_like(gauge.left), np.zeros_like(gauge.right)
+        parts = [scipy.linalg.block_diag(gauge.left, zeros[1]), scipy.linalg.block_diag(zeros[0], gauge.right)]
+        seen = np.tensordot(np.array(parts), diagonal, ((1, 2), (1, 2)))
+        if gauge.box is None:
+            return np.tensordot(scipy.linalg.null_space(seen.sum(axis=0)[None]).T, diagonal, 1)
+        sized = parts[0] / np.sum(gauge.left**2) - parts[1] / np.sum(gauge.right**2)
+        return np.concatenate([sized[None], np.tensordot(scipy.linalg.null_space(seen).T, diagonal, 1)])
 
     def lifted(self, c: np.ndarray) -> np.ndarray:
         """The matrix of order ``n**2`` with coefficients `c`."""
@@ -169,54 +192,82 @@ class Lift:
         c[self.e, self.e] = M * scale
         return c
 
-    def dual(self, S: np.ndarray, Y: np.ndarray) -> tuple[float, float]:
-        """`lambda`, and by how much the least eigenvalue of the completed `S` is negative, with its rounding."""
-        adjoint = np.zeros_like(self.objective)
-        adjoint[self.e, self.e] = Y / self.moment_scale
-        r = self.objective - self.coefficients(S) - adjoint
+    def images(self, c: np.ndarray) -> list[np.ndarray]:
+        """The matrices to be positive semidefinite: the lifted matrix, the moments, and the products of the ends of the boxes.
+
+        Those are products with the other place, in order of its index, and numbers as matrices of order one.
+        """
+        n, (first, last) = self.n, self.ends
+        after = ((row @ c @ self.bases[1]).reshape(n, n) for row in first)
+        before = ((c @ column @ self.bases[0]).reshape(n, n) for column in last)
+        numbers = (np.array([[row @ c @ column]]) for row in first for column in last)
+        return [self.lifted(c), c[self.e, self.e] / self.moment_scale, *after, *before, *numbers]
+
+    def adjoint(self, parts: list[np.ndarray]) -> np.ndarray:
+        """The adjoint of `images`."""
+        first, last = self.ends
+        lifted, moments, *others = parts
+        c = self.coefficients(lifted)
+        c[self.e, self.e] += moments / self.moment_scale
+        rest = iter(others)
+        for row in first:
+            c += np.outer(row, self.bases[1] @ next(rest).ravel())
+        for column in last:
+            c += np.outer(self.bases[0] @ next(rest).ravel(), column)
+        for row in first:
+            for column in last:
+                c += next(rest)[0, 0] * np.outer(row, column)
+        return c
+
+    def nearest(self, target: np.ndarray) -> np.ndarray:
+        """The coefficients whose images are nearest, from the adjoint of the images to be near."""
+        c = self.symmetrised(target / self.weight, self.weight[self.e, self.e])
+        c[0, 0] = self.moment_scale[0, 0]
+        rows, cols, share, given, load, normal = self.tied
+        if normal is not None:
+            c[rows, cols] = given + share @ scipy.linalg.cho_solve(normal, share.T @ (target[rows, cols] - load))
+        return c
+
+    def dual(self, parts: list[np.ndarray]) -> tuple[float, float]:
+        """`lambda`, and by how much the least eigenvalue of the completed first part is negative, with its rounding."""
+        r = self.objective - self.adjoint(parts)
         # Only the sum of a coefficient and of its mirror counts in the moment block.
         g = r[self.e, self.e] * self.moment_scale
-        r = r.copy()
         half = (g + g.T) / 2
         level = half[0, 0]
         half[0, 0] = 0.0
         r[self.e, self.e] = half / self.moment_scale
-        completed = S + self.lifted(r)
+        completed = parts[0] + self.lifted(r)
         completed = (completed + completed.T) / 2
-        margin = rounding(completed, S) + 64 * EPS * self.n**2 * float(np.linalg.norm(self.objective))
+        # The other parts are semidefinite up to rounding, which the norms of their adjoints bound.
+        sizes = [self.objective, parts[1] / self.moment_scale, *parts[2:]]
+        margin = rounding(completed, parts[0]) + 64 * EPS * self.n**2 * float(sum(np.linalg.norm(part) for part in sizes))
         return float(level), max(margin - float(np.linalg.eigvalsh(completed)[0]), 0.0)
 
-    def least(self, steps: int, traces: float, enough: float, stop: Callable[[], bool]) -> float:
-        """The best proved lower bound on `t` within some steps; it stops when it is `enough`.
+    def least(self, steps: int, traces: float, enough: float, stop: Callable[[], bool], patience: int = 0) -> float:
+        """The best proved lower bound on `t` within some steps from `state`; it stops when it is `enough`.
 
-        `traces` bounds the product of the traces of `X_1` and `X_2` at the networks that matter.
+        `traces` bounds the product of the traces of the two places at the networks that matter; `patience`, if any, is the
+        number of bounds over which the best one has to gain a part of itself for the search to go on.
         """
-        n2, k, w = self.n**2, self.k, 1.0
-        Z, U = np.zeros((n2, n2)), np.zeros((n2, n2))
-        Y, V = np.zeros((k, k)), np.zeros((k, k))
-        penalty, best = 1.0, 0.0
-        weight = np.ones_like(self.objective)
-        weight[self.e, self.e] += w / self.moment_scale**2
+        (penalty, split, U), best, earlier = self.state, 0.0, [-np.inf] * patience
         for step in range(1, steps + 1):
-            target = self.coefficients(Z - U) - self.objective / penalty
-            target[self.e, self.e] += w * (Y - V) / self.moment_scale
-            c = target / weight
-            c = self.symmetrised(c, weight[self.e, self.e])
-            c[0, 0] = self.moment_scale[0, 0]
-            X, M = self.lifted(c), c[self.e, self.e] / self.moment_scale
-            Xr, Mr = 1.6 * X - 0.6 * Z, 1.6 * M - 0.6 * Y
-            before = Z
-            Z, U = self._split(Xr + U)
-            Y, V = self._split(Mr + V)
+            target = self.adjoint([Z - u for Z, u in zip(split, U, strict=True)]) - self.objective / penalty
+            c = self.nearest(target)
+            images, before = self.images(c), split
+            relaxed = [1.6 * X - 0.6 * Z + u for X, Z, u in zip(images, split, U, strict=True)]
+            split, U = (list(parts) for parts in zip(*(self._split(W) for W in relaxed), strict=True))
             if step % _STEPS_A_BOUND == 0:
-                level, negative = self.dual(-penalty * U, -penalty * w * V)
+                self.steps = step
+                level, negative = self.dual([-penalty * u for u in U])
                 best = max(best, level - negative * traces)
-                primal, dual = float(np.linalg.norm(X - Z)), float(penalty * np.linalg.norm(Z - before))
-                if best >= enough or stop():
+                if best >= enough or stop() or (patience and 0 < best <= (1 + _PATIENT_GAIN) * earlier[-patience]):
                     break
-                ratio = np.sqrt(primal / max(dual, 1e-300))
-                factor = float(np.clip(ratio, 0.7, 1.4)) if step < 1000 else 1.0
-                penalty, U, V = penalty * factor, U / factor, V / factor
+                earlier.append(best)
+                primal, dual = (float(np.linalg.norm(D)) for D in (images[0] - split[0], penalty * (split[0] - before[0])))
+                factor = float(np.clip(np.sqrt(primal / max(dual, 1e-300)), 0.7, 1.4)) if step < 1000 else 1.0
+                penalty, U = penalty * factor, [u / factor for u in U]
+        self.state = State(penalty, split, U)
         return best
 
     @staticmethod

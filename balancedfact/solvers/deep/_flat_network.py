@@ -122,9 +122,10 @@ def flat_network(
 
     which is maximised over `y`. The second comes from a proved isometry of rank one, for ``d1 d2 <= 150``. The third, from
     weighted isometries, is the closest for matrices that are measured in every direction, and costs factorizations of matrices
-    of order ``d1 d2``; measurements of entries have none. For three layers and up to about 13 x 13 matrices a fourth, from a
-    semidefinite programme, is as a rule tight. The theory pages "The flattest deep network" and "A global
-    certificate" have the proofs and tables of how close the bounds come. `proof` in the certificate says which one it is;
+    of order ``d1 d2``; measurements of entries have none. A fourth, from semidefinite programmes for single layers, is as a
+    rule tight for three layers, up to about 13 x 13 matrices, and within a percent for more, up to about 8 x 8. The theory
+    pages "The flattest deep network" and "A global certificate" have the proofs and tables of how close the bounds come.
+    `proof` in the certificate says which one it is;
     `dual` is the derivative of the least trace with respect to the data.
 
     References
@@ -224,7 +225,7 @@ def _judged(
         lower, proof = fibre.certificate.lower_bound, "the data determine the matrix, and the bound is that of its least trace"
     else:
         two_layers = multipliers if search.two_layers is None else _spread(frame, search.two_layers, A.m)
-        dual = DeepDual(value / search.units, multipliers, two_layers, search.nuclear)
+        dual = DeepDual(best.point.layers, multipliers, two_layers, search.nuclear)
         seconds = search.log.limits.seconds
         deadline = np.inf if seconds is None else search.log.started + seconds
         order = A.shape[1]  # of the matrices that are factored

@@ -9,7 +9,7 @@ import pytest
 import balancedfact as bf
 from balancedfact import Status
 from balancedfact._objective import Objective
-from balancedfact.certification.deep import _lift
+from balancedfact.certification.deep import _lifted_bound
 from balancedfact.certification.deep._layers import certify_layers, flattest_of_product
 from balancedfact.certification.deep._multiplier import multiplier_bound, proved_dual
 from balancedfact.measurements import Dense, Entries, RankOne, gaussian
@@ -162,7 +162,7 @@ def test_what_is_true_of_a_file_survives_its_data(depth, kind, m, rng, tmp_path)
 
 @pytest.mark.parametrize("kind", ["flat", "norm"])
 def test_no_forged_network_survives_its_data(kind, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(_lift, "_MOST_STEPS_LIFTED", 600)  # a file that claims a proof has every bound tried for it
+    monkeypatch.setattr(_lifted_bound, "_MOST_STEPS_LIFTED", 600)  # a file that claims a proof has every bound tried for it
     A, b, solution = solved(rng, kind, 3, 5)
     claims = {
         "status": Status.OPTIMAL,

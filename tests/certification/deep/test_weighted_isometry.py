@@ -94,9 +94,8 @@ def test_it_is_close_for_gaussian_measurements(rng):
     b = A(truth)
     value, y = bf.flat_network(A, b, 3, rng=0, bound="quick").value, bf.flat_minimum(A, b).certificate.dual
     assert 0.8 * value < weighted_isometry_bound(A, b, y, y, 3) < value
-    deeper = bf.flat_network(A, b, 4, rng=0)
-    assert 0.6 < 1 - deeper.certificate.gap < 1
-    assert "weighted isometries" in deeper.certificate.proof
+    deeper = bf.flat_network(A, b, 4, rng=0, bound="quick")
+    assert 0.6 * deeper.value < weighted_isometry_bound(A, b, y, y, 4, work=5e7) < deeper.value
 
 
 @pytest.mark.slow
