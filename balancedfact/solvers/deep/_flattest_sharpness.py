@@ -141,7 +141,7 @@ def flattest_sharpness(
     with log:
         near, power = of_ordinary_size(A)
         size = frobenius(data)
-        first = _flattest(near, data / size, L, generator, bound="quick")
+        first = _flattest(near, data / size, L, generator)
         if np.any(first.matrix):
             units = float(np.sqrt(2 / A.m)) * power ** (1 / L) * size ** (1 - 1 / L)
             search = _Search(near, data / size, L, generator, log, units)
@@ -153,11 +153,13 @@ def flattest_sharpness(
     return log.insist(search.solution, A, data, (size / power) ** (1 / L), gap_tol)
 
 
-def _flattest(A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator, bound: str = "best") -> Solution:
-    """The flattest network for these measurements, with its certificate."""
-    if depth == 2:
-        return flat_minimum(A, b, tol=1e-10, rng=rng)
-    return flat_network(A, b, depth, tol=_DEEP_TOL, bound=bound, rng=rng)
+def _flattest(
+    A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator, near: list[np.ndarray] | None = None
+) -> Solution:
+    """The flattest network for these measurements, or the one near some layers, with its certificate."""
+    if near is not None:
+        return flat_network(A, b, depth, method="riemannian", initial=near, tol=_DEEP_TOL, bound="quick", rng=rng)
+    return flat_minimum(A, b, depth, tol=1e-10 if depth == 2 else _DEEP_TOL, rng=rng)
 
 
 class _Search:
@@ -213,13 +215,9 @@ class _Search:
             weights = (1 - _EQUAL_SHARE) * point.weights + _EQUAL_SHARE / len(point.weights)
             Y = point.vectors * np.sqrt(weights)
             rotated = np.tensordot(Y.T, self.stack, 1)
-            data = Y.T @ self.b
-            if self.depth == 2 or point.beta * point.largest <= _SMOOTH:
-                other = _flattest(Dense(rotated), data, self.depth, self.rng)
-            else:  # starts from afar have been tried
-                other = flat_network(
-                    Dense(rotated), data, self.depth, method="riemannian", initial=point.layers, tol=_DEEP_TOL, rng=self.rng
-                )
+            # Starts from afar are tried once where the problem is not convex.
+            afar = self.depth == 2 or point.beta * point.largest <= _SMOOTH
+            other = _flattest(Dense(rotated), Y.T @ self.b, self.depth, self.rng, None if afar else point.layers)
             share = self._share(rotated)
             if not np.isfinite(other.value):  # rounding is a contradiction where weights are small
                 return point
