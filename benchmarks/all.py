@@ -30,7 +30,16 @@ SCRIPTS = [
     ),
     *("manifolds manifolds_closed", "sensing", "curvature", "dynamics"),
 ]
-SLOW = ["manifolds", "induced", "isometry", "deep_starts", "riemannian", "geometries"]  # which take hours together
+# Which take hours together.
+SLOW = [
+    "manifolds",
+    "induced",
+    "isometry",
+    "deep_starts",
+    "riemannian",
+    "geometries",
+    "preconditioners",
+]
 LAST = ["peers", "plots"]
 
 if __name__ == "__main__":

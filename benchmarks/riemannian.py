@@ -3,7 +3,7 @@
 Run ``python benchmarks/riemannian.py`` for 20 starts, or with another number; ``results/riemannian.md`` has a row for each
 problem, written as soon as it is done. Exact data of low rank; processor time of one process, for the convex solver the best of
 two runs; excess is the value over the certified one, less one. ``--penalties N`` solves `N` random penalised problems with all
-kinds of map instead, penalties over five decades.
+kinds of map instead, penalties over five decades; ``--penalties N FIRST`` those from number `FIRST` on.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def starts(count: int) -> None:
         write("riemannian", {"rows": rows}, "\n".join(lines) + "\n")
 
 
-def penalties(count: int) -> None:
+def penalties(count: int, first: int = 0) -> None:
     """Open gaps and ratios of time over random penalised problems."""
     ratios, opened = [], 0
-    for number in range(count):
+    for number in range(first, first + count):
         rng = np.random.default_rng(number)
         d1, d2, rank = (int(n) for n in (*rng.integers(4, 30, 2), rng.integers(1, 4)))
         m = min(int(rng.integers(d1 + d2, max(d1 + d2 + 1, d1 * d2 // 2 + 5))), d1 * d2)
@@ -99,12 +99,13 @@ def penalties(count: int) -> None:
         if found.status is not bf.Status.OPTIMAL and convex.status is bf.Status.OPTIMAL:
             opened += 1
             print(f"problem {number}: {A}, penalty {penalty:.2g}, gap {found.certificate.gap:.1e}", flush=True)
-    print(f"{opened} of {count} with an open gap; ratio of time: median {np.median(ratios):.1f}, largest {max(ratios):.0f}")
+    print(f"{opened} of {count} from number {first} on with an open gap")
+    print(f"ratio of time: median {np.median(ratios):.1f}, largest {max(ratios):.0f}")
 
 
 if __name__ == "__main__":
     options = sys.argv[1:]
     if options[:1] == ["--penalties"]:
-        penalties(int(options[1]))
+        penalties(*(int(each) for each in options[1:]))
     else:
         starts(int(options[0]) if options else 20)

@@ -34,6 +34,7 @@ METHODS = [
     "least sharpness",
     "flow, small start",
     "flow, residual start",
+    "flow, balanced start",
     "descent",
     "descent, large step",
     "momentum",
@@ -89,12 +90,14 @@ def test_no_row_with_the_same_product_is_less_sharp(problem):
 def test_limits_of_rank_one_ness_and_alignment(problem):
     """Balanced layers have them exactly; flow conserves the imbalance, and from a small start comes close."""
     table = problem[-1]
-    for name, off in (("balanced", 1e-12), ("flow, small start", 1e-2)):
+    for name, off in (("balanced", 1e-12), ("flow, small start", 1e-2), ("flow, balanced start", 1e-4)):
         row = table[name]
         assert row.rank_one == pytest.approx(row.rank_one_limit, abs=off)
         assert row.alignment == pytest.approx(1, abs=off)
     far = table["flow, residual start"]
     assert abs(far.rank_one - far.rank_one_limit) > 1e-2
+    assert table["flow, balanced start"].imbalance < 1e-4  # the accuracy of the flow
+    assert table["flow, balanced start"].distance > 0.1  # of ordinary size, and not where a vanishing start leads
 
 
 @pytest.mark.slow

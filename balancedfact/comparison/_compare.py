@@ -40,7 +40,8 @@ def compare(
     - **balanced**: balanced layers of the matrix of least nuclear norm, the least norm of all layers with that product;
     - **least sharpness**: the layers of least sharpness with the certified product (`minimal_sharpness`), up to its numerical
       rank and a relative 1e-4; left out where the rank makes the search long;
-    - **flow, small start** and, for square matrices, **flow, residual start**: where gradient flow ends;
+    - **flow, small start**, for square matrices **flow, residual start**, and **flow, balanced start**: where gradient flow
+      ends; the balanced layers have the product of the start of the rules below, and stay balanced;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;
     - **SGD** and **label-noise SGD**: the same steps from the same start, without and with noise on the labels, and then half

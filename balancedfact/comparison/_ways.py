@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact import closed_forms, curvature, dynamics
+from balancedfact._linalg import product
 from balancedfact._spectrum import numerical_rank
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
@@ -71,6 +72,7 @@ class Ways:
         yield "flow, small start", lambda: self.flow(self.start(_SMALL_START, self.seeds[2]))
         if self.A.matrix_shape[0] == self.A.matrix_shape[1]:
             yield "flow, residual start", self.residual_flow
+        yield "flow, balanced start", self.balanced_flow
         limit, size = 2 / self.sharpness, float(np.sqrt(sum(np.sum(w**2) for w in self.analytic)))
         yield "descent", lambda: self.rule("gradient_descent", _CAUTION * limit)
         yield "descent, large step", lambda: self.rule("gradient_descent", _EDGE * limit)
@@ -127,6 +129,10 @@ class Ways:
 
     def residual_flow(self) -> Found | None:
         return self.flow(dynamics.residual_layers(self.width, self.depth, _RESIDUAL_SCALE, self.seeds[2]))
+
+    def balanced_flow(self) -> Found | None:
+        """The flow from balanced layers with the product of the common start, along which layers stay balanced."""
+        return self.flow(dynamics.balanced_layers(product(self.common_start), self.widths))
 
     def flow(self, start: list[np.ndarray]) -> Found | None:
         """The end of the flow, or nothing if the time ends before it does."""

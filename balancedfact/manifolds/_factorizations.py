@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_layers, as_widths
 from balancedfact.manifolds._exponential import exponential
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers
+from balancedfact.manifolds._orbit_curvature import OrbitCurvature
 from balancedfact.manifolds._product import ProductPoint, TangentVector
 
 _LONGEST = 8.0  # a longer step of one layer is cut: exp(8) is about 3000
@@ -129,7 +130,7 @@ class Factorizations(LayerManifold):
             r * sum(2 * d - r for d in sizes[1:-1]),
             rng,
         )
-        self._spans, self._inverse = Latest(self._spans_of), Latest(self._inverse_of)
+        self._spans, self._inverse, self._curvature = Latest(self._spans_of), Latest(self._inverse_of), Latest(OrbitCurvature)
 
     def residual(self, point: Layers) -> float:
         r"""Distance of layers from the set: the larger of :math:`\|W_L\cdots W_1 - M\|_F/\|M\|_F` and the largest relative
@@ -262,6 +263,15 @@ class Factorizations(LayerManifold):
             for H, x, g in zip(change, X, gradient, strict=True)
         ]
         return self._horizontal(point, bent)
+
+    def preconditioner(self, point: Layers, vector: Layers) -> TangentVector:
+        """Apply the inverse of the Hessian of the isotropic trace :math:`R(W)` along symmetric :math:`X_k`.
+
+        For ``pymanopt.Problem(manifold, cost, preconditioner=manifold.preconditioner)`` and costs like the trace of the Hessian
+        or its isotropic surrogate, for which steps are those of Newton at hidden widths of `r`. In closed form, whatever the
+        depth and the condition number. Antisymmetric :math:`X_k`, along which these costs are constant, are divided likewise.
+        """
+        return self._horizontal(point, self._curvature(point).inverse(vector))
 
     # The inside.
 

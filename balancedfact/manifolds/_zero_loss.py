@@ -13,6 +13,7 @@ from balancedfact._linalg import FITTED, frobenius, product
 from balancedfact._validate import as_array, as_widths
 from balancedfact.manifolds._layers import Latest, LayerManifold, Layers, products
 from balancedfact.manifolds._product import ProductPoint, TangentVector
+from balancedfact.manifolds._trace_blocks import Block, trace_blocks
 from balancedfact.measurements import MeasurementMap
 
 _DRAWS = 50
@@ -124,7 +125,7 @@ class ZeroLoss(LayerManifold):
         name = f"Layers of widths {sizes} that fit {self.A.m} independent measurements"
         super().__init__(name, sizes, entries - self._rank, rng)
         self._size = frobenius(self.b) or 1.0
-        self._frame = Latest(self._frame_of)
+        self._frame, self._curvature = Latest(self._frame_of), Latest(self._curvature_of)
 
     def residual(self, point: Layers) -> float:
         r"""The relative residual :math:`\|\mathcal A(W_L\cdots W_1) - b\|/\|b\|` (absolute if the data are zero)."""
@@ -192,6 +193,23 @@ class ZeroLoss(LayerManifold):
         ]
         return self.projection(point, bent)
 
+    def preconditioner(self, point: Layers, vector: Layers) -> TangentVector:
+        r"""Apply the inverse, on the tangent space, of the blocks of the Hessian of :math:`R(W)` that belong to single layers.
+
+        For ``pymanopt.Problem(manifold, cost, preconditioner=manifold.preconditioner)`` and costs like the trace of the Hessian
+        or its isotropic surrogate. With the blocks `D`, :math:`D^{-1}V - D^{-1}J^\top(JD^{-1}J^\top)^{-1}JD^{-1}V` is formed
+        exactly, at the cost of one more Gram matrix of the constraints a point.
+        """
+        blocks, inverse = self._curvature(point)
+        frame = self._frame(point)
+
+        def divided(V: Layers) -> TangentVector:
+            return TangentVector(block.inverse(part) for block, part in zip(blocks, V, strict=True))
+
+        found = divided(vector)
+        found = found - divided(self._normal(frame, inverse @ (inverse.T @ self._jacobian(frame, found))))
+        return self.projection(point, found)  # for the rounding error
+
     # The inside.
 
     def _misfit(self, layers: Layers) -> np.ndarray:
@@ -209,7 +227,20 @@ class ZeroLoss(LayerManifold):
 
     def _frame_of(self, layers: Layers) -> _Linearised:
         before, after = products(layers)
-        gram = self._gram(before, after)
+        return _Linearised(layers, before, after, self._inverse_root(self._gram(before, after)))
+
+    def _curvature_of(self, layers: Layers) -> tuple[list[Block], np.ndarray]:
+        """The blocks of the Hessian, and the factor of the inverse of the Gram matrix in their metric."""
+        before, after = products(layers)
+        blocks, total = trace_blocks(layers), np.zeros((self.A.m, self.A.m))
+        for B, C, block in zip(before[:-1], after[1:], blocks, strict=True):
+            features = self.A.rotated(C @ block.left, B.T @ block.right) / np.sqrt(block.curvature)
+            features = features.reshape(self.A.m, -1)
+            total += features @ features.T
+        return blocks, self._inverse_root(total)
+
+    def _inverse_root(self, gram: np.ndarray) -> np.ndarray:
+        """A matrix `X` with ``X @ X.T`` the (pseudo-)inverse of a Gram matrix of the constraints."""
         if self._rank == self.A.m:
             try:
                 factor = np.linalg.cholesky(gram)
@@ -217,10 +248,10 @@ class ZeroLoss(LayerManifold):
                 pass  # singular to rounding
             else:
                 if np.diag(factor).min() > 1e-5 * np.diag(factor).max():
-                    return _Linearised(layers, before, after, np.linalg.inv(factor).T)
+                    return np.asarray(np.linalg.inv(factor).T)
         values, vectors = np.linalg.eigh(gram)
         keep = values > self.A.m * np.finfo(float).eps * values[-1]
-        return _Linearised(layers, before, after, vectors[:, keep] / np.sqrt(values[keep]))
+        return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
 
     def _jacobian(self, frame: _Linearised, vector: Layers) -> np.ndarray:
         change = sum(C @ V @ B for C, V, B in zip(frame.after[1:], vector, frame.before[:-1], strict=True))

@@ -13,23 +13,24 @@ and Recht 2009). Where that fails, the path's own dual vector bounds the optimum
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from balancedfact._validate import as_flag, as_number
+from balancedfact.solvers.nuclear._active_core import active_core
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
-from balancedfact.solvers.nuclear._columns import leading, needed, trimmed, widened
+from balancedfact.solvers.nuclear._columns import leading, trimmed
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
+from balancedfact.solvers.nuclear._rank_rounds import rank_rounds
 
 _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the largest useful one
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
 _SAME_FIT = 1e-9  # the relative difference of two nuclear norms that are those of the same matrix
-_ROUNDS = 30  # most rounds of adding and removing columns when rounding errors keep the rank from settling
 
 
 @dataclass(frozen=True)
@@ -120,23 +121,18 @@ def factored(
         penalty = problem.q or penalty
     accuracy, last = _accuracy(penalty, problem.q, largest), 0.0
     while True:
-        # First the columns at hand, then those that are still missing at the residual that they leave.
-        for _ in range(_ROUNDS):
-            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets)
-            rank = L.shape[1]
-            room = min(limit - rank, max(8, rank))
-            wider = widened(A, L, R, y, penalty, room, 10 * accuracy, rng)
-            if wider[0].shape[1] == rank:
-                break
-            if give_up is not None and wider[0].shape[1] > give_up:
-                return
-            L, R = wider
-        else:
-            L, R, s, y, offsets = settled(problem, L, R, penalty, accuracy, offsets)
-            rank = L.shape[1]
+        at_penalty = replace(problem, q=penalty)
+        L, R, s, y, offsets, wanted, stuck = rank_rounds(
+            at_penalty, L, R, accuracy, limit, rng, offsets=offsets, give_up=give_up
+        )
+        rank = s.size
+        if give_up is not None and wanted > give_up:
+            return
         if problem.q > 0 and (rank > 0 or offsets is not None):
             yield Point(L, R, s, y, offsets)
         if penalty == problem.q:
+            if stuck and offsets is None and limit == min(d1, d2):
+                yield from active_core(problem, L, R, y, rng)
             if accuracy <= _FINEST:
                 return
             accuracy = max(_FINER * accuracy, _FINEST)
@@ -170,19 +166,3 @@ def interpolating(problem: NuclearProblem, L: np.ndarray, R: np.ndarray, y: np.n
     if np.linalg.norm(end.residual) <= 1e-10 * size and k * (d1 + d2 - k) <= A.m:
         return Point(L, R, s, least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s)))
     return Point(L, R, s, y)
-
-
-def settled(problem, L, R, penalty, accuracy, offsets=None, *, horizontal: bool = False):  # type: ignore[no-untyped-def]
-    """A stationary pair from the columns of ``L, R``, those that the penalty presses to zero left out; and its dual vector."""
-    A, b, terms, density = problem.map, problem.b, problem.offsets, problem.density
-    while L.shape[1] > 0 or terms is not None:
-        size = np.vdot(L, L) + np.vdot(R, R) if L.shape[1] > 0 else b @ b / penalty
-        tol = accuracy * penalty * float(np.sqrt(size))
-        search = {"density": density, "gradient_tol": tol, "terms": terms, "offsets": offsets, "horizontal": horizontal}
-        end = descend(A, b, penalty, L, R, **search)
-        L, R, s = trimmed(end.L, end.R)
-        y, offsets, before = end.residual / penalty, end.offsets, s.size
-        L, R, s = needed(A, L, R, s, y, penalty)
-        if s.size == before:
-            return L, R, s, y, offsets
-    return L, R, np.zeros(0), b / penalty, None

@@ -127,6 +127,12 @@ class NuclearProblem:
         image = self.map.forward_factored(L, R)
         return np.subtract(self.b, image, out=image)
 
+    def ridge(self, offsets: Pair | None) -> float:
+        """The share of offsets in the objective."""
+        if self.offsets is None or offsets is None:
+            return 0.0
+        return float(self.offsets.left @ offsets[0] ** 2 + self.offsets.right @ offsets[1] ** 2) / (2 * self.q)
+
     def judge(self, point: Point, rng: np.random.Generator, accuracy: float = 1e-3) -> Verdict:
         """The certificate of a point: its lower bound is computed from `y` alone and holds whatever `y` is.
 
@@ -138,13 +144,10 @@ class NuclearProblem:
         S = self.map.adjoint_for_many(point.y)
         with np.errstate(over="ignore"):  # a penalty of next to nothing makes residuals over it enormous, and nothing is proved
             along, square = float(self.b @ point.y), float(point.y @ point.y)
-        ridge = 0.0
         if self.offsets is not None:
             f, g, left, right = self.offsets
             square += float(np.sum((S @ g) ** 2 / left) + np.sum((S.T @ f) ** 2 / right))
-            if point.offsets is not None:
-                ridge = 0.5 * float(left @ point.offsets[0] ** 2 + right @ point.offsets[1] ** 2)
-        misfit = (0.5 * misfit + ridge) / self.q if self.q > 0 else 0.0
+        misfit = 0.5 * misfit / self.q + self.ridge(point.offsets) if self.q > 0 else 0.0
         value = float(point.s.sum()) + misfit
         # Steps are for a norm that decides: where even a norm of 1 leaves the gap open, a rough bound will do.
         decisive = value - along + 0.5 * self.q * square <= 4 * accuracy * value

@@ -28,10 +28,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from balancedfact.solvers.nuclear._active_core import active_core
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
-from balancedfact.solvers.nuclear._columns import leading, widened
-from balancedfact.solvers.nuclear._factored import interpolating, settled
+from balancedfact.solvers.nuclear._columns import leading
+from balancedfact.solvers.nuclear._factored import interpolating
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point, balanced
+from balancedfact.solvers.nuclear._rank_rounds import rank_rounds
 
 _START_WIDTH = 8  # of a random pair; wider ones only take longer to become narrow
 _FIRST_SHARE = 0.2  # of the penalty at which the zero matrix is optimal: the first q + t
@@ -40,9 +42,6 @@ _SLOW, _FALL = 0.5, 10.0
 _MOST_FALLS = 4  # below, rounding of the residual would show in the multiplier
 _MOST_STALLS = 2  # steps of the multiplier in a row, after these, that leave the residual as it was
 _COARSE_START, _FINE_END = 1e-2, 1e-11  # relative gradients of the searches
-_LOOSER = 10.0  # by which the norm of the dual matrix may exceed 1, in units of the relative gradient
-_RANK_ROUNDS = 30  # most changes of the rank in one search
-_ROUNDING = 1e-13  # relative decrease of the objective that is none
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,8 @@ def augmented_lagrangian(
     t, y = max(_FIRST_SHARE * largest - q, 0.0), np.zeros(A.m)
     accuracy, before, falls, stalls = _COARSE_START, 1.0, 0, 0
     while True:
-        L, R, s, y = _stationary(replace(problem, b=b + t * y, q=q + t), L, R, limit, accuracy, rng)
+        found = rank_rounds(replace(problem, b=b + t * y, q=q + t), L, R, accuracy, limit, rng, horizontal=True)
+        L, R, s, y = found[:4]
         off = float(np.linalg.norm(b - A.forward_factored(L, R) - q * y)) / norm
         if s.size > 0:
             yield Point(L, R, s, y)
@@ -107,6 +107,8 @@ def augmented_lagrangian(
                 yield interpolating(problem, L, R, y)
         if accuracy <= _FINE_END and off <= _FINE_END:
             return
+        if found.stuck and q > 0 and limit == min(A.matrix_shape):
+            yield from active_core(problem, L, R, y, rng)
         if t == 0:
             accuracy = max(0.1 * accuracy, _FINE_END)
             continue
@@ -127,23 +129,3 @@ def _random_pair(problem: NuclearProblem, limit: int, rng: np.random.Generator) 
     size = float(np.linalg.norm(problem.map.forward_factored(L, R)))
     root = np.sqrt(np.linalg.norm(problem.b) / size) if size > 0 else 1.0
     return root * L, root * R
-
-
-def _stationary(
-    problem: NuclearProblem, L: np.ndarray, R: np.ndarray, limit: int, accuracy: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A stationary pair with its singular values, of the rank that its dual vector asks for as far as `limit` allows."""
-    A, q = problem.map, problem.q
-    width, before = -1, np.inf
-    for change in range(_RANK_ROUNDS):
-        L, R, s, y, _ = settled(problem, L, R, q, accuracy, horizontal=True)
-        value = 0.5 * q * float(y @ y) + float(s.sum())
-        if s.size <= width and not value < (1 - _ROUNDING) * before:  # columns came and went
-            break
-        width, before = s.size, value
-        room = min(limit - s.size, max(8, s.size))
-        wider = widened(A, L, R, y, q, room, _LOOSER * accuracy, rng)
-        if wider[0].shape[1] == s.size or change == _RANK_ROUNDS - 1:
-            break
-        L, R = wider
-    return L, R, s, y

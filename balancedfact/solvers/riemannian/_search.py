@@ -214,7 +214,7 @@ class Search:
             optimizer = TrustRegions(
                 theta=0.5, verbosity=0, max_time=np.inf, max_iterations=sys.maxsize, min_gradient_norm=0.0, min_step_size=0.0
             )
-            radii = {"Delta_bar": np.inf, "Delta0": 0.5 * self.extent / self.stretch or 1.0}
+            radii = {"Delta_bar": np.inf, "Delta0": self._length() * (0.5 * self.extent / self.stretch) or 1.0}
         trust = isinstance(optimizer, TrustRegions)
         # Without `mininner` a residual that the first inner iteration makes zero is divided by.
         arguments = {"mininner": 0, **radii} if trust else {}
@@ -231,6 +231,15 @@ class Search:
             self.patience, self.descending = 0, False
         if self.reason not in (_GRADIENT, _RESCALE):
             self.point, self.value, self.gradient_norm = self.best
+
+    def _length(self) -> float:
+        """The length that the inverse of the preconditioner gives a vector of norm one: it measures the trust region."""
+        vector = self.problem.riemannian_gradient(self.point)
+        image = self.preconditioner(self.point, vector)
+        if image is vector:
+            return 1.0
+        square = float(self.manifold.inner_product(self.point, vector, image))
+        return float(np.sqrt(max(square, 0.0)) / (self.manifold.norm(self.point, image) or 1.0)) or 1.0
 
     def _escape(self, start: Any, curvature: Curvature | None) -> bool:
         """Move from `start` along its negative curvature to a point below the current one; whether one was found."""

@@ -9,18 +9,22 @@ import numpy as np
 
 from balancedfact._linalg import magnitude
 
-# Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and, for one that is clearly
-# negative, over itself; then a direction of descent is all that is asked for.
-_ACCURATE, _NEGATIVE = 1e-5, 1e-2
+# Where Lanczos stops: residual of the smallest Ritz value over the largest in magnitude, and of the largest over itself; or, of
+# a smallest one that is clearly negative, over itself: then a direction of descent is all that is asked for.
+_ACCURATE, _LARGEST, _NEGATIVE = 1e-5, 1e-3, 1e-2
 # A Krylov space has been exhausted when the next vector is this small.
 _EXHAUSTED = 1e-12
 
 
 class Curvature(NamedTuple):
-    """Extreme Ritz values of a Hessian, and a direction of negative curvature."""
+    """Extreme Ritz values of a Hessian, and a direction of negative curvature.
+
+    The steps end as soon as one is clearly negative. It is then within a hundredth of an eigenvalue, which need not be the
+    smallest, and the largest is what has been seen of it so far.
+    """
 
     least: float  # the smallest Ritz value: an upper bound on the smallest eigenvalue
-    largest: float  # the largest Ritz value in magnitude
+    largest: float  # the largest Ritz value in magnitude: a lower bound on the largest eigenvalue in magnitude
     direction: Any  # a tangent vector of norm one and negative curvature; None if no Ritz value is negative
 
     @property
@@ -79,8 +83,10 @@ def extreme_curvature(
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
         largest = float(np.abs(values).max())
         residual = beta * abs(vectors[-1, 0])
+        top = beta * abs(vectors[-1, np.argmax(np.abs(values))])
         clear = values[0] < -flat * largest and residual <= -_NEGATIVE * values[0]
-        if clear or residual <= _ACCURATE * largest or beta <= _EXHAUSTED * largest or step == steps:
+        settled = residual <= _ACCURATE * largest and top <= _LARGEST * largest
+        if clear or settled or beta <= _EXHAUSTED * largest or step == steps:
             break
         off.append(beta)
         basis.append(vector / beta)

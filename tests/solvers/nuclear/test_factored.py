@@ -4,6 +4,7 @@ import pytest
 from balancedfact import Status, flat_minimum
 from balancedfact.measurements import Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solvers import Factored, Splitting
+from balancedfact.solvers.nuclear import _factored
 from balancedfact.solvers.nuclear._factored import factored
 from balancedfact.solvers.nuclear._frame import Frame
 from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
@@ -39,7 +40,9 @@ def test_points_are_balanced_pairs_and_fit_data_that_are_to_be_interpolated(name
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_the_last_point_is_stationary_and_its_dual_vector_the_residual(name, rng):
+def test_the_last_point_is_stationary_and_its_dual_vector_the_residual(name, rng, monkeypatch):
+    """Of the descent, whose finest accuracy rounding does not allow; the cores that would follow have better dual vectors."""
+    monkeypatch.setattr(_factored, "active_core", lambda *args: iter(()))
     problem = frame_of(name, True, 0.3).problem
     *_, (L, R, s, y, _) = factored(problem, rng)
     residual = problem.b - problem.map(L @ R.T)

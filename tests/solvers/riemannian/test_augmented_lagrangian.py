@@ -3,8 +3,8 @@ import pytest
 
 import balancedfact as bf
 from balancedfact.solution import Status
-from balancedfact.solvers.nuclear._factored import settled
 from balancedfact.solvers.nuclear._frame import Frame
+from balancedfact.solvers.nuclear._rank_rounds import settled
 from balancedfact.solvers.riemannian._augmented_lagrangian import augmented_lagrangian
 
 SHAPE = (9, 8)
@@ -106,7 +106,7 @@ def test_columns_that_only_come_and_go_end_a_search(monkeypatch):
         searches.append(1)
         return settled(*args, **options)
 
-    monkeypatch.setattr("balancedfact.solvers.riemannian._augmented_lagrangian.settled", counted)
+    monkeypatch.setattr("balancedfact.solvers.nuclear._rank_rounds.settled", counted)
     found = bf.flat_minimum(A, A(truth), method="riemannian", rng=2)
     assert found.status is Status.OPTIMAL
     assert len(searches) <= 60
