@@ -29,7 +29,7 @@ from balancedfact.measurements import MeasurementMap, isometry_constant
 # The relaxation behind an isometry constant: the largest order for which it takes a fraction of a second, and its steps.
 _RELAXED_ORDER, _ITERATIONS = 150, 30
 # What the weighted isometry may cost where the bound must be cheap: order, work, evaluations, and gain at which a stage ends.
-_QUICK_ORDER, _QUICK_WORK, _QUICK_EVALUATIONS, _QUICK_GAIN = 150, 1e9, 2000.0, 1e-5
+_QUICK_ORDER, _QUICK_WORK, _QUICK_EVALUATIONS, _QUICK_GAIN = 150, 5e8, 600.0, 1e-5
 
 
 class Bound(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -17,12 +18,15 @@ def descend_in_domain(
     steps: int,
     *,
     memory: int = 8,
+    precondition: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     tol: float = 1e-7,
     stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Descend from `x`; `function` returns the value and the gradient, or ``None`` outside its domain.
 
-    It ends after `steps` steps, when a step gains less than `tol` (absolute; barriers are logarithms), or when `stop` says so.
+    `precondition` multiplies a vector by an approximate inverse of the Hessian at a point, up to a factor, which is found from
+    the last step. It ends after `steps` steps, when a step gains less than `tol` (absolute; barriers are logarithms), or when
+    `stop` says so.
     """
     here = function(x)
     if here is None:
@@ -31,14 +35,15 @@ def descend_in_domain(
     pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=memory)
     length = 0.1 / max(float(np.linalg.norm(gradient)), np.finfo(float).tiny)
     for _ in range(steps):
-        direction = _two_loop(-gradient, pairs)
+        direction = _two_loop(-gradient, pairs, None if precondition is None else partial(precondition, x))
         slope = float(gradient @ direction)
         if not slope < 0:
             pairs.clear()
-            direction, slope = -gradient, -float(gradient @ gradient)
+            direction = -gradient if precondition is None else -precondition(x, gradient)
+            slope = float(gradient @ direction)
             if slope == 0:
                 break
-        t = 1.0 if pairs else length
+        t = 1.0 if pairs or precondition is not None else length
         for _ in range(_HALVINGS):
             moved = x + t * direction
             there = function(moved)
@@ -63,16 +68,22 @@ def descend_in_domain(
     return x
 
 
-def _two_loop(q: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]]) -> np.ndarray:
+def _two_loop(
+    q: np.ndarray,
+    pairs: deque[tuple[np.ndarray, np.ndarray, float]],
+    precondition: Callable[[np.ndarray], np.ndarray] | None,
+) -> np.ndarray:
     """The product of the approximate inverse Hessian with `q`."""
     q = q.copy()
     factors = []
     for change, turn, inverse in reversed(pairs):
         factors.append(inverse * float(change @ q))
         q -= factors[-1] * turn
+    if precondition is not None:
+        q = precondition(q)
     if pairs:
         _, turn, inverse = pairs[-1]
-        q /= inverse * float(turn @ turn)
+        q /= inverse * float(turn @ (turn if precondition is None else precondition(turn)))
     for (change, turn, inverse), factor in zip(pairs, reversed(factors), strict=True):
         q += (factor - inverse * float(turn @ q)) * change
     return q

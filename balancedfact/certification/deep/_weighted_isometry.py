@@ -12,9 +12,10 @@ then with :math:`V_0 = (b^\top y_0)^{2L-2}/(\sum_k\sigma_k(a)^{2/(L-2)})^{L-2}` 
 .. math:: \operatorname{tr}\nabla^2\mathcal L(W)\ \ge\ 2L\,(d_1d_2)^{1/L}\,\bigl(V_0^{1/(L-2)} + V_1^{1/(L-2)}\bigr)^{1-2/L}.
 
 The proof is in the theory page "A global certificate". All unknowns are sought at once: the logarithm of the bound plus a
-logarithmic barrier of the matrix inequalities is climbed by L-BFGS while the weight of the barrier decreases. A step costs a
-Cholesky factorization and an inverse for each middle layer, no eigenvalues. Whatever the search did, the inequalities are
-checked at the end, with a margin for rounding.
+logarithmic barrier of the matrix inequalities is climbed by L-BFGS while the weight of the barrier decreases. Where `S` is the
+difference of the two sides, the Hessian of the barrier by `N` is the odd part of :math:`S^{-1}NS^{-1}`, and the odd part of
+:math:`SNS` preconditions it. A step costs a Cholesky factorization, an inverse and four products for each middle layer, no
+eigenvalues. Whatever the search did, the inequalities are checked at the end, with a margin for rounding.
 """
 
 from __future__ import annotations
@@ -30,20 +31,24 @@ from balancedfact._linalg import EPS
 from balancedfact.certification.deep._climb import descend_in_domain
 from balancedfact.certification.deep._white import well_whitened
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._isometry_bounds import partial_transpose, rounding
+from balancedfact.measurements._isometry_bounds import rounding
 
-BARRIER_WORK, _MOST_EVALUATIONS = 1e13, 6000.0  # evaluations of the barrier times order^3 and layers; most evaluations
+BARRIER_WORK, _MOST_EVALUATIONS = 5e12, 1000.0  # evaluations of the barrier times order^3 and layers; most evaluations
 _MOST_NUMBERS = 4e7  # in the matrices N
 _STAGES, _BARRIER_SHRINK = 8, 2.5  # weights of the barrier, and the factor between them
 _LEAST_GAIN = 3e-7  # of the logarithm in one step, below which a stage ends: progress is slow, and 1e-5 is far too early
 _OFTEN = 1000  # order up to which every stage is proved
 _BLIND = 1e-8  # least eigenvalue below which the measurements count as blind to a matrix of rank one
+_PART = 2.0  # of the step in N, for the other unknowns
 _INFLATION = 1e-9  # of the weights, so that rounding in a factorization cannot make them too small
 _WORST = 1e4  # condition number of a factor beyond which that is not certain
 
 
 class Weights(NamedTuple):
-    """The unknowns: `odd` (L-2 matrices N), `scale` of the split multiplier, `y` (L-1 vectors), `factors` (X_2 to X_{L-2})."""
+    """The unknowns: `odd` (L-2 matrices N), `scale` of the split multiplier, `y` (L-1 vectors), `factors` (X_2 to X_{L-2}).
+
+    Each `N` is given by its coordinates, of shape ``(d1 (d1 - 1) / 2, d2 (d2 - 1) / 2)``; see `Barrier.odd`.
+    """
 
     odd: np.ndarray
     scale: float
@@ -82,7 +87,10 @@ class Barrier:
         if along > 0:
             sigma = sigma + 8 * max(d1, d2) * EPS * sigma[0]
             self.split = along ** (2 + 2 / self.middle) / float(np.sum(sigma ** (2 / self.middle)))
+        (a, c), (b, d) = np.triu_indices(d1, 1), np.triu_indices(d2, 1)
+        self.pairs_of_indices = a[:, None], c[:, None], b, d  # a < c in the first space, b < d in the second
         self.evaluations = 0
+        self.slacks: list[np.ndarray] = []  # the differences at the last point of `climbed`
 
     def adjoint(self, y: np.ndarray) -> np.ndarray:
         return np.tensordot(y, self.stack, 1)
@@ -91,8 +99,9 @@ class Barrier:
         return np.tensordot(self.stack, X, 2)
 
     def sizes(self) -> list[tuple[int, ...]]:
-        n, (d1, _) = self.order, self.shape
-        return [(self.middle, n, n), (1,), (self.depth - 1, self.m), (self.depth - 3, d1, d1)]
+        d1, d2 = self.shape
+        odd = (self.middle, d1 * (d1 - 1) // 2, d2 * (d2 - 1) // 2)
+        return [odd, (1,), (self.depth - 1, self.m), (self.depth - 3, d1, d1)]
 
     def unpacked(self, x: np.ndarray) -> Weights:
         ends = np.cumsum([int(np.prod(size)) for size in self.sizes()])[:-1]
@@ -103,10 +112,23 @@ class Barrier:
         parts = (weights.odd, np.array([weights.scale]), weights.y, weights.factors)
         return np.concatenate([np.ravel(part) for part in parts])
 
-    def odd(self, M: np.ndarray) -> np.ndarray:
-        """The symmetric part of `M` that changes sign under partial transposition, exactly so in floating point."""
-        M = (M + M.T) / 2
-        return (M - partial_transpose(M, self.shape)) / 2
+    def odd(self, coordinates: np.ndarray) -> np.ndarray:
+        """The symmetric matrix with these coordinates, which changes sign under partial transposition, exactly so.
+
+        It is a combination of products of an antisymmetric matrix of order `d1` and one of order `d2`, of unit length.
+        """
+        (d1, d2), (a, c, b, d) = self.shape, self.pairs_of_indices
+        four = np.zeros((d1, d2, d1, d2))
+        half = coordinates / 2
+        four[a, b, c, d] = four[c, d, a, b] = half
+        four[a, d, c, b] = four[c, b, a, d] = -half
+        return four.reshape(self.order, self.order)
+
+    def coordinates(self, M: np.ndarray) -> np.ndarray:
+        """The adjoint of `odd`, for a symmetric matrix."""
+        (d1, d2), (a, c, b, d) = self.shape, self.pairs_of_indices
+        four = M.reshape(d1, d2, d1, d2)
+        return four[a, b, c, d] - four[a, d, c, b]
 
     def logarithm(self, weights: Weights) -> tuple[float, float]:
         """The logarithms of the two terms inside the bound; minus infinity where one vanishes."""
@@ -125,9 +147,9 @@ class Barrier:
         return X, K
 
     def slack(self, j: int, weights: Weights, left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
-        """The terms of the inequality of middle layer `j`, counted from 0."""
+        """The terms of the inequality of middle layer `j`, counted from 0; the first may be written to."""
         a = weights.scale * self.a
-        return [self.T, self.odd(weights.odd[j]), -np.kron(left, right), -np.multiply.outer(a, a)]
+        return [self.odd(weights.odd[j]), self.T, np.kron(-left, right), np.multiply.outer(-a, a)]
 
     def climbed(self, x: np.ndarray, mu: float) -> tuple[float, np.ndarray] | None:
         """The negative logarithm of the bound less `mu` times the barrier, and its gradient."""
@@ -141,15 +163,19 @@ class Barrier:
         X, K = self.pairs(weights)
         gradient = Weights(np.empty_like(weights.odd), 0.0, np.zeros_like(weights.y), np.zeros_like(weights.factors))
         scale, gX, gK = (2 * of_split / weights.scale if self.split > 0 else 0.0), [], []
-        (d1, d2), total = self.shape, 0.0
+        (d1, d2), total, self.slacks = self.shape, 0.0, []
         for j in range(self.middle):
             left, right = X[j + 1] @ X[j + 1].T, K[j].T @ K[j]
-            inverse = self._inverse(np.sum(self.slack(j, weights, left, right), axis=0))
+            S, *parts = self.slack(j, weights, left, right)
+            for part in parts:
+                S += part
+            self.slacks.append(S.copy())
+            inverse = self._inverse(S)
             if inverse is None:
                 return None
             total += inverse[0]
             G = inverse[1]
-            gradient.odd[j] = mu * self.odd(G)
+            gradient.odd[j] = mu * self.coordinates(G)
             four = G.reshape(d1, d2, d1, d2)
             gX.append(-2 * mu * np.einsum("abcd,bd->ac", four, right, optimize=True) @ X[j + 1])
             gK.append(-2 * mu * K[j] @ np.einsum("abcd,ac->bd", four, left, optimize=True))
@@ -166,6 +192,16 @@ class Barrier:
             gradient.y[place] = self.forward(gZ) + of_product * (2 / self.middle) * self.b / along[place]
         return -(value + mu * total), -self.packed(gradient._replace(scale=scale))
 
+    def preconditioned(self, x: np.ndarray, q: np.ndarray, mu: float) -> np.ndarray:
+        """A vector over the Hessian of the barrier at `x`, approximately; near the last point of `climbed`."""
+        at, along = self.unpacked(x), self.unpacked(q)
+        odd = [self.coordinates(S @ self.odd(N) @ S) for S, N in zip(self.slacks, along.odd, strict=False)]
+        # What is scaled by a small part changes the logarithm of the determinant by about that times the order.
+        small = _PART / (self.order * self.middle)
+        y = small * np.sum(at.y**2, axis=1)[:, None] * along.y
+        factors = small * np.sum(at.factors**2, axis=(1, 2))[:, None, None] * along.factors
+        return self.packed(Weights(np.array(odd), small * at.scale**2 * along.scale, y, factors)) / mu
+
     def _inverse(self, S: np.ndarray) -> tuple[float, np.ndarray] | None:
         """The logarithm of the determinant and the inverse; ``None`` where `S` is not positive definite."""
         self.evaluations += 1
@@ -178,22 +214,22 @@ class Barrier:
         return logarithm, G + np.tril(G, -1).T
 
     def visible(self, budget: float, stop: Callable[[], bool]) -> tuple[np.ndarray, float]:
-        """An odd `N` with a positive least eigenvalue of ``T + N``, if one was found, and that eigenvalue."""
-        N, shift, n = np.zeros_like(self.T), 1.0, self.order
-        least = -np.inf
+        """Coordinates of an `N` with a positive least eigenvalue of ``T + N``, if one was found, and that eigenvalue."""
+        shape, shift, least = self.sizes()[0][1:], 1.0, -np.inf
+        N = np.zeros(shape)
         while self.evaluations < budget and not stop():
 
             def barrier(x: np.ndarray, shift: float = shift) -> tuple[float, np.ndarray] | None:
-                S = self.T + self.odd(x.reshape(n, n))
-                S[np.diag_indices(n)] += shift
+                S = self.T + self.odd(x.reshape(shape))
+                S[np.diag_indices(self.order)] += shift
                 inverse = self._inverse(S)
-                return None if inverse is None else (-inverse[0], -self.odd(inverse[1]).ravel())
+                return None if inverse is None else (-inverse[0], -self.coordinates(inverse[1]).ravel())
 
             if barrier(N.ravel()) is None:  # rounding of `T` is more than the shift
                 break
             before = least
-            N = self.odd(descend_in_domain(barrier, N.ravel(), 15, tol=1e-3, stop=stop).reshape(n, n))
-            least = float(np.linalg.eigvalsh(self.T + N)[0])
+            N = descend_in_domain(barrier, N.ravel(), 15, tol=1e-3, stop=stop).reshape(shape)
+            least = float(np.linalg.eigvalsh(self.T + self.odd(N))[0])
             if least > -_BLIND or least - before < 1e-4:
                 break
             shift = max(min(shift / 1.5, -1.3 * least), -1.05 * least)
@@ -267,8 +303,9 @@ def weighted_isometry_bound(
     memory = 20 if x.size < 1e6 else 8 if x.size < 4e6 else 4
     mu = 4.0 / order
     for stage in range(_STAGES):
-        climbed, mu = (lambda x, mu=mu: barrier.climbed(x, mu)), mu / _BARRIER_SHRINK
-        x = descend_in_domain(climbed, x, each, tol=gain, memory=memory, stop=stop)
+        climbed, metric = (lambda x, mu=mu: barrier.climbed(x, mu)), (lambda x, q, mu=mu: barrier.preconditioned(x, q, mu))
+        x = descend_in_domain(climbed, x, each, tol=gain, memory=memory, precondition=metric, stop=stop)
+        mu /= _BARRIER_SHRINK
         if order <= _OFTEN or stage == _STAGES - 1 or stop():  # late stages may be too close to the boundary to be proved
             best = max(best, barrier.proved(barrier.unpacked(x)))
         if stop():

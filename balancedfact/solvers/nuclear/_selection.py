@@ -28,9 +28,10 @@ def suitable(problem: NuclearProblem) -> list[Algorithm]:
     if problem.q == 0 and A.m > _MANY_ENTRIES and newton.suits(problem) is None:
         half = (d1 + d2) / 2
         rank = half - max(half**2 - _PARAMETERS * A.m, 0.0) ** 0.5  # the root of k (d1 + d2 - k) = _PARAMETERS * m
-        return [Factored(give_up=max(rank, 1.0) / min(d1, d2), same_fit=True), newton, *found]
+        return [Factored(give_up=max(rank, 1.0) / min(d1, d2), same_fit=True, complete=True), newton, *found]
     if d1 * d2 > _SMALL or not found or not isinstance(found[0], InteriorPoint):
         place = 1 if found and isinstance(found[0], InteriorPoint) else 0
         follows = len(found) > place
-        found.insert(place, Factored(give_up=_GIVE_UP if follows else None))
+        complete = problem.q == 0 and DualNewton().suits(problem) is None
+        found.insert(place, Factored(give_up=_GIVE_UP if follows else None, complete=complete))
     return found

@@ -54,7 +54,7 @@ def test_entries_at_the_edge_are_certified_at_any_rank():
 def test_the_preconditioner_saves_products():
     A, b = few_entries((40, 40), 560, 5)
     problem = NuclearProblem(A, b, 0.0)
-    Z, y = list(dual_newton(problem))[-1]
+    Z, y, _ = list(dual_newton(problem))[-1]
     t = 100 * float(np.linalg.norm(Z, 2))
     U, s, Vt = np.linalg.svd(Z + t * A.adjoint(y))
     at = Thresholded(A, U, s, Vt.T, t * (1 + 1e-9))
