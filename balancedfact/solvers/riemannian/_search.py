@@ -197,7 +197,7 @@ class Search:
 
     @property
     def _preconditioned(self) -> bool:
-        """Whether there is a preconditioner; pymanopt's own returns what it is given."""
+        """Tell whether there is a preconditioner; pymanopt's own returns what it is given."""
         vector = self.manifold.zero_vector(self.point)
         return self.preconditioner(self.point, vector) is not vector
 
