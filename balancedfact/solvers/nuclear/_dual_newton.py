@@ -39,6 +39,8 @@ class DualNewton(Algorithm):
         Largest number ``d1 * d2`` of matrix entries.
     max_iterations : int
         Largest number of Newton steps.
+    most_products : int, optional
+        Products with the Newton matrix after which to leave the field, at the end of a proximal step; by default no limit.
 
     See Also
     --------
@@ -65,10 +67,13 @@ class DualNewton(Algorithm):
     name = "dual Newton"
     most_entries: int = 1_500_000
     max_iterations: int = 100
+    most_products: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("most_entries", "max_iterations"):
             as_count(getattr(self, name), name)
+        if self.most_products is not None:
+            as_count(self.most_products, "most_products")
 
     def suits(self, problem: NuclearProblem) -> str | None:
         """Return what the problem lacks or exceeds, if anything."""
@@ -95,6 +100,8 @@ class DualNewton(Algorithm):
                 if seek and products > _SEEK_FIT:
                     seek = False
                     yield from proved_fits(problem, rng)
+                if self.most_products is not None and products > self.most_products:
+                    return
         except np.linalg.LinAlgError:  # a core that is singular in rounding
             return
 
