@@ -57,6 +57,7 @@ def test_stream_does_not_depend_on_records_or_length(rng):
     assert naive.deviation(sgd(start, A, b, iterations=50, **options).layers, long.layers) == 0
 
 
+@pytest.mark.slow  # compiles three kernels anew
 def test_single_precision_follows_double(rng):
     A = bf.measurements.gaussian(30, (4, 4), rng)
     start, b = bf.dynamics.gaussian_layers([4, 4, 4], 0.5, rng), rng.standard_normal(30)

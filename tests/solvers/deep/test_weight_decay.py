@@ -111,7 +111,15 @@ def test_extreme_data(power):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("share", "penalty"), [(1e-200, 1e-300), (1e200, 1.0), (1.0, 1e-300), (1.0, 1e-40)])
+@pytest.mark.parametrize(
+    ("share", "penalty"),
+    [
+        (1e-200, 1e-300),
+        (1.0, 1e-40),
+        pytest.param(1e200, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 1e-300, marks=pytest.mark.slow),
+    ],
+)
 def test_values_and_penalties_beyond_numbers_prove_nothing(share, penalty):
     A, b = instance(3)
     solution = bf.norm_minimum(A, share * b, depth=3, penalty=penalty)
