@@ -118,7 +118,8 @@ def main(count: int) -> None:
         cells = []
         for label in ("without", "with"):
             missed = count - sum(found[f"arrived {label}"])
-            cells.append(f"{middle[f'products {label}']:.0f}" + (f" ({missed} of {count} not stationary)" if missed else ""))
+            late = f" ({missed} of {count} not within {LIMIT:.0f} s)" if missed else ""
+            cells.append(f"{middle[f'products {label}']:.0f}{late}")
         seconds = [f"{middle[f'seconds {label}']:.2f}" for label in ("without", "with")]
         steps = [f"{middle[f'CG {label}']:.0f}" for label in ("without", "with")]
         lines.append(f"| {name} | " + " | ".join([*cells, *seconds, *steps]) + " |")

@@ -60,9 +60,7 @@ ZERO = Scaled(None)
 
 def ordinary(array: np.ndarray, exponent: int = 0) -> Scaled:
     """The matrix ``array * 2**exponent`` with an array of ordinary size."""
-    flat = array.ravel()
-    with np.errstate(over="ignore"):
-        square = flat @ flat
+    square = np.vdot(array, array)  # which, unlike `@`, overflows without a warning
     if _LEAST_SQUARE < square < _MOST_SQUARE:
         return Scaled(array, exponent)
     size = float(np.max(np.abs(array)))

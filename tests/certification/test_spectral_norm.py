@@ -173,3 +173,11 @@ def test_the_gram_matrix_of_a_short_side_gives_the_norm_with_a_margin(shape, siz
     assert "Gram" in proof
     assert exact <= bound / size <= exact * (1 + 1e-9)
     assert norm_bound(A.adjoint_operator(0 * y), *nothing(shape), rng)[0] == 0
+
+
+def test_where_the_rest_decides_a_moderate_matrix_is_decomposed(example, rng):
+    S, U, s, Vt = example
+    bound, proof = norm_bound(S, U[:, 1:5], Vt[1:5].T, rng)  # without the leading pair
+    np.testing.assert_allclose(bound, s[0], rtol=1e-11)
+    assert "densely" in proof
+    assert "Lanczos" in norm_bound(S, U[:, 1:5], Vt[1:5].T, rng, steps=_spectral_norm.ROUGH_STEPS)[1]

@@ -237,7 +237,7 @@ def _judged(
                 dual,
                 effort="quick" if search.log.ended else bound,
                 rng=search.rng,
-                stop=lambda: time.perf_counter() > deadline,
+                stop=lambda: time.perf_counter() > deadline or search.log.late,
             )
         lower = found.value * search.units
         proof = f"the bound follows from {found.source}"

@@ -15,18 +15,21 @@ from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._ordinary_size import of_ordinary_size
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers._flat_minimum import flat_minimum
+from balancedfact.solvers.deep._flat_network import flat_network
 from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, descend_smoothly
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
 
+_DEEP_TOL = 1e-4  # relative accuracy of the flattest networks of the weights; their bounds do not need more
 _EQUAL_SHARE = 1e-9  # share of equal weights in those of a bound
 _RANK_CHANGES = 4  # changes of rank at each smoothness
 _FLATTER = 1e-7  # relative excess over the least weighted trace from which another matrix is tried
 _KEPT_SINGULAR = 1e-6  # singular values kept, relative to the largest
 _MIXTURES = (0.5, 0.1, 0.01)  # shares of the other network
 _RANK_KNOWN = 1e4  # smoothness, relative to the largest eigenvalue, from which mixtures that fail are not tried again
+_SMOOTH = 10.0  # smoothness, relative to the largest eigenvalue, at which the descents begin
 _SHARPEST = 1e6  # smoothness, relative to the largest eigenvalue, from which an unfinished descent is the last
 _LEAST_SLOPE = 1e-6  # relative gradient up to which a network counts as stationary
 _NEWTON_ON_NETWORKS = "Newton on a smooth maximum over networks that fit"
@@ -150,9 +153,13 @@ def flattest_sharpness(
     return log.insist(search.solution, A, data, (size / power) ** (1 / L), gap_tol)
 
 
-def _flattest(A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator) -> Solution:
-    """The flattest network for these measurements, with its certificate."""
-    return flat_minimum(A, b, depth, tol=1e-10 if depth == 2 else 1e-8, rng=rng)
+def _flattest(
+    A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator, near: list[np.ndarray] | None = None
+) -> Solution:
+    """The flattest network for these measurements, or the one near some layers, with its certificate."""
+    if near is not None:
+        return flat_network(A, b, depth, method="riemannian", initial=near, tol=_DEEP_TOL, bound="quick", rng=rng)
+    return flat_minimum(A, b, depth, tol=1e-10 if depth == 2 else _DEEP_TOL, rng=rng)
 
 
 class _Search:
@@ -186,7 +193,7 @@ class _Search:
         if point is None:
             return
         self._seen(point)
-        beta = 10 / point.largest if point.largest > 0 else np.inf
+        beta = _SMOOTH / point.largest if point.largest > 0 else np.inf
         while beta * point.largest < 1e2 / goal:
             last = beta * point.largest >= 1e1 / goal
             point = self._descended(point.smoothed(beta), last or self.depth == 2 or not self.alone)
@@ -208,13 +215,16 @@ class _Search:
             weights = (1 - _EQUAL_SHARE) * point.weights + _EQUAL_SHARE / len(point.weights)
             Y = point.vectors * np.sqrt(weights)
             rotated = np.tensordot(Y.T, self.stack, 1)
-            other = _flattest(Dense(rotated), Y.T @ self.b, self.depth, self.rng)
+            # Starts from afar are tried once where the problem is not convex.
+            afar = self.depth == 2 or point.beta * point.largest <= _SMOOTH
+            other = _flattest(Dense(rotated), Y.T @ self.b, self.depth, self.rng, None if afar else point.layers)
             share = self._share(rotated)
             if not np.isfinite(other.value):  # rounding is a contradiction where weights are small
                 return point
             if other.certificate.lower_bound * share > self.lower:
                 self.lower, self.dual, self.way = other.certificate.lower_bound * share, self.back @ Y, self._way(other)
             if self.alone or other.value * share > float(weights @ point.values) * (1 - _FLATTER):
+                self.alone = self.depth > 2  # the data and the weights agree on the network
                 return point
             ends = [descend_smoothly(start, self._seen)[0] for start in self._others(point, other.matrix, rotated)]
             better = min(ends, key=lambda end: end.value, default=point)

@@ -28,6 +28,7 @@ _SAME = 1e-4  # relative distance of end-to-end matrices below which two minima 
 RANK_EXCESS = 1e-5  # by which the rank test may exceed 1: the value could fall by about its square
 NEGATIVE = 1e-7  # relative curvature below which a point is a saddle
 _ESCAPES = 5
+_FALLS = 2  # of the rank in one descent, after which it rises no more: nearly dependent measurements let it go on for ever
 
 
 class Start(NamedTuple):
@@ -238,7 +239,7 @@ class NetworkSearch:
 
     def _descend(self, point: ZeroLossPoint, near: np.ndarray | None) -> Minimum:
         """Newton's method at the rank of the point, then at other ranks while that helps."""
-        highest = min(*self.problem.map.matrix_shape, self.limit or np.inf)
+        highest = int(min(*self.problem.map.matrix_shape, self.limit or np.inf))
         point = self._at_rank(point)
         if not point.tractable:
             return Minimum(point, np.zeros(self.problem.map.m) if near is None else near, np.nan)
@@ -246,20 +247,21 @@ class NetworkSearch:
             distance = np.linalg.norm(point.matrix - known.point.matrix)
             if known.excess == 0 and distance <= _IDENTICAL * np.linalg.norm(point.matrix):
                 return known._replace(point=point)
-        while True:
+        for rises_left in range(highest + _FALLS, -1, -1):
             y = point.multipliers(near)
             test = rank_test(point, y)
             if test.excess > 1 + RANK_EXCESS and point.freedom <= 0:  # multipliers are not unique: others may pass
                 y, test = min((y, test), self._other_multipliers(point), key=lambda each: each[1].excess)
             found = Minimum(point, y, max(test.excess - 1, 0.0))
-            if test.excess <= 1 + RANK_EXCESS or point.width >= highest:
-                return found
+            if test.excess <= 1 + RANK_EXCESS or point.width >= highest or rises_left == 0:
+                break
             wider = self._widened(point, test.left, test.right)
             if wider is None:
-                return found
+                break
             point = self._at_rank(wider, slack=0.0)
             if point.value >= found.point.value * (1 - _EQUAL):  # back where it came from
-                return found
+                break
+        return found
 
     def _other_multipliers(self, point: ZeroLossPoint) -> tuple[np.ndarray, RankTest]:
         """Multipliers near the dual vector of the convex problem whose weights are those of the layers, with their test."""

@@ -172,7 +172,7 @@ class Fibre:
         shrunk, _, _, grown = self.blocks
         H = np.zeros((self.depth - 1, self.rank, self.rank))
         H[:] = np.diag(np.concatenate([-np.ones(shrunk), np.zeros(self.rank - shrunk - grown), np.ones(grown)]))
-        if minimum.direction.size:
+        if np.any(minimum.direction):
             # What the core does may cost the other blocks: they go further.
             H[:, self.core, self.core] = minimum.direction / (3 if shrunk or grown else 1) / np.abs(minimum.direction).max()
         size = np.linalg.norm(H)

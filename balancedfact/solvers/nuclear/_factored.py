@@ -22,6 +22,7 @@ from balancedfact.solvers.nuclear._active_core import active_core
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._alternating import SHRINK, alternating, is_uneven
 from balancedfact.solvers.nuclear._columns import leading, trimmed
+from balancedfact.solvers.nuclear._completed_certificate import completed_certificates, proved_fits
 from balancedfact.solvers.nuclear._descent import descend
 from balancedfact.solvers.nuclear._least_norm import least_norm_certificate
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
@@ -31,6 +32,7 @@ _FLOOR = 1e-8  # the last penalty of an interpolating path, as a fraction of the
 _FINER = 0.1  # from one accuracy at the last penalty to the next
 _FINEST = 1e-11  # relative accuracy of the last descent at a penalty that was asked for
 _SAME_FIT = 1e-9  # the relative difference of two nuclear norms that are those of the same matrix
+_UNFIT = 4  # the penalty, of those at which no low rank fits, after which it is sought without one
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Factored(Algorithm):
         The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
     same_fit : bool
         Whether to stop once the same matrix fits the data at two penalties and is not proved to be best.
+    complete : bool
+        Whether to try to prove a fit of low rank by Newton's method on the dual, for entries: this forms ``d1 x d2`` arrays.
 
     See Also
     --------
@@ -71,18 +75,28 @@ class Factored(Algorithm):
     name, low_rank = "factored", True
     give_up: float | None = None
     same_fit: bool = False
+    complete: bool = False
 
     def __post_init__(self) -> None:
         if self.give_up is not None:
             as_number(self.give_up, "give_up", above=0.0)
         as_flag(self.same_fit, "same_fit")
+        as_flag(self.complete, "complete")
 
     def points(
         self, problem: NuclearProblem, rng: np.random.Generator, *, max_rank: int | None = None, initial: Pair | None = None
     ) -> Iterator[Point]:
         """Yield points along the path of penalties."""
         give_up = None if self.give_up is None else int(self.give_up * min(problem.map.matrix_shape))
-        return factored(problem, rng, max_rank=max_rank, give_up=give_up, same_fit=self.same_fit, initial=initial)
+        return factored(
+            problem,
+            rng,
+            max_rank=max_rank,
+            give_up=give_up,
+            same_fit=self.same_fit,
+            complete=self.complete,
+            initial=initial,
+        )
 
 
 def factored(
@@ -92,13 +106,15 @@ def factored(
     max_rank: int | None = None,
     give_up: int | None = None,
     same_fit: bool = False,
+    complete: bool = False,
     initial: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Point]:
     """Yield points along the path. With ``q = 0`` each has been moved onto the data as far as its rank allows.
 
     `max_rank` limits the number of columns, and the path is left once more than `give_up` are needed, or at a `same_fit` as at
-    the penalty before: its dual vector of least norm is the same too. `initial` is a pair to start from, which skips the path
-    down to ``q > 0``.
+    the penalty before: its dual vector of least norm is the same too. With `complete` the first fit that it leaves open is
+    tried by `completed_certificates`, and where there is none `proved_fits`. `initial` is a pair to start from, which skips
+    the path down to ``q > 0``.
     """
     A, b = problem.map, problem.b
     d1, d2 = A.matrix_shape
@@ -119,7 +135,7 @@ def factored(
     if initial is not None:
         L, R, s = (part[..., :limit] for part in trimmed(*initial))
         penalty = problem.q or penalty
-    accuracy, last = _accuracy(penalty, problem.q, largest), 0.0
+    accuracy, last, unfit = _accuracy(penalty, problem.q, largest), 0.0, 0
     while True:
         at_penalty = replace(problem, q=penalty)
         L, R, s, y, offsets, wanted, stuck = rank_rounds(
@@ -141,6 +157,13 @@ def factored(
             point = interpolating(problem, L, R, y)
             yield point
             total = float(point.s.sum())
+            if complete and point.y is not y:
+                complete = False
+                yield from (point._replace(y=better) for better in completed_certificates(problem, point))
+            unfit += point.y is y
+            if complete and unfit == _UNFIT:
+                complete = False
+                yield from proved_fits(problem, rng)
             if same_fit and point.y is not y and abs(total - last) <= _SAME_FIT * total:
                 return
             last = total if point.y is not y else 0.0

@@ -54,10 +54,12 @@ def rank_rounds(
         L, R, s, y, offsets, short = settled(problem, L, R, accuracy, offsets, horizontal=horizontal)
         value = float(s.sum()) + 0.5 * problem.q * float(y @ y) + problem.ridge(offsets)
         room = min(limit - s.size, max(_FEWEST_NEW, s.size))
+        if give_up is not None:  # whether more than that are needed shows once the first of them is in place
+            room = min(room, max(give_up + 1 - s.size, 1))
         wider = widened(problem.map, L, R, y, problem.q, room, _LOOSER * accuracy, rng)
         wanted = wider[0].shape[1]
         idle = wanted > s.size and s.size <= width and not value < (1 - _UNCHANGED) * before
-        if wanted == s.size or idle or change == _MOST_CHANGES or (give_up is not None and wanted > give_up):
+        if wanted == s.size or idle or change == _MOST_CHANGES or (give_up is not None and s.size > give_up):
             break
         (L, R), width, before = wider, s.size, value
     return Settled(L, R, s, y, offsets, wanted, short or idle)

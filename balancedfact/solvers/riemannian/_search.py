@@ -190,12 +190,16 @@ class Search:
 
     def _certify(self) -> None:
         """The curvature, by the steps of the certificate; the scale too, unless a preconditioner has another metric."""
-        # pymanopt's own preconditioner returns what it is given.
-        vector = self.manifold.zero_vector(self.point)
-        if self.preconditioner(self.point, vector) is vector:
-            self._examine(_CERTIFICATE_STEPS)
-        else:
+        if self._preconditioned:
             self.curvature = self._curvature(self.point, _CERTIFICATE_STEPS, self.preconditioner)
+        else:
+            self._examine(_CERTIFICATE_STEPS)
+
+    @property
+    def _preconditioned(self) -> bool:
+        """Tell whether there is a preconditioner; pymanopt's own returns what it is given."""
+        vector = self.manifold.zero_vector(self.point)
+        return self.preconditioner(self.point, vector) is not vector
 
     def _curvature(self, point: Any, steps: int, preconditioner: Any = None) -> Curvature:
         return extreme_curvature(
@@ -233,11 +237,11 @@ class Search:
             self.point, self.value, self.gradient_norm = self.best
 
     def _length(self) -> float:
-        """The length that the inverse of the preconditioner gives a vector of norm one: it measures the trust region."""
+        """The length of a first step of norm one in the metric of the inverse preconditioner, that of the trust region."""
+        if not self._preconditioned:
+            return 1.0
         vector = self.problem.riemannian_gradient(self.point)
         image = self.preconditioner(self.point, vector)
-        if image is vector:
-            return 1.0
         square = float(self.manifold.inner_product(self.point, vector, image))
         return float(np.sqrt(max(square, 0.0)) / (self.manifold.norm(self.point, image) or 1.0)) or 1.0
 

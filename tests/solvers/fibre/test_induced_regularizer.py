@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import balancedfact as bf
 from balancedfact.measurements import Dense, Entries, bilinear, gaussian
 from balancedfact.solvers.fibre import _chain, _fibre
+from balancedfact.solvers.iteration._log import Log
 from tests.bad_input import bad, not_arrays
 from tests.maps import BUILT_IN, DERIVED, cases, entries
 from tests.oracles import trace_terms
@@ -435,3 +436,10 @@ def test_value_where_a_skew_direction_is_not_seen(depth, seed):
     assert whole.status is bf.Status.UNATTAINED
     assert whole.value == pytest.approx(part.value, rel=1e-6)
     assert whole.certificate.lower_bound == pytest.approx(part.value, rel=1e-6)
+
+
+def test_a_search_that_never_left_its_start_has_no_direction():
+    A = bf.measurements.gaussian(3, (2, 2), rng=0)
+    fibre = _fibre.Fibre(np.eye(2), A, 3)
+    found = fibre.minimum(1e-8, Log(None, False))._replace(direction=np.zeros((2, 2, 2)))
+    assert fibre.direction(found).size == 0

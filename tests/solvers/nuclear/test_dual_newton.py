@@ -54,7 +54,7 @@ def test_entries_at_the_edge_are_certified_at_any_rank():
 def test_the_preconditioner_saves_products():
     A, b = few_entries((40, 40), 560, 5)
     problem = NuclearProblem(A, b, 0.0)
-    Z, y = list(dual_newton(problem))[-1]
+    Z, y, _ = list(dual_newton(problem))[-1]
     t = 100 * float(np.linalg.norm(Z, 2))
     U, s, Vt = np.linalg.svd(Z + t * A.adjoint(y))
     at = Thresholded(A, U, s, Vt.T, t * (1 + 1e-9))
@@ -103,3 +103,12 @@ def test_the_factored_method_leaves_a_fit_that_repeats(monkeypatch):
     solution = bf.flat_minimum(A, b, rng=0)
     assert solution.status is Status.OPTIMAL
     np.testing.assert_allclose(solution.value, stays.value, rtol=1e-6)
+
+
+def test_a_limit_on_products_leaves_the_field_to_the_next():
+    A, b = few_entries((40, 40), 560, 5)
+    solution = bf.flat_minimum(A, b, method=DualNewton(most_products=1), rng=0)
+    assert solution.status is Status.GAP_OPEN
+    assert len(solution.history["gap"]) <= 3  # one proximal step, and its polish
+    with pytest.raises(ValueError, match="most_products is 0"):
+        DualNewton(most_products=0)
