@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancedfact._linalg import EPS
-from balancedfact.certification.deep._lift import Gauge, Lift, State
+from balancedfact.certification.deep._lift import _STEPS_A_BOUND, Gauge, Lift, State
 from balancedfact.certification.deep._white import well_whitened
 from balancedfact.measurements import MeasurementMap, isometry_constant
 
@@ -41,6 +41,7 @@ _BOX_EDGES = 1.5, 2.25, 3.5, 7.0, 20.0  # of the first boxes, over the least siz
 # A box whose ends have a smaller ratio, and whose bound gains less by a division, is as good as it gets.
 _NARROW_BOX, _GAIN_OF_DIVISION = 1.6, 2e-3
 _AHEAD_OF_LEAST = 0.01  # part by which the bound of a box is raised over the least of all boxes before the next is looked at
+_WORTHWHILE = 0.5  # of the term at the network: a bound that is raised at once
 _PATIENT_BOUNDS = 8  # bounds without progress after which a box is divided
 _MOST_GAUGES = 2  # of places between; where there are more, they have one gauge in common
 _IDENTITY_PART = 0.05  # of the weights of a gauge, which keeps them well conditioned
@@ -162,39 +163,43 @@ def _least(
     gauges = [side.gauge._replace(box=(1.0, 2.0) if side.free else None) for side in sides]
     lift = Lift(stack, unit * b, (gauges[0], gauges[1]))
 
-    def proved(box: Box, state: State, goal: float) -> Leaf:
+    def proved(box: Box, state: State, goal: float, steps: float) -> Leaf:
         nonlocal left
-        boxes: list[tuple[float, float] | None] = [None, None]
+        enclosed: list[tuple[float, float] | None] = [None, None]
         for j, ends in zip(free, box, strict=True):
-            boxes[j] = ends
-        lift.enclose(boxes)
+            enclosed[j] = ends
+        lift.enclose(enclosed)
         lift.state = state
-        t = lift.least(int(left), traces, min(goal, enough), stop, _PATIENT_BOUNDS if free else 0)
+        goal = max((1 + _AHEAD_OF_LEAST) * goal, _WORTHWHILE * usual)
+        steps = int(min(left, steps))
+        t = lift.least(steps, traces, min(goal, enough), stop, _PATIENT_BOUNDS if free else 0)
         left -= lift.steps
-        return Leaf(t, box, lift.state, t < goal)
+        return Leaf(t, box, lift.state, t < goal and lift.steps < steps - _STEPS_A_BOUND)
 
     edges = []
     for j in free:
         low, high = _sizes(stack, y, b, sides, j, usual, isometry, unit * nuclear, unit)
         edges.append([low, *(low * edge for edge in _BOX_EDGES if low * edge < high), high])
     leaves: list[Leaf] = []
-    for box in product(*(pairwise(each) for each in edges)):
+    boxes = list(product(*(pairwise(each) for each in edges)))
+    share = left / (2 * len(boxes)) if free else left  # half of all steps for the first look at every box
+    for box in boxes:
         goal = min((leaf.bound for leaf in leaves), default=enough)
-        leaves.append(proved(box, leaves[-1].state if leaves else lift.state, (1 + _AHEAD_OF_LEAST) * goal))
+        leaves.append(proved(box, leaves[-1].state if leaves else lift.state, goal, share))
     while free and left > _FEWEST_STEPS_LIFTED and not stop():
         leaves.sort(key=lambda leaf: leaf.bound)
         t, box, state, stalled = leaves[0]
         if t >= enough:
             break
-        goal = (1 + _AHEAD_OF_LEAST) * t
         if not stalled:
-            leaves[0] = proved(box, state, goal)
+            again = proved(box, state, t, left)
+            leaves[0] = again._replace(bound=max(t, again.bound))
             continue
         ratios = [ends[1] / ends[0] for ends in box]
         j = int(np.argmax(ratios))
         low, high = box[j]
         middle = np.sqrt(low * high)
-        halves = [proved((*box[:j], ends, *box[j + 1 :]), state, goal) for ends in ((low, middle), (middle, high))]
+        halves = [proved((*box[:j], ends, *box[j + 1 :]), state, t, left) for ends in ((low, middle), (middle, high))]
         leaves[:1] = [leaf._replace(bound=max(t, leaf.bound)) for leaf in halves]
         if ratios[j] < _NARROW_BOX and min(leaf.bound for leaf in halves) < (1 + _GAIN_OF_DIVISION) * t:
             break

@@ -130,3 +130,15 @@ def test_seed_callback_and_interrupt():
 def test_methods_that_do_not_exist():
     with pytest.raises(ValueError, match="method is 'simplex'; expected None, one of"):
         bf.flat_minimum(MAPS["dense"], data_of(MAPS["dense"]), method="simplex")
+
+
+@pytest.mark.slow
+def test_a_sharded_map():
+    """The search, and the core that ends it, from shards on a worker."""
+    distributed = pytest.importorskip("distributed")
+    A = MAPS["dense"]
+    b = data_of(A) + 0.1 * np.random.default_rng(3).standard_normal(A.m)
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        found = bf.flat_minimum(bf.measurements.Sharded.from_map(A, client, 2), b, penalty=0.3, method="riemannian", rng=0)
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(bf.flat_minimum(A, b, penalty=0.3).value, rel=2e-8)
