@@ -61,6 +61,7 @@ def test_shapes_at_the_edge(kind, client, rng):
         oracles.assert_agrees(Sharded.from_map(A, client, shards), matrices, rng)
 
 
+@pytest.mark.slow
 def test_shards_are_spread_over_the_workers(two_processes, rng):
     sharded = Sharded.from_map(maps.dense(rng, 50, 40, 60, "none")[0], two_processes, shards=4)
     sharded.row_norms  # noqa: B018 - waits for the shards
@@ -206,6 +207,7 @@ def test_maps_are_pickled_without_what_they_have_computed(kind, rng):
     oracles.assert_agrees(pickle.loads(again), matrices, rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", maps.BUILT_IN)
 def test_a_shard_that_moves_to_another_worker_rounds_as_before(kind, rng):
     A, _ = maps.BUILT_IN[kind](rng, 30, 40, 50, "none")

@@ -153,7 +153,7 @@ def test_derivatives_are_those_of_differences(L):
     np.testing.assert_allclose(slopes, bending(A.adjoint(y), layers) @ direction, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("power", [-150, 140])
+@pytest.mark.parametrize("power", [-150, pytest.param(140, marks=pytest.mark.slow)])
 def test_extreme_scales(power):
     A, b = instance(2, 2, 2, 2)
     far = bf.measurements.Dense(A.matrices * 10.0**power)

@@ -115,7 +115,7 @@ def test_extreme_data(power):
     ("share", "penalty"),
     [
         (1e-200, 1e-300),
-        (1.0, 1e-40),
+        pytest.param(1.0, 1e-40, marks=pytest.mark.slow),
         pytest.param(1e200, 1.0, marks=pytest.mark.slow),
         pytest.param(1.0, 1e-300, marks=pytest.mark.slow),
     ],
