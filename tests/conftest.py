@@ -21,6 +21,13 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if named and all(path.is_file() for path in named) else None
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave the attacks unread where none of them is asked for: their sweep of the public names takes seconds to set up."""
+    if collection_path.name == "attack" and "not attack" in config.getoption("markexpr"):
+        return True
+    return None
+
+
 # These folders train networks: in one process the loops of training are compiled once, in several at the same time.
 COMPILED = {"dynamics", "experiments", "theorems"}
 
