@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from balancedfact._linalg import EPS
 from balancedfact.measurements import Dense
 from balancedfact.solvers.nuclear._columns import many, trimmed
 from balancedfact.solvers.nuclear._interior_point import interior_point
@@ -51,7 +52,10 @@ def active_core(
         U, V = _basis(np.hstack([U, L, left[:, near]])), _basis(np.hstack([V, R, right[:, near]]))
         if (solved and sigma[0] <= 1 + _CORE_GAP) or A.m * U.shape[1] * V.shape[1] > _CORE_NUMBERS:
             return
-        C, y = _solved(problem, U, V)
+        found = _solved(problem, U, V)
+        if found is None:
+            return
+        C, y = found
         L, R, s = trimmed(U @ C, V)
         yield Point(L, R, s, y)
 
@@ -62,13 +66,15 @@ def _basis(columns: np.ndarray) -> np.ndarray:
     return np.asarray(U[:, s > _SPANNED * s[0]])
 
 
-def _solved(problem: NuclearProblem, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The `C` that is best for ``X = U C V.T``, and the dual vector."""
+def _solved(problem: NuclearProblem, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The `C` that is best for ``X = U C V.T``, and the dual vector; ``None`` where the penalty is lost beside the map."""
     b, q, shape = problem.b, problem.q, (U.shape[1], V.shape[1])
     matrix = problem.map.rotated(U, V).reshape(b.size, -1)
     Q = None
     if b.size > matrix.shape[1]:
         Q, matrix = np.linalg.qr(matrix)
+    if not q > EPS * max(matrix.shape) * float(np.linalg.norm(matrix, 2)) ** 2:  # the Gram matrix may be singular
+        return None
     core = NuclearProblem(Dense(matrix.reshape(-1, *shape)), b if Q is None else Q.T @ b, q)
     least, idle = np.inf, 0
     for Z, dual in interior_point(core):

@@ -74,13 +74,22 @@ def leading(S: Any, count: int, U: np.ndarray, V: np.ndarray, rng: np.random.Gen
     shape = S.shape
     if count >= min(shape):
         return _whole(shape, times, transposed_times)
-    operator = LinearOperator(shape, times, transposed_times, times, dtype=float, rmatmat=transposed_times)
     start = rng.standard_normal(min(shape))
     ahead, back = (times, transposed_times) if shape[1] <= shape[0] else (transposed_times, times)
-    if not np.any(back(ahead(start))):  # nothing is left, and ARPACK refuses to start
+    image = ahead(start)
+    unit = np.ldexp(1.0, int(np.frexp(np.abs(image).max())[1]))  # without it the square of a huge matrix overflows
+    if not np.any(back(image / unit)):  # nothing is left, and ARPACK refuses to start
         return np.zeros((shape[0], count)), np.zeros(count), np.zeros((shape[1], count))
+
+    def along(x: np.ndarray) -> np.ndarray:
+        return times(x) / unit
+
+    def across(x: np.ndarray) -> np.ndarray:
+        return transposed_times(x) / unit
+
+    operator = LinearOperator(shape, along, across, along, dtype=float, rmatmat=across)
     left, sigma, right = svds(operator, k=count, tol=tol, v0=start)
-    return left[:, ::-1], sigma[::-1], right[::-1].T
+    return left[:, ::-1], unit * sigma[::-1], right[::-1].T
 
 
 def many(S: Any, count: int, U: np.ndarray, V: np.ndarray, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]

@@ -17,7 +17,8 @@ from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair
 
 _MOST_CHANGES = 30  # of the rank
 _LOOSER = 10.0  # by which the norm of the dual matrix may exceed 1, in units of the relative gradient
-_UNCHANGED = 1e-13  # a relative decrease of the objective that is rounding
+# Relative decreases of the objective by columns that come and go: rounding, and too little for a descent that rounding ended.
+_UNCHANGED, _TOO_LITTLE = 1e-13, 1e-4
 _FEWEST_NEW = 8  # columns that may come at once, if the pair has fewer
 
 
@@ -52,13 +53,14 @@ def rank_rounds(
     width, before = -1, np.inf
     for change in range(_MOST_CHANGES + 1):
         L, R, s, y, offsets, short = settled(problem, L, R, accuracy, offsets, horizontal=horizontal)
-        value = float(s.sum()) + 0.5 * problem.q * float(y @ y) + problem.ridge(offsets)
+        value = float(s.sum()) + 0.5 * float((problem.q * y) @ y) + problem.ridge(offsets)
         room = min(limit - s.size, max(_FEWEST_NEW, s.size))
         if give_up is not None:  # whether more than that are needed shows once the first of them is in place
             room = min(room, max(give_up + 1 - s.size, 1))
         wider = widened(problem.map, L, R, y, problem.q, room, _LOOSER * accuracy, rng)
         wanted = wider[0].shape[1]
-        idle = wanted > s.size and s.size <= width and not value < (1 - _UNCHANGED) * before
+        gain = _TOO_LITTLE if short else _UNCHANGED
+        idle = wanted > s.size and s.size <= width and not value < (1 - gain) * before
         if wanted == s.size or idle or change == _MOST_CHANGES or (give_up is not None and s.size > give_up):
             break
         (L, R), width, before = wider, s.size, value

@@ -196,3 +196,14 @@ def test_few_uneven_entries(seed, offset_penalty):
 def test_where_lapack_does_not_converge():
     A, b = few_and_uneven(0)  # a deflated dual matrix on the way, which the driver gesdd gives up
     assert flat_minimum(A, b, penalty=50.0, tol=1e-2, rng=0, method=Factored()).status is Status.OPTIMAL
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(11, 4), (8, 9)])
+def test_penalties_beyond_rounding_end_without_an_error(shape, rng):
+    m = int(0.6 * np.prod(shape))
+    places = rng.choice(shape[0] * shape[1], m, replace=False)
+    A = Entries(*np.divmod(places, shape[1]), shape, 1e-100 * np.exp(rng.uniform(-9, 0, m)))
+    b = A(rng.standard_normal((shape[0], 2)) @ rng.standard_normal((2, shape[1]))) * (1 + 0.1 * rng.standard_normal(m))
+    solution = flat_minimum(A, b, penalty=1e-203, method="factored", rng=0)
+    assert solution.certificate.lower_bound <= solution.value
