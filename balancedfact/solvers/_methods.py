@@ -77,7 +77,7 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     'interior-point'
     >>> mask = bf.measurements.bernoulli_mask((2000, 1500), 0.01, rng=0)
     >>> bf.solvers.select_method(mask, penalty=1.0)
-    Factored(give_up=None, same_fit=False)
+    Factored(give_up=None, same_fit=False, complete=False)
     """
     q = as_number(penalty, "penalty", least=0.0)
     terms = None
