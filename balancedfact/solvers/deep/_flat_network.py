@@ -70,8 +70,8 @@ def flat_network(
         `initial` alone, or from random ones, and knows nothing of convex problems on its way: one start, from afar.
     bound : {"best", "quick"}
         How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: about
-        a minute of processor time for 250 measurements of 20 x 20 and three layers, many minutes up to 60 x 60. "quick" tries
-        only what costs no more than the search; ``limits=`` ends either, with what was proved until then.
+        a minute of processor time for 250 measurements of 20 x 20 and three layers or for four layers of 4 x 4, many minutes
+        up to 60 x 60. "quick" tries only what costs no more than the search; ``limits=`` ends either, with what was proved until then.
     gap_tol : float
         Relative gap between value and lower bound up to which the network is called optimal.
     max_rank : int, optional
