@@ -71,7 +71,8 @@ def flat_network(
     bound : {"best", "quick"}
         How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: about
         a minute of processor time for 250 measurements of 20 x 20 and three layers or for four layers of 4 x 4, many minutes
-        up to 60 x 60. "quick" tries only what costs no more than the search; ``limits=`` ends either, with what was proved until then.
+        up to 60 x 60. "quick" tries only what costs no more than the search; ``limits=`` ends either, with what was proved
+        until then.
     gap_tol : float
         Relative gap between value and lower bound up to which the network is called optimal.
     max_rank : int, optional
