@@ -21,6 +21,7 @@ from balancedfact.dynamics._model import MapModel, RegressionModel, regression_o
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._rule import Rule
 from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.dynamics._vectors import aligned
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Status
@@ -30,8 +31,9 @@ from balancedfact.solvers.iteration._log import Log
 OVERFLOW = 1e300
 _DOUBLE = np.dtype(np.float64)
 
-# A step of all lanes together costs about as much as one of this many single runs.
-_WIDE, _NARROW, _FEW_RUNS = 32, 8, 3
+# Lanes of many runs and of some: sixteen networks of 250 weights stay in the first cache. A step of eight lanes together costs
+# about as much as one of the third number of single runs.
+_WIDE, _NARROW, _FEW_RUNS = 16, 8, 3
 # Networks of more weights would not stay in the cache side by side; with several outputs, single runs are better off in NumPy
 # beyond the second number. Measurements of more entries are not written out as rows.
 _KERNEL_WEIGHTS, _SINGLE, _WRITTEN_ENTRIES = 4096, 8192, 4_000_000
@@ -233,15 +235,15 @@ class _Lanes:
         self.order = np.concatenate([each.ravel() for each in order])
         weights, n, q, widest = _last(flat, dtype), flat.shape[1], problem.outputs, int(sizes.max())
         extra = (n, lanes) if rule != Rule() else (1, lanes)
-        self.state = (weights, *(np.zeros(extra, self.dtype) for _ in range(4)))
-        C = np.zeros((sizes.size, q, widest, lanes), self.dtype)
+        self.state = (weights, *(aligned(extra, dtype) for _ in range(4)))
+        C = aligned((sizes.size, q, widest, lanes), dtype)
         C[-1, :, : problem.readout.shape[2]] = np.moveaxis(problem.readout[chosen], 0, -1)
-        F, work = np.zeros((sizes.size, widest, q, lanes), self.dtype), np.zeros((widest, lanes), self.dtype)
-        self.scratch = C, F, work, np.zeros(lanes, self.dtype)
+        F, work = aligned((sizes.size, widest, q, lanes), dtype), aligned((widest, lanes), dtype)
+        self.scratch = C, F, work, aligned((lanes,), dtype)
         self.shape = sizes, offsets, float(np.sqrt(np.finfo(self.dtype).max))
         sigma, goal = _last(problem.sigma[chosen], dtype), _last(problem.goal[chosen], dtype)
         self.problem = problem.kind, sigma, goal, problem.rows, problem.target, self.dtype.type(problem.weight)
-        self.runs = steps[chosen].astype(self.dtype), np.full(lanes, -1)
+        self.runs = _last(steps[chosen], dtype), np.full(lanes, -1)
         self.none = (np.zeros((1, 1, lanes), np.int64), np.zeros((1, 1, lanes), self.dtype))
 
     def advance(self, start: int, stop: int) -> None:
@@ -283,7 +285,10 @@ class _Lanes:
 
 
 def _last(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(array, 0, -1), dtype=dtype)
+    moved = np.moveaxis(array, 0, -1)
+    out = aligned(moved.shape, dtype)
+    out[...] = moved
+    return out
 
 
 def finished(

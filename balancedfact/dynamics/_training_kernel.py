@@ -28,7 +28,8 @@ _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _measured(rows, E, index, shift, weight, out):  # type: ignore[no-untyped-def]
     """The gradient of a batch in the end-to-end matrix; each row is read from memory once."""
-    out[:] = 0
+    for j in range(E.size):
+        out[j] = 0
     for q in range(index.size):
         row = rows[index[q]]
         inner = -shift[q]
@@ -40,42 +41,51 @@ def _measured(rows, E, index, shift, weight, out):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**_OPTIONS)
-def _end_gradient(lanes, C, F, work, problem, index, shift):  # type: ignore[no-untyped-def]
-    """Write the transposed gradient in ``C_0 = P W_L ... W_1`` into ``F_0``."""
-    kind, sigma, goal, rows, target, weight = problem
+def _end_covariance(lanes, C, F, work, sigma, goal):  # type: ignore[no-untyped-def]
+    """Write the transposed gradient in ``C_0 = P W_L ... W_1`` into ``F_0``: ``2 sigma (C_0 - goal)^T``."""
     outputs, widest, d = C.shape[1], C.shape[2], sigma.shape[0]
-    if kind == COVARIANCE:
+    for c in range(outputs):
+        for i in range(d):
+            store(work, i, load(C, c * widest + i, lanes) - load(goal, c * d + i, lanes))
+        for i in range(d):
+            total = load(sigma, i * d, lanes) * load(work, 0, lanes)
+            for j in range(1, d):
+                total = fma(load(sigma, i * d + j, lanes), load(work, j, lanes), total)
+            store(F, i * outputs + c, total + total)
+
+
+@numba.njit(**_OPTIONS)
+def _end_measured(lanes, C, F, rows, target, weight, d):  # type: ignore[no-untyped-def]
+    """The same for measurements, all at once."""
+    outputs, widest = C.shape[1], C.shape[2]
+    for q in range(d * outputs):
+        store(F, q, zero(F, lanes))
+    for p in range(rows.shape[0]):
+        rest = fill(-target[p], lanes)
         for c in range(outputs):
             for i in range(d):
-                store(work, i, load(C, c * widest + i, lanes) - load(goal, c * d + i, lanes))
+                rest = fma(fill(rows[p, c * d + i], lanes), load(C, c * widest + i, lanes), rest)
+        rest = rest * fill(weight, lanes)
+        for c in range(outputs):
             for i in range(d):
-                total = load(sigma, i * d, lanes) * load(work, 0, lanes)
-                for j in range(1, d):
-                    total = fma(load(sigma, i * d + j, lanes), load(work, j, lanes), total)
-                store(F, i * outputs + c, total + total)
-    elif kind == ALL:
-        for q in range(d * outputs):
-            store(F, q, zero(F, lanes))
-        for p in range(rows.shape[0]):
-            rest = fill(-target[p], lanes)
-            for c in range(outputs):
-                for i in range(d):
-                    rest = fma(fill(rows[p, c * d + i], lanes), load(C, c * widest + i, lanes), rest)
-            rest = rest * fill(weight, lanes)
-            for c in range(outputs):
-                for i in range(d):
-                    place = i * outputs + c
-                    store(F, place, fma(fill(rows[p, c * d + i], lanes), rest, load(F, place, lanes)))
-    else:
-        flat, carried = np.empty(outputs * d, C.dtype), np.empty(outputs * d, C.dtype)
-        for r in range(len(lanes)):
-            for c in range(outputs):
-                for i in range(d):
-                    flat[c * d + i] = C[0, c, i, r]
-            _measured(rows, flat, index[:, r], shift[:, r], weight, carried)
-            for c in range(outputs):
-                for i in range(d):
-                    F[0, i, c, r] = carried[c * d + i]
+                place = i * outputs + c
+                store(F, place, fma(fill(rows[p, c * d + i], lanes), rest, load(F, place, lanes)))
+
+
+@numba.njit(**_OPTIONS)
+def _end_batch(lanes, C, F, rows, weight, indices, shifts, t, flat, carried):  # type: ignore[no-untyped-def]
+    """The same for the batches of measurements drawn for step `t`, one in every lane."""
+    outputs = C.shape[1]
+    d = flat.size // outputs
+    index, shift = indices[t], shifts[t]
+    for r in range(len(lanes)):
+        for c in range(outputs):
+            for i in range(d):
+                flat[c * d + i] = C[0, c, i, r]
+        _measured(rows, flat, index[:, r], shift[:, r], weight, carried)
+        for c in range(outputs):
+            for i in range(d):
+                F[0, i, c, r] = carried[c * d + i]
 
 
 @numba.njit(**_OPTIONS)
@@ -141,22 +151,35 @@ def _step_up(lanes, weights, C, F, sizes, offsets):  # type: ignore[no-untyped-d
 
 @numba.njit(**_OPTIONS)
 def _sweep_up(lanes, weights, out, descend, C, F, sizes, offsets):  # type: ignore[no-untyped-def]
-    """Write ``F_k = W_k F_{k-1}`` and, once an entry of `W_k` has been used, its gradient ``C_k^T F_{k-1}^T`` or the step."""
+    """Write ``F_k = W_k F_{k-1}`` and, once a row of `W_k` has been used, its gradient ``C_k^T F_{k-1}^T`` or the step."""
     outputs, widest = C.shape[1], C.shape[2]
     for k in range(1, sizes.size):
         height, width, first = sizes[k], sizes[k - 1], offsets[k - 1]
         here, before = k * widest * outputs, (k - 1) * widest * outputs
         for i in range(height):
             for c in range(outputs):
-                store(F, here + i * outputs + c, zero(F, lanes))
+                total = zero(F, lanes)
+                for j in range(width):
+                    total = fma(load(weights, first + i * width + j, lanes), load(F, before + j * outputs + c, lanes), total)
+                store(F, here + i * outputs + c, total)
             for j in range(width):
-                place = first + i * width + j
-                entry, slope = load(weights, place, lanes), zero(F, lanes)
+                place, slope = first + i * width + j, zero(F, lanes)
                 for c in range(outputs):
-                    column, into = load(F, before + j * outputs + c, lanes), here + i * outputs + c
-                    store(F, into, fma(entry, column, load(F, into, lanes)))
-                    slope = fma(load(C, here + c * widest + i, lanes), column, slope)
-                store(out, place, entry - slope if descend else slope)
+                    slope = fma(load(C, here + c * widest + i, lanes), load(F, before + j * outputs + c, lanes), slope)
+                store(out, place, load(weights, place, lanes) - slope if descend else slope)
+
+
+@numba.njit(**_OPTIONS)
+def _lost(lanes, F, entries, total, limit):  # type: ignore[no-untyped-def]
+    """Count the runs whose gradient overflows; `total` is left with the sizes of the gradients."""
+    size = absolute(load(F, 0, lanes))
+    for q in range(1, entries):
+        size = size + absolute(load(F, q, lanes))
+    store(total, 0, size)
+    lost = 0
+    for r in range(len(lanes)):
+        lost += not total[r] < limit
+    return lost
 
 
 @numba.njit(**_OPTIONS)
@@ -172,31 +195,10 @@ def _stop_lost(lanes, C, F, total, limit, step, diverged, iteration):  # type: i
 
 
 @numba.njit(**_OPTIONS)
-def _gradient(lanes, weights, out, descend, shape, scratch, problem, drawn, runs, iteration):  # type: ignore[no-untyped-def]
-    """Write the gradient at `weights` into `out`, or, with `descend`, take the step; returns how many runs have overflowed."""
-    sizes, offsets, limit = shape
-    C, F, work, total = scratch
-    step, diverged = runs
-    outputs, entries = C.shape[1], sizes[0] * C.shape[1]
-    _sweep_down(lanes, weights, C, sizes, offsets)
-    _end_gradient(lanes, C, F, work, problem, drawn[0], drawn[1])
-    size = absolute(load(F, 0, lanes))
-    for q in range(1, entries):
-        size = size + absolute(load(F, q, lanes))
-    store(total, 0, size)
-    lost = 0
-    for r in range(len(lanes)):
-        lost += not total[r] < limit
-    if lost > 0:
-        _stop_lost(lanes, C, F, total, limit, step, diverged, iteration)
-    if descend:
-        for q in range(entries):
-            store(F, q, load(F, q, lanes) * load(step, 0, lanes))
-    if descend and outputs == 1:
-        _step_up(lanes, weights, C, F, sizes, offsets)
-    else:
-        _sweep_up(lanes, weights, out, descend, C, F, sizes, offsets)
-    return lost
+def _scale(lanes, F, entries, step):  # type: ignore[no-untyped-def]
+    """Multiply the gradient in ``C_0`` by the step sizes."""
+    for q in range(entries):
+        store(F, q, load(F, q, lanes) * load(step, 0, lanes))
 
 
 @numba.njit(**_OPTIONS)
@@ -215,65 +217,108 @@ def _length(array, r):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_OPTIONS)
+def _of_length(lanes, way, radius, out):  # type: ignore[no-untyped-def]
+    """Write ``radius way / |way|``; where a way has no direction, `out` stays as it is."""
+    for r in range(len(lanes)):
+        length = _length(way, r)
+        if length > 0:
+            for q in range(way.shape[0]):
+                out[q, r] = radius * (way[q, r] / length)
+
+
+@numba.njit(**_OPTIONS)
+def _add(lanes, one, other, out):  # type: ignore[no-untyped-def]
+    """Write ``one + other``."""
+    for q in range(one.shape[0]):
+        for r in range(len(lanes)):
+            out[q, r] = one[q, r] + other[q, r]
+
+
+@numba.njit(**_OPTIONS)
+def _add_share(lanes, sample, samples, mean):  # type: ignore[no-untyped-def]
+    """Add the share of one sample to a mean of several."""
+    for q in range(mean.shape[0]):
+        for r in range(len(lanes)):
+            mean[q, r] += sample[q, r] / samples
+
+
+@numba.njit(**_OPTIONS)
+def _descend(lanes, weights, velocity, slope, step, momentum, decay, normalised):  # type: ignore[no-untyped-def]
+    """Take the step along a gradient, with what a rule adds to it."""
+    n = weights.shape[0]
+    if decay != 0:
+        for q in range(n):
+            for r in range(len(lanes)):
+                slope[q, r] += decay * weights[q, r]
+    if normalised:
+        for r in range(len(lanes)):
+            length = _length(slope, r)
+            if length > 0:
+                for q in range(n):
+                    slope[q, r] /= length
+    if momentum != 0:
+        for q in range(n):
+            for r in range(len(lanes)):
+                velocity[q, r] = momentum * velocity[q, r] + slope[q, r]
+                weights[q, r] -= step[r] * velocity[q, r]
+    else:
+        for q in range(n):
+            for r in range(len(lanes)):
+                weights[q, r] -= step[r] * slope[q, r]
+
+
+@numba.njit(**_OPTIONS)
 def advance(lanes, state, shape, scratch, problem, draws, runs, rule, start, stop):  # type: ignore[no-untyped-def]
-    """Take the steps `start` to `stop`; `draws` holds the batches, targets and random directions of these steps."""
+    """Take the steps `start` to `stop`; `draws` holds the batches, targets and random directions of these steps.
+
+    A compiled function that calls others, unpacks tuples or may raise counts references to all its arrays at each call, which
+    takes longer than a small gradient: that is done here, once for all steps, and the functions above are loops and nothing else.
+    """
     weights, velocity, slope, shifted, point = state
-    momentum, decay, normalised, where, radius, inner, fresh = rule
+    sizes, offsets, limit = shape
+    C, F, work, total = scratch
+    kind, sigma, goal, rows, target, weight = problem
     indices, shifts, spheres = draws
+    step, diverged = runs
+    momentum, decay, normalised, where, radius, inner, fresh = rule
     plain = momentum == 0 and decay == 0 and not normalised and where == HERE
-    n, step = weights.shape[0], runs[0]
-    samples = spheres.shape[1]
+    outputs, entries, samples = C.shape[1], sizes[0] * C.shape[1], spheres.shape[1]
+    flat, carried = np.empty(entries, C.dtype), np.empty(entries, C.dtype)
     gradients = samples if where == AVERAGE else inner + 1 if where == ASCENT else 1
     at, into = (weights if where == HERE else point), (weights if plain else shifted if where == AVERAGE else slope)
     for iteration in range(start, stop):
-        t, lost = iteration - start, 0
-        drawn = indices[min(t, indices.shape[0] - 1)], shifts[min(t, shifts.shape[0] - 1)]
+        lost = 0
         if where == ASCENT and fresh:
             shifted[:] = 0.0
         if where == AVERAGE:
             slope[:] = 0.0
         for once in range(gradients):
-            if where == ASCENT:  # shifted is the way from the weights to the point of ascent
-                for q in range(n):
-                    for r in range(len(lanes)):
-                        point[q, r] = weights[q, r] + shifted[q, r]
             if where == AVERAGE:
-                way = spheres[t, once]
-                for r in range(len(lanes)):
-                    length = _length(way, r)
-                    for q in range(n):
-                        point[q, r] = weights[q, r] + radius * (way[q, r] / length)
-            lost = _gradient(lanes, at, into, plain, shape, scratch, problem, drawn, runs, iteration)
+                _of_length(lanes, spheres[iteration - start, once], radius, point)
+                _add(lanes, weights, point, point)
+            elif where == ASCENT:  # shifted is the way from the weights to the point of ascent
+                _add(lanes, weights, shifted, point)
+            _sweep_down(lanes, at, C, sizes, offsets)
+            if kind == COVARIANCE:
+                _end_covariance(lanes, C, F, work, sigma, goal)
+            elif kind == ALL:
+                _end_measured(lanes, C, F, rows, target, weight, sizes[0])
+            else:
+                _end_batch(lanes, C, F, rows, weight, indices, shifts, iteration - start, flat, carried)
+            lost = _lost(lanes, F, entries, total, limit)
+            if lost > 0:
+                _stop_lost(lanes, C, F, total, limit, step, diverged, iteration)
+            if plain:
+                _scale(lanes, F, entries, step)
+            if plain and outputs == 1:
+                _step_up(lanes, weights, C, F, sizes, offsets)
+            else:
+                _sweep_up(lanes, at, into, plain, C, F, sizes, offsets)
             if where == AVERAGE:
-                for q in range(n):
-                    for r in range(len(lanes)):
-                        slope[q, r] += shifted[q, r] / samples
+                _add_share(lanes, shifted, samples, slope)
             if where == ASCENT and once + 1 < gradients:
-                for r in range(len(lanes)):
-                    length = _length(slope, r)
-                    if length > 0:
-                        for q in range(n):
-                            shifted[q, r] = radius * (slope[q, r] / length)
+                _of_length(lanes, slope, radius, shifted)
         if lost == len(lanes):
             return
-        if plain:
-            continue
-        if decay != 0:
-            for q in range(n):
-                for r in range(len(lanes)):
-                    slope[q, r] += decay * weights[q, r]
-        if normalised:
-            for r in range(len(lanes)):
-                length = _length(slope, r)
-                if length > 0:
-                    for q in range(n):
-                        slope[q, r] /= length
-        if momentum != 0:
-            for q in range(n):
-                for r in range(len(lanes)):
-                    velocity[q, r] = momentum * velocity[q, r] + slope[q, r]
-                    weights[q, r] -= step[r] * velocity[q, r]
-        else:
-            for q in range(n):
-                for r in range(len(lanes)):
-                    weights[q, r] -= step[r] * slope[q, r]
+        if not plain:
+            _descend(lanes, weights, velocity, slope, step, momentum, decay, normalised)

@@ -8,15 +8,28 @@ processor, so that results do not depend on the number of lanes.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import extending, types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import overload, register_model
 
 intrinsic: Any = extending.intrinsic  # whose type does not say that the compiler gives the first argument
+
+
+_LINE = 64  # bytes of a cache line, and of the longest vectors: one that lies across two lines takes twice the time
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros whose vectors of lanes begin at the border of a cache line."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(count + _LINE, np.uint8)
+    first = -memory.ctypes.data % _LINE
+    return memory[first : first + count].view(dtype).reshape(shape)
 
 
 class Vector(types.Type):

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from balancedfact.dynamics._vectors import absolute, fill, fma, load, store, zero
+from balancedfact.dynamics._vectors import absolute, aligned, fill, fma, load, store, zero
 
 
 @numba.njit
@@ -36,3 +36,15 @@ def test_operations_are_those_of_numpy(lanes, dtype, rng):
     np.testing.assert_array_equal(out[6], number)
     np.testing.assert_array_equal(out[7], 0)
     assert np.isnan(out[8]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 16), (3, 1, 5, 8), (1000, 16)])
+def test_aligned_zeros_begin_at_a_cache_line(shape, dtype):
+    several = [aligned(shape, dtype) for _ in range(5)]
+    for array in several:
+        assert (array.shape, array.dtype, array.flags.c_contiguous, array.flags.writeable) == (shape, dtype, True, True)
+        assert array.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(array, 0)
+    several[0][...] = 1  # arrays share nothing
+    np.testing.assert_array_equal(several[1], 0)
