@@ -272,7 +272,7 @@ def advance(lanes, state, shape, scratch, problem, draws, runs, rule, start, sto
     """Take the steps `start` to `stop`; `draws` holds the batches, targets and random directions of these steps.
 
     A compiled function that calls others, unpacks tuples or may raise counts references to all its arrays at each call, which
-    takes longer than a small gradient: that is done here, once for all steps, and the functions above are loops and nothing else.
+    takes longer than a small gradient: that is done here, once for all steps, and the functions above are only loops.
     """
     weights, velocity, slope, shifted, point = state
     sizes, offsets, limit = shape
