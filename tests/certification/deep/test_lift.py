@@ -85,6 +85,23 @@ def test_any_dual_is_a_bound(shape, rng):
         assert level - negative * np.trace(X1) * np.trace(X2) <= t * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4)])
+def test_too_large_a_dual_is_a_bound_by_its_negative_part(shape, rng):
+    lift, _, E = lift_of(rng, shape, 5)
+    networks = [network(rng, E) for _ in range(200)]
+    t, traces = min(
+        (np.vdot(lift.objective, lift.coefficients(np.kron(X1, X2))), np.trace(X1) * np.trace(X2)) for X1, X2 in networks
+    )
+    lift.least(300, traces, np.inf, lambda: False)
+    penalty, _, scaled = lift.state
+    levels = []
+    for factor in (1.0, 3.0, 1e2, 1e4):
+        level, negative = lift.dual([-factor * penalty * u for u in scaled])
+        assert level - negative * traces <= t * (1 + 1e-9)
+        levels.append(level)
+    assert levels[-1] > t  # which no bound is without its negative part
+
+
 @pytest.mark.parametrize("sides", BOXES)
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4)])
 def test_places_in_their_boxes_are_feasible(shape, sides, rng):
