@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact.certification.deep._lifted_bound import _in_gauge, _outer_products, _terms, _traces, lifted_bound
+from balancedfact.certification.deep._lifted_bound import (
+    _between,
+    _in_gauge,
+    _outer_products,
+    _sizes,
+    _terms,
+    _traces,
+    lifted_bound,
+)
 from balancedfact.measurements import Dense, Entries, gaussian, isometry_constant
 from balancedfact.theorems._draw import orbit
 
@@ -109,6 +117,79 @@ def test_the_traces_of_networks_are_within_their_bound(depth, rng):
             t = np.einsum("iab,icd,ac,bd->", stack, stack, R, P) / A.m
             traces = (np.trace(Q) + np.trace(P)) * (np.trace(R) + np.trace(S))
             assert traces <= _traces(before, after, t, isometry, nuclear) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_the_bound_on_the_traces_is_reached(depth, size, rng):
+    """By a network of rank one, where every matrix is measured alike."""
+    d1, d2 = 3, 2
+    stack = np.eye(d1 * d2).reshape(-1, d1, d2)
+    u, v = (x / np.linalg.norm(x) for x in (rng.standard_normal((d1, 1)), rng.standard_normal((1, d2))))
+    outer = _outer_products([v, *[np.eye(1)] * (depth - 2), size * u], np.eye(d1), np.eye(d2))
+    for j, term in enumerate(_terms(stack, np.tensordot(stack, size * u @ v, 2), outer)):
+        sides = term.before, term.after
+        places = [_in_gauge((C @ C.T, B.T @ B), side.gauge) for (C, B), side in zip(outer[j : j + 2], sides, strict=True)]
+        traces = np.prod([np.trace(Q) + np.trace(P) for Q, P in places])
+        t = np.trace(places[0][1]) * np.trace(places[1][0]) / len(stack)
+        assert term.known == pytest.approx(t)
+        assert _traces(*sides, t, 1 / len(stack), size) == pytest.approx(traces, rel=1e-7)
+
+
+def test_the_bounds_of_a_place_between_are_reached(rng):
+    """By a product of rank one along the extreme directions of its gauge."""
+    F, G = (root @ root.T for root in (rng.standard_normal((3, 3)), rng.standard_normal((2, 2))))
+    before, after = _between(F, G)
+    (_, U), (_, V) = np.linalg.eigh(before.gauge.left), np.linalg.eigh(-before.gauge.right)
+    for side, counted, (i, j) in ((before, 1, (0, -1)), (after, 0, (-1, 0))):
+        place = _in_gauge((4 * np.outer(U[:, i], U[:, i]), np.outer(V[:, j], V[:, j])), side.gauge)
+        of_Q, of_P = (float(np.trace(X)) for X in place)
+        assert of_Q * of_P == pytest.approx(4)  # the square of the nuclear norm
+        assert (of_Q + of_P) / (of_Q, of_P)[counted] == pytest.approx(side.factor, rel=1e-7)
+        assert (of_Q, of_P)[counted] == pytest.approx(2 * side.least, rel=1e-7)
+        assert (side.constant, side.power) == (0, 1)
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_sizes_of_networks_are_within_their_bounds(depth, rng):
+    """Where they are reached, by rank one where every matrix is measured alike, and for measurements at random."""
+    d1, d2, size, reached = 3, 2, 0.7, []
+    isotropic = np.eye(d1 * d2).reshape(-1, d1, d2)
+    u, v = (x / np.linalg.norm(x) for x in (rng.standard_normal((d1, 1)), rng.standard_normal((1, d2))))
+    random = gaussian(7, (d1, d2), rng).whitened().map
+    E = rng.standard_normal((d1, d2))
+    for stack, start, others, isometry in (
+        (isotropic, [v, *[np.eye(1)] * (depth - 2), size * u], [], 1 / len(isotropic)),
+        (
+            random.rotated(np.eye(d1), np.eye(d2)),
+            orbit(rng, E, 2, depth, 0.3),
+            [orbit(rng, E, 2, depth, spread) for spread in (0.1, 1.0, 2.0)],
+            isometry_constant(random, 1, starts=1, iterations=100, rng=rng).smallest[0],
+        ),
+    ):
+        X = np.linalg.multi_dot(start[::-1])
+        b, dual = np.tensordot(stack, X, 2), np.linalg.svd(X)
+        y = np.tensordot(stack, dual[0][:, : len(dual[1])] @ dual[2], 2)
+        nuclear = float(b @ y) / float(np.linalg.norm(np.tensordot(y, stack, 1), 2))
+        terms = _terms(stack, b, _outer_products(start, np.eye(d1), np.eye(d2)))
+        for layers in (start, *others):
+            outer = _outer_products(layers, np.eye(d1), np.eye(d2))
+            for k, term in enumerate(terms):
+                sides = term.before, term.after
+                places = [
+                    _in_gauge((C @ C.T, B.T @ B), side.gauge) for (C, B), side in zip(outer[k : k + 2], sides, strict=True)
+                ]
+                t = float(np.einsum("iab,icd,ac,bd->", stack, stack, places[1][0], places[0][1])) / len(stack)
+                for j in (j for j in (0, 1) if sides[j].free):
+                    low, high = _sizes(stack, y, b, sides, j, t, isometry, nuclear, 1.0)
+                    found = float(np.vdot(sides[j].gauge.left, places[j][0]))
+                    assert low <= found * (1 + 1e-7)
+                    assert found <= high * (1 + 1e-7)
+                    if stack is isotropic:  # the second with a vector that proves too little for the first
+                        loose = np.tensordot(stack, np.linalg.svd(X)[0] @ np.diag([1.0, 5.0, 0.0])[:, :2] @ dual[2], 2)
+                        most = _sizes(stack, loose, b, sides, j, t, isometry, nuclear, 1.0)[1]
+                        reached.append((low / found, most / found))
+    np.testing.assert_allclose(np.array(reached), 1, rtol=1e-7)
 
 
 @pytest.mark.slow
