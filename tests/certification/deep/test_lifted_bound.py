@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
+from balancedfact.certification.deep import _lifted_bound
 from balancedfact.certification.deep._lifted_bound import (
     _between,
     _in_gauge,
@@ -54,6 +55,18 @@ def test_no_network_is_below_the_bound(depth, rng):
         # A worse network known beforehand, of another matrix, leaves the bound valid.
         worse = orbit(rng, E + rng.standard_normal((3, 4)), 3, depth, 1.0)
         assert lifted_bound(A, b, y, worse, rng, work=8e7 if depth == 3 else 2e9) <= found.value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("depth", [4, 7])
+def test_every_layer_counts(depth, monkeypatch):
+    """With the terms of the network themselves the bound is its trace, for a network whose layers have equal shares."""
+    rng = np.random.default_rng(0)
+    A = gaussian(3, (2, 2), rng)
+    E = np.outer(rng.standard_normal(2), rng.standard_normal(2))
+    b, layers = A(E), bf.induced_regularizer(E, A, depth).layers
+    y = bf.flat_minimum(A, b).certificate.dual
+    monkeypatch.setattr(_lifted_bound, "_least", lambda stack, b, y, term, *rest: term.known)
+    assert lifted_bound(A, b, y, layers, rng, work=1e10) == pytest.approx(bf.curvature.trace(layers, A), rel=1e-6)
 
 
 def test_no_isometry_no_bound(rng):
