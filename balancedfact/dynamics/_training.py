@@ -261,7 +261,8 @@ class _Lanes:
         assert self.draws is not None
         parts = [each.take(steps) for each in self.draws]
         parts += [parts[-1]] * (len(self.lanes) - len(parts))
-        index, labels, sphere = (np.stack(each, axis=-1) for each in zip(*parts, strict=True))
+        # Stacks keep the order of what they are made of, and the loop is compiled again for every order.
+        index, labels, sphere = (np.ascontiguousarray(np.stack(each, axis=-1)) for each in zip(*parts, strict=True))
         if sphere.size and self.flip:
             turned = np.empty_like(sphere)
             turned[:, :, self.order] = sphere

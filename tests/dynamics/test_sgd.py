@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import balancedfact as bf
+from balancedfact.dynamics import _training_kernel
 from tests import bad_input, maps
 from tests.dynamics import naive
 
@@ -69,6 +70,17 @@ def test_single_precision_follows_double(rng):
         gap = naive.deviation(runs[0].layers, runs[1].layers)
         assert 0 < gap < 1e-4
         assert runs[1].layers[0].dtype == np.float64
+
+
+@pytest.mark.parametrize("runs", [1, 5])
+def test_all_measurements_and_batches_share_a_compiled_loop(runs, rng):
+    A = bf.measurements.gaussian(6, (2, 3), rng)
+    start = bf.dynamics.gaussian_layers([3, 2], np.full(runs, 0.5), rng)
+    counts = []
+    for batch in (2, "all"):
+        sgd(start, A, np.ones(6), step=0.01, iterations=5, batch=batch, label_noise=0.1, rng=0, record=[5])
+        counts.append(len(_training_kernel.advance.signatures))
+    assert counts[0] == counts[1]
 
 
 def test_divergence_is_recorded(rng):
