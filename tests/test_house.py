@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ FILES = {
     ".".join(["balancedfact", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 # What each room may import, besides itself and the tools that everyone uses: files of the package itself whose names begin with
 # an underscore. CONTRIBUTING has the same table in words.
@@ -38,9 +38,15 @@ DOORS = {"__main__", "cli", "commands", "estimators"}  # between the house and i
 TOOLS = {room for room in ROOMS if room.startswith("_")} - DOORS
 
 
+@cache  # in the process that runs these tests, not in every one that collects them
+def trees():
+    """The parsed files."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
 def imports(name):
     """The modules that a module imports, anywhere in it: for types and inside functions too."""
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "balancedfact")
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "balancedfact":
@@ -50,17 +56,20 @@ def imports(name):
                 yield inner if inner in FILES else node.module
 
 
-GRAPH = {name: set(imports(name)) - {name} for name in FILES}
+@cache
+def graph():
+    """What each file imports."""
+    return {name: set(imports(name)) - {name} for name in FILES}
 
 
-def cycles(graph):
+def cycles(nodes):
     """The groups of nodes that reach one another: strongly connected components with more than one node (Tarjan)."""
     index, low, stack, found = {}, {}, [], []
 
     def visit(node):
         index[node] = low[node] = len(index)
         stack.append(node)
-        for other in graph[node]:
+        for other in nodes[node]:
             if other not in index:
                 visit(other)
                 low[node] = min(low[node], low[other])
@@ -72,7 +81,7 @@ def cycles(graph):
             if len(group) > 1:
                 found.append(sorted(group))
 
-    for node in graph:
+    for node in nodes:
         if node not in index:
             visit(node)
     return found
@@ -84,7 +93,7 @@ def test_cycles_are_found():
 
 
 def test_no_import_cycle_not_even_for_types():
-    assert cycles(GRAPH) == []
+    assert cycles(graph()) == []
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS - TOOLS - DOORS))
@@ -92,14 +101,14 @@ def test_a_room_imports_what_it_may(room):
     allowed = {room, *MAY_IMPORT[room].split()} | TOOLS
     for name in FILES:
         if name.split(".")[1:2] == [room]:
-            found = {other.split(".")[1] if "." in other else "the package itself" for other in GRAPH[name]}
+            found = {other.split(".")[1] if "." in other else "the package itself" for other in graph()[name]}
             assert found <= allowed, f"{name} imports {found - allowed}"
 
 
 def test_tools_import_tools_only():
     for name in FILES:
         if name.split(".")[1:2] and name.split(".")[1] in TOOLS:
-            assert {other.split(".")[1] for other in GRAPH[name]} <= TOOLS, name
+            assert {other.split(".")[1] for other in graph()[name]} <= TOOLS, name
 
 
 def test_contributing_draws_every_room():
@@ -118,7 +127,7 @@ def test_no_file_is_longer_than_an_idea():
 
 def test_a_class_name_has_one_meaning():
     places = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(name)
@@ -146,7 +155,7 @@ def test_constants_are_found():
 
 def test_a_constant_name_has_one_meaning():
     places = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for constant in set(constants(tree)) - PARTS_OF_A_FILE:
             places.setdefault(constant, []).append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
@@ -177,5 +186,5 @@ def test_clauses_are_found():
 def test_docstrings_begin_with_a_noun_phrase_or_an_imperative(room):
     for name in FILES:
         if name.split(".")[1:2] == [room]:
-            for what, line in first_lines(TREES[name]):
+            for what, line in first_lines(trees()[name]):
                 assert line.split()[0] not in CLAUSES, f"{name}, {what}: {line}"

@@ -59,7 +59,7 @@ def brute_force(sigma, w, L, width, rng):
     return best
 
 
-@pytest.mark.parametrize("L", [2, 3, 5])
+@pytest.mark.parametrize("L", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["white", "sample", "ill-conditioned", "singular"])
 def test_agrees_with_brute_force(kind, L, rng):
     sigma = covariance(kind, 2 if L == 5 else 3, rng)

@@ -138,9 +138,13 @@ def test_rules_agree_with_their_definition(kind, rule, rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_and_noise_agree_with_their_definition(kind, batch, rng):
     check(kind, BATCHES[batch], rng)
-    check(kind, BATCHES[batch] | RULES["all three"], rng)
-    check(kind, BATCHES[batch] | RULES["worst"], rng)
-    check(kind, BATCHES[batch] | RULES["average"], rng)
+
+
+@pytest.mark.parametrize("rule", ["all three", "worst", "average"])
+@pytest.mark.parametrize("batch", list(BATCHES)[1:])
+@pytest.mark.parametrize("kind", ["dense", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
+def test_batches_and_noise_under_every_rule(kind, batch, rule, rng):
+    check(kind, BATCHES[batch] | RULES[rule], rng)
 
 
 @pytest.mark.parametrize("rule", RULES)

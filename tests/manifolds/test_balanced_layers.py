@@ -112,7 +112,7 @@ def test_passes_the_conformance_check_at_repeated_singular_values(widths, rng):
 
 
 @planted.every_mistake
-@pytest.mark.parametrize("widths", [[3, 2, 2, 4], [2, 4, 3]])
+@pytest.mark.parametrize("widths", [[3, 2, 2, 4], pytest.param([2, 4, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths):
     planted.assert_noticed(BalancedLayers, mistake, [widths])
 

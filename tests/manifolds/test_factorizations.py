@@ -97,7 +97,7 @@ def test_passes_the_conformance_check(problem, seed):
 
 
 @planted.every_mistake
-@pytest.mark.parametrize("widths", [[4, 2, 2, 3], [4, 3, 2, 3]])
+@pytest.mark.parametrize("widths", [[4, 2, 2, 3], pytest.param([4, 3, 2, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths, rng):
     planted.assert_noticed(Factorizations, mistake, [matrix(3, 4, 2, rng), widths])
 

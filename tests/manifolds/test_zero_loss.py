@@ -107,7 +107,7 @@ def test_passes_the_conformance_check(problem, seed):
 
 
 @planted.every_mistake
-@pytest.mark.parametrize("widths", [[4, 2, 2, 3], [4, 4, 3]])
+@pytest.mark.parametrize("widths", [[4, 2, 2, 3], pytest.param([4, 4, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths, rng):
     A = bf.measurements.gaussian(6, (3, 4), rng=rng)
     planted.assert_noticed(ZeroLoss, mistake, [A, A(rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))), widths])

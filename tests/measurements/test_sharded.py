@@ -26,6 +26,8 @@ from balancedfact.solvers.nuclear._problem import Point, balanced  # noqa: E402
 from tests import bad_input, maps, oracles  # noqa: E402
 
 BUILDERS = maps.BUILT_IN | {"minimal": maps.minimal}
+# Edges are those of the maps that are sharded, which have fast tests of their own.
+EDGES = [pytest.param(edge, marks=() if edge in ("none", "zero") else pytest.mark.slow) for edge in maps.EDGES]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def two_processes():
         yield found
 
 
-@pytest.mark.parametrize("edge", maps.EDGES)
+@pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_every_method_agrees_with_the_matrices(kind, edge, client, rng):
     A, matrices = BUILDERS[kind](rng, 4, 3, 7, edge)

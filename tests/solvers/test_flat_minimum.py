@@ -1,4 +1,5 @@
 import tracemalloc
+from functools import cache
 
 import numpy as np
 import pytest
@@ -487,18 +488,24 @@ def scaled(A, factor):
 SCALED_MAPS = MAPS | {"minimal": Minimal(MAPS["dense"].matrices)}
 
 
+@cache
+def at_scale_one(name, penalty):
+    A = SCALED_MAPS[name]
+    b = A(low_rank(np.random.default_rng(3), (6, 5), 2))
+    return b, bf.flat_minimum(A, b, penalty=penalty, rng=0)
+
+
 @pytest.mark.parametrize("data", [1e-120, 1e-30, 1.0, 1e120])
 @pytest.mark.parametrize("measurements", [1e-120, 1e-40, 1.0, 1e40, 1e120])
 @pytest.mark.parametrize("name", SCALED_MAPS)
 def test_every_scale(name, measurements, data):
-    A, rng = SCALED_MAPS[name], np.random.default_rng(3)
-    b = A(low_rank(rng, (6, 5), 2))
+    A = SCALED_MAPS[name]
     for penalty in (0.0, 0.3):
         # D1 X D2 grows like the measurements times the data, and so does the scaled trace.
         weight, value = penalty * data / measurements, data * (data if penalty else measurements)
         if not 1e-200 < value < 1e200 or weight > 1e200:
             continue
-        expected = bf.flat_minimum(A, b, penalty=penalty, rng=0)
+        b, expected = at_scale_one(name, penalty)
         solution = bf.flat_minimum(scaled(A, measurements), data * b, penalty=weight, rng=0)
         assert solution.status is Status.OPTIMAL
         np.testing.assert_allclose(solution.value / value, expected.value, rtol=2e-8)

@@ -10,13 +10,13 @@ CLAIMS = pytest.mark.parametrize("claim", ledger(), ids=lambda claim: claim.key)
 
 @CLAIMS
 def test_claim_holds(claim):
-    assert_holds(claim, range(2))
+    assert_holds(claim, [0])
 
 
 @pytest.mark.slow
 @CLAIMS
 def test_claim_holds_on_more_instances(claim):
-    assert_holds(claim, range(100, 120))
+    assert_holds(claim, [1, *range(100, 120)])
 
 
 @pytest.mark.parametrize("key", ["ddf-flat-value-of-a-matrix", "glcrmj-theorem-1-nuclear-norm", "blog-construction"])

@@ -15,6 +15,12 @@ METHODS = ["svd", "riemannian"]
 GEOMETRIES = ["pairs", "triples", "merged"]
 
 
+def seeds(fast, most):
+    """Seeds, of which those beyond the first few are slow."""
+    slow = (pytest.param(seed, marks=pytest.mark.slow) for seed in range(fast, most))
+    return pytest.mark.parametrize("seed", [*range(fast), *slow])
+
+
 def searched(M, k, geometry, seed, **options):
     return bf.balanced_approximation(M, k, method="riemannian", geometry=geometry, rng=seed, progress=False, **options)
 
@@ -77,7 +83,7 @@ def singular_product(M, k):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("seed", range(10))
+@seeds(3, 10)
 def test_random_starts_arrive(seed, geometry):
     M = noisy(60, 45, 5)
     solution = searched(M, 5, geometry, seed)
@@ -97,7 +103,7 @@ def test_a_start_at_a_saddle_ends_at_the_optimum(places, geometry):
 
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("wrong", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(3))
+@seeds(1, 3)
 def test_the_local_minima_of_triples_are_left(seed, wrong, merged):
     """Singular pairs of which the last have the wrong sign, at which the square factor vanishes: Proposition 5."""
     M = noisy(9, 7, 3, seed=seed)
@@ -208,7 +214,7 @@ def test_zero(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_large_matrices(method):
-    M = noisy(900, 700, 4)
+    M = noisy(2600, 200, 4)
     solution = bf.balanced_approximation(M, 4, method=method, rng=0, progress=False)
     assert_solved(solution, M, 4)
 
