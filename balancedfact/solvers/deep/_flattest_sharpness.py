@@ -18,12 +18,13 @@ from balancedfact.solvers._flat_minimum import flat_minimum
 from balancedfact.solvers.deep._flat_network import flat_network
 from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, descend_smoothly
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
-from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Callback, Log
+from balancedfact.solvers.iteration._limits import Budget, Limits
+from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
 
 _DEEP_TOL = 1e-4  # relative accuracy of the flattest networks of the weights; their bounds do not need more
 _EQUAL_SHARE = 1e-9  # share of equal weights in those of a bound
+_FIRST_SHARE = 0.5  # of a limit on seconds, at most, for the flattest network from which the descents begin
 _RANK_CHANGES = 4  # changes of rank at each smoothness
 _FLATTER = 1e-7  # relative excess over the least weighted trace from which another matrix is tried
 _KEPT_SINGULAR = 1e-6  # singular values kept, relative to the largest
@@ -137,29 +138,40 @@ def flattest_sharpness(
         layers = [np.zeros(shape) for shape in [(1, A.matrix_shape[1]), *[(1, 1)] * (L - 2), (A.matrix_shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")
         return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero: zero layers have no curvature.", certificate)
-    search, first = None, None
-    with log:
-        near, power = of_ordinary_size(A)
-        size = frobenius(data)
-        first = _flattest(near, data / size, L, generator)
-        if np.any(first.matrix):
-            units = float(np.sqrt(2 / A.m)) * power ** (1 / L) * size ** (1 - 1 / L)
-            search = _Search(near, data / size, L, generator, log, units)
+    near, power = log.insist(of_ordinary_size, A)
+    size = frobenius(data)
+    first = _flattest(near, data / size, L, generator, limits=Budget(log.limits.seconds).rest(_FIRST_SHARE))
+    widths = [A.matrix_shape[1], *[1] * (L - 1), A.matrix_shape[0]]
+    if not np.any(first.matrix):
+        log.ended = first.status, first.message
+        return nothing(widths, log, _NEWTON_ON_NETWORKS)
+    units = float(np.sqrt(2 / A.m)) * power ** (1 / L) * size ** (1 - 1 / L)
+    search = log.insist(_Search, near, data / size, L, generator, log, units)
+    if first.status is Status.INTERRUPTED:
+        log.ended = INTERRUPTED
+    if log.ended is None:
+        with log:
             search.run(first, goal)
-    if search is None or search.best is None:
-        if first is not None:
-            log.ended = first.status, first.message
-        return nothing([A.matrix_shape[1], *[1] * (L - 1), A.matrix_shape[0]], log, _NEWTON_ON_NETWORKS)
+    if search.best is None:
+        log.insist(search.keep, first.layers)
+    if search.best is None:
+        log.ended = log.ended or (Status.GAP_OPEN, "No network could be led onto the data.")
+        return nothing(widths, log, _NEWTON_ON_NETWORKS)
     return log.insist(search.solution, A, data, (size / power) ** (1 / L), gap_tol)
 
 
 def _flattest(
-    A: MeasurementMap, b: np.ndarray, depth: int, rng: np.random.Generator, near: list[np.ndarray] | None = None
+    A: MeasurementMap,
+    b: np.ndarray,
+    depth: int,
+    rng: np.random.Generator,
+    near: list[np.ndarray] | None = None,
+    limits: Limits | None = None,
 ) -> Solution:
     """The flattest network for these measurements, or the one near some layers, with its certificate."""
     if near is not None:
         return flat_network(A, b, depth, method="riemannian", initial=near, tol=_DEEP_TOL, bound="quick", rng=rng)
-    return flat_minimum(A, b, depth, tol=1e-10 if depth == 2 else _DEEP_TOL, rng=rng)
+    return flat_minimum(A, b, depth, tol=1e-10 if depth == 2 else _DEEP_TOL, rng=rng, limits=limits)
 
 
 class _Search:
@@ -186,6 +198,12 @@ class _Search:
     def sharpness(self, f: float) -> float:
         """The sharpness in the user's units that belongs to the largest eigenvalue `f` of `Q`."""
         return float((self.units * np.sqrt(f)) ** 2)
+
+    def keep(self, layers: list[np.ndarray]) -> None:
+        """Take a network as the best one, led onto the data, if it can be."""
+        inner = [layers[0] @ self.right, *layers[1:-1], self.left.T @ layers[-1]]
+        point = SharpPoint(self.stack, self.b, inner, 1.0)
+        self.best = point.moved(np.zeros_like(point.x))
 
     def run(self, first: Solution, goal: float) -> None:
         """Descend from the flattest network until the gap is at most `goal`, or the maximum as sharp as serves it."""

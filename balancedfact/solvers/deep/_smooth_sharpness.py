@@ -21,6 +21,7 @@ import numpy as np
 
 from balancedfact._linalg import FITTED, product
 from balancedfact.solvers.fibre._soft_maximum import divided
+from balancedfact.solvers.iteration._limits import check_time
 
 _SEEN_WEIGHT = 1e-13  # weights below this share of the largest are left out of the derivatives
 _IMAGINARY_STEP = 1e-30  # of the complex derivative
@@ -129,6 +130,7 @@ class SharpPoint:
         gradient, hessian = np.zeros(n), np.zeros((n, n))
         turned = self.J.T @ self.vectors  # the g_b as columns
         for a, bend in zip(active, divided(self.values, self.weights, active, self.beta), strict=True):
+            check_time()
             S, along = self.adjoint(self.vectors[:, a]), self._along(a)
             T, third = bending(S, self.layers), bending(S, along).imag / _IMAGINARY_STEP
             D = (T @ turned).T + self.vectors.T @ self._derivative(along)
