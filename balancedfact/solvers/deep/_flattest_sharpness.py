@@ -24,7 +24,7 @@ from balancedfact.solvers.iteration._nothing import nothing
 
 _DEEP_TOL = 1e-4  # relative accuracy of the flattest networks of the weights; their bounds do not need more
 _EQUAL_SHARE = 1e-9  # share of equal weights in those of a bound
-_FIRST_SHARE = 0.5  # of a limit on seconds, at most, for the flattest network from which the descents begin
+_BEGINNING = 0.5  # of a limit on seconds, at most, for the flattest network from which the descents begin
 _RANK_CHANGES = 4  # changes of rank at each smoothness
 _FLATTER = 1e-7  # relative excess over the least weighted trace from which another matrix is tried
 _KEPT_SINGULAR = 1e-6  # singular values kept, relative to the largest
@@ -140,7 +140,7 @@ def flattest_sharpness(
         return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero: zero layers have no curvature.", certificate)
     near, power = log.insist(of_ordinary_size, A)
     size = frobenius(data)
-    first = _flattest(near, data / size, L, generator, limits=Budget(log.limits.seconds).rest(_FIRST_SHARE))
+    first = _flattest(near, data / size, L, generator, limits=Budget(log.limits.seconds).rest(_BEGINNING))
     widths = [A.matrix_shape[1], *[1] * (L - 1), A.matrix_shape[0]]
     if not np.any(first.matrix):
         log.ended = first.status, first.message

