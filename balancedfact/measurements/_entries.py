@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The memory of a solve, as measured: compiled code and buffers, layouts and residuals of each entry, vectors of both sides.
 _BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 100.0, 150, 20, 400
+_ROWS_OF_GRAM = 48  # of the Newton matrix that are summed at once, so that they stay in the cache
 
 
 class Entries(SingleEntries):
@@ -341,9 +342,20 @@ class Entries(SingleEntries):
 
     def scaled_gram(self, W11: np.ndarray, W12: np.ndarray, W22: np.ndarray) -> np.ndarray:
         rows, cols, w = self.rows, self.cols, self.weights
-        cross = W12[np.ix_(rows, cols)]
-        gram = W11[np.ix_(rows, rows)] * W22[np.ix_(cols, cols)] + cross * cross.T
-        return gram * np.multiply.outer(w, w)
+        gram = np.empty((self.m, self.m))
+        for start in range(0, self.m, _ROWS_OF_GRAM):
+            part = slice(start, min(start + _ROWS_OF_GRAM, self.m))
+            i, j, before = rows[part], cols[part], slice(0, part.stop)
+            block = np.take(W11[i], rows[before], axis=1)
+            block *= np.take(W22[j], cols[before], axis=1)
+            cross = np.take(W12[i], cols[before], axis=1)
+            cross *= np.take(W12.T[j], rows[before], axis=1)
+            block += cross
+            block *= w[part, None]
+            block *= w[before]
+            gram[part, before] = block
+            gram[before, part] = block.T
+        return gram
 
     @cached_property
     def scale(self) -> float:

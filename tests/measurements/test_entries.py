@@ -178,3 +178,16 @@ def test_bad_shapes_are_refused(shape):
 def test_bad_weights_are_refused(weights):
     with pytest.raises(ValueError, match=r"^weights "):
         Entries([0, 1], [0, 1], (3, 3), weights)
+
+
+def test_the_newton_matrix_is_summed_in_blocks(rng):
+    """More entries than a block, some of them repeated, against the formula."""
+    W = rng.standard_normal((9, 9))
+    W = W @ W.T
+    W11, W12, W22 = W[:5, :5], W[:5, 5:], W[5:, 5:]
+    A = Entries(rng.integers(5, size=130), rng.integers(4, size=130), (5, 4), weights=rng.standard_normal(130))
+    gram = np.empty((130, 130))
+    for k, (i, j, v) in enumerate(zip(A.rows, A.cols, A.weights, strict=True)):
+        for n, (p, q, w) in enumerate(zip(A.rows, A.cols, A.weights, strict=True)):
+            gram[k, n] = v * w * (W11[i, p] * W22[j, q] + W12[i, q] * W12[p, j])
+    np.testing.assert_allclose(A.scaled_gram(W11, W12, W22), gram, rtol=1e-12, atol=1e-12)

@@ -32,6 +32,8 @@ from balancedfact.solvers.nuclear._watch import Watch
 
 # What `Solution.method` says where the rank was given and nothing convex was solved.
 AT_RANK = "at the rank"
+# The steps of the thresholding that finds the rank of a nearly optimal point, in units of its norm.
+_POLISHING_STEPS = 1.0, 1e-3
 # Random starts tried when no matrix within a rank limit fits from the first.
 _RESTARTS = 5
 
@@ -211,11 +213,22 @@ def _polish(watch: Watch) -> None:
     problem, near = watch.problem, watch.point
     if near is None or near.s.size == 0:
         return
+    # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank, a long
+    # step without the columns that are hardly there, a short one with those that singular values of many sizes need.
+    before = 0
+    for t in _POLISHING_STEPS:
+        t *= near.s[0]
+        k = min(balanced_from_matrix(near.L @ near.R.T + t * problem.map.adjoint_matrix(watch.y), t)[2].size, near.s.size)
+        k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
+        if k == before or watch.prefer(_at_columns(watch, near, k)):
+            return
+        before = k
+
+
+def _at_columns(watch: Watch, near: Point, k: int) -> Point:
+    """The point to which a descent leads from the first columns of another."""
+    problem = watch.problem
     A = problem.map
-    # At the optimum Z is a fixed point of soft thresholding Z + t A*(y) by t; near it the thresholding finds the rank.
-    t = near.s[0]
-    k = min(balanced_from_matrix(near.L @ near.R.T + t * A.adjoint_matrix(watch.y), t)[2].size, near.s.size)
-    k = k or near.s.size  # a dual vector that is lost in rounding errors says nothing of the rank
     fine = 0.0 if problem.q > 0 else EPS * frobenius(problem.b)
     end = descend(
         *(A, problem.b, problem.q, near.L[:, :k], near.R[:, :k]),
@@ -229,7 +242,7 @@ def _polish(watch: Watch) -> None:
         y = end.residual / problem.q
     elif k * (sum(A.matrix_shape) - k) <= A.m:
         y = least_norm_certificate(A, L / np.sqrt(s), R / np.sqrt(s))
-    watch.prefer(Point(L, R, s, y))
+    return Point(L, R, s, y)
 
 
 def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:

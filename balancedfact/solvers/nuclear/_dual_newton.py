@@ -5,6 +5,10 @@ Its dual ``max b.y - q |y|^2 / 2 - |P(X + t A*(y))|^2 / (2 t)``, where `P` lower
 differentiable, with the gradient ``b - q y - A(P(X + t A*(y)))``, and its Hessian is that of `Thresholded.product`: Newton
 steps by conjugate gradients, on as many unknowns as there are measurements. A long `t` makes the steps outside few; a
 decomposition is needed at each one inside (Liu, Sun and Toh 2012).
+
+Where the singular values of the solution differ very much the Newton matrix is ill-conditioned, the more so the longer `t` is,
+and conjugate gradients are lost in it. An interior-point method does not mind, but each of its steps factors a matrix of the
+order of the measurements: from what the first proximal steps have found it takes half as many.
 """
 
 from __future__ import annotations
@@ -17,12 +21,17 @@ import numpy as np
 from balancedfact._validate import as_count
 from balancedfact.solvers.nuclear._algorithm import NO_OFFSETS, Algorithm
 from balancedfact.solvers.nuclear._completed_certificate import proved_fits
+from balancedfact.solvers.nuclear._interior_point import interior_point
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 from balancedfact.solvers.nuclear._proximal_dual import ProximalDual
 
 # The step: at first, by which factor it grows, and at most, in units of the norm of A*(b).
 _FIRST_STEP, _STEP_GROWTH, _LONGEST_STEP = 2.0, 3.0, 300.0
 _PROXIMAL_STEPS = 60  # at most
+# An interior-point method from a start near its path takes about so many steps, of so many products of matrices of its order
+# beside the factorization; a product with the Newton matrix takes the time of so many multiplications an entry, and at least.
+_INTERIOR_STEPS, _STEP_WORK, _PRODUCT_WORK, _PRODUCT_OVERHEAD = 12, 60, 1300, 4e6
+_CLOSED_GAP, _NEAR_GAP = 1e-8, 0.1  # the goal, and from where on the pace says how far it is
 # Products after which a fit of low rank is sought by other means.
 _SEEK_FIT = 1400
 
@@ -39,8 +48,8 @@ class DualNewton(Algorithm):
         Largest number ``d1 * d2`` of matrix entries.
     max_iterations : int
         Largest number of Newton steps.
-    most_products : int, optional
-        Products with the Newton matrix after which to leave the field, at the end of a proximal step; by default no limit.
+    most_measurements : int
+        Largest number of entries to be interpolated for which an interior-point method takes over where this is slow.
 
     See Also
     --------
@@ -67,13 +76,11 @@ class DualNewton(Algorithm):
     name = "dual Newton"
     most_entries: int = 1_500_000
     max_iterations: int = 100
-    most_products: int | None = None
+    most_measurements: int = 6000
 
     def __post_init__(self) -> None:
-        for name in ("most_entries", "max_iterations"):
+        for name in ("most_entries", "max_iterations", "most_measurements"):
             as_count(getattr(self, name), name)
-        if self.most_products is not None:
-            as_count(self.most_products, "most_products")
 
     def suits(self, problem: NuclearProblem) -> str | None:
         """Return what the problem lacks or exceeds, if anything."""
@@ -91,23 +98,65 @@ class DualNewton(Algorithm):
     ) -> Iterator[Point]:
         """Yield the point to which every proximal step leads, moved onto the data that are to be interpolated.
 
-        Where this is slow, the singular values of a fit of low rank may be the cause, and `proved_fits` do without them.
+        Where this is slow, singular values of very different size may be the cause. Those of a fit of low rank `proved_fits` do
+        without, and those of the solution an interior-point method.
         """
-        seek = problem.q == 0
+        seek, turn = problem.q == 0, _Turn(problem, self.most_measurements)
         try:
-            for Z, y, products in dual_newton(problem, initial=initial, max_iterations=self.max_iterations):
-                yield Point.from_matrix(Z, y)
+            path = dual_newton(problem, initial=initial, max_iterations=self.max_iterations, most_products=turn.worth)
+            for Z, y, products in path:
+                point = Point.from_matrix(Z, y)
+                yield point
+                if turn.better(Z, float(point.s.sum()), y, products):
+                    yield from turn.points()
+                    return
                 if seek and products > _SEEK_FIT:
                     seek = False
                     yield from proved_fits(problem, rng)
-                if self.most_products is not None and products > self.most_products:
-                    return
         except np.linalg.LinAlgError:  # a core that is singular in rounding
             return
 
 
+class _Turn:
+    """The judge of when an interior-point method is the faster way on, for at most so many entries to be interpolated.
+
+    A Newton step is cheap where conjugate gradients are, and they are where the singular values of the solution are of one
+    size; an interior-point method does not mind, and a start near its path spares it half of its steps.
+    """
+
+    def __init__(self, problem: NuclearProblem, most_measurements: int) -> None:
+        m, (d1, d2) = problem.map.m, problem.map.matrix_shape
+        self.problem, self.worth = problem, np.inf
+        if problem.q == 0 and m <= most_measurements:
+            work = _INTERIOR_STEPS * (m**3 / 3 + _STEP_WORK * (d1 + d2) ** 3)
+            self.worth = work / (_PRODUCT_WORK * d1 * d2 + _PRODUCT_OVERHEAD)
+        self.value, self.lower, self.gap, self.products = np.inf, 0.0, np.inf, 0
+
+    def better(self, Z: np.ndarray, value: float, y: np.ndarray, products: int) -> bool:
+        """Keep the best of what a proximal step found; whether at its pace the rest takes more products than it is worth."""
+        if self.worth == np.inf:
+            return False
+        lower = float(self.problem.b @ y) / float(np.linalg.norm(self.problem.map.adjoint_matrix(y), 2))
+        if value < self.value:
+            self.value, self.Z = value, Z
+        if lower > self.lower:
+            self.lower, self.y = lower, y
+        before, done = self.gap, self.products
+        gap = self.gap = 1 - self.lower / self.value
+        self.products = products
+        ahead = 0.0
+        if _CLOSED_GAP < gap < _NEAR_GAP:
+            steps = np.log(gap / _CLOSED_GAP) / max(np.log(before / gap), _CLOSED_GAP)
+            ahead = float(steps) * (products - done)
+        return max(ahead, products) >= self.worth and self.lower > 0
+
+    def points(self) -> Iterator[Point]:
+        """Yield the points of the interior-point method from the best so far."""
+        return (Point.from_matrix(Z, y) for Z, y in interior_point(self.problem, start=(self.Z, self.y)))
+
+
 def dual_newton(
-    problem: NuclearProblem, *, initial: Pair | None = None, max_iterations: int = 100
+    problem: NuclearProblem, *, initial: Pair | None = None, max_iterations: int = 100, most_products: float = np.inf
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield ``(Z, y)`` and the products so far after every proximal step. With ``q = 0`` every `Z` fits to rounding error."""
     A, b, q = problem.map, problem.b, problem.q
@@ -119,7 +168,7 @@ def dual_newton(
     t, budget, products = _FIRST_STEP * norm, max_iterations, 0
     inner = ProximalDual(problem, X, t)
     for _ in range(_PROXIMAL_STEPS):
-        end = inner.solve(y, size, budget)
+        end = inner.solve(y, size, budget, most_products=most_products - products)
         y, X, budget, products = end.y, end.X, budget - end.steps, products + end.products
         yield (X if q > 0 else X + A.adjoint_matrix(back(b - A.forward(X)))), y, products
         if budget <= 0 or (end.moved == 0 and t == _LONGEST_STEP * norm):

@@ -27,6 +27,8 @@ from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
 # Fraction of the way to the boundary of the cone that a step may go.
 _TO_BOUNDARY = 0.98
+# Distance from the boundary to which a dual vector is moved that another algorithm found, as a fraction of it.
+_FROM_BOUNDARY = 0.1
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,10 @@ class InteriorPoint(Algorithm):
             return
 
 
-def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the iterates ``(Z, y)`` along the central path, from a start that fits the data.
+def interior_point(
+    problem: NuclearProblem, *, start: tuple[np.ndarray, np.ndarray] | None = None, max_iterations: int = 100
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the iterates ``(Z, y)`` along the central path, from a start that fits the data, by default the one of least norm.
 
     Every `y` is strictly feasible for the dual. The caller stops when the certificate of the pair is good enough; the sequence
     ends by itself when rounding errors leave no further step. The Gram matrix of the measurements must be invertible.
@@ -116,15 +120,19 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
     A, b, q = problem.map, problem.b, problem.q
     d1, d2 = A.matrix_shape
     n = d1 + d2
-    least = A.adjoint_matrix(A.gram_solver(q)(b))
-    radius = 2 * np.linalg.norm(least, 2)
-    P = np.block([[radius * np.eye(d1), least], [least.T, radius * np.eye(d2)]])
-    y, S = np.zeros(A.m), np.zeros((d1, d2))
+    back = A.gram_solver(q)
+    if start is None:
+        least = A.adjoint_matrix(back(b))
+        radius = 2 * np.linalg.norm(least, 2)
+        P = np.block([[radius * np.eye(d1), least], [least.T, radius * np.eye(d2)]])
+        y, S = np.zeros(A.m), np.zeros((d1, d2))
+    else:
+        P, y, S = _near_path(problem, *start)
     for _ in range(max_iterations):
         check_time()
         Z = P[:d1, d1:]
-        yield Z, y
         residual = b - A.forward(Z) - q * y
+        yield (Z if q > 0 else Z + A.adjoint_matrix(back(residual))), y  # near the end rounding moves it off the data
         D = np.block([[np.eye(d1), -S], [-S.T, np.eye(d2)]])
         mu = float(np.vdot(P, D)) / n
         # Nesterov-Todd: G.T @ D @ G = diag(lam) = inv(G) @ P @ inv(G).T.
@@ -141,11 +149,11 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
         if solve is None:
             return
 
-        def direction(target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        def direction(target: np.ndarray, refinements: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
             """Newton step for the scaled complementarity `target`: scaled dP, scaled dD, dy, dS."""
             goal = 2 * target / np.add.outer(lam, lam)
             full = G[:d1] @ goal @ G[d1:].T
-            dy = solve(residual - A.forward(full))
+            dy = solve(residual - A.forward(full), refinements)
             dS = A.adjoint_matrix(dy)
             cross = G[:d1].T @ dS @ G[d1:]
             scaled_D = -(cross + cross.T)
@@ -158,7 +166,7 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
             return 1.0 if low >= -_TO_BOUNDARY else -_TO_BOUNDARY / low
 
         square = np.diag(lam**2)
-        affine_P, affine_D, _, _ = direction(-square)
+        affine_P, affine_D, _, _ = direction(-square, refinements=0)  # only the corrector depends on it
         alpha, beta = longest(affine_P), longest(affine_D)
         after = float(np.vdot(np.diag(lam) + alpha * affine_P, np.diag(lam) + beta * affine_D)) / n
         sigma = min(1.0, max(after / mu, 0.0)) ** 3
@@ -173,24 +181,40 @@ def interior_point(problem: NuclearProblem, *, max_iterations: int = 100) -> Ite
         y, S = y + beta * dy, S + beta * dS
 
 
-def _refined_solver(M: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+def _near_path(problem: NuclearProblem, Z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`P`, `y` and ``A*(y)`` near the central path from a matrix and a dual vector: an interior pair whose `mu` is their gap's.
+
+    With ``Z = U s V.T``, ``a = (mu + sqrt(mu^2 + 4 s^2)) / 2`` and ``S = U (s / a) V.T`` the products of the eigenvalues of
+    ``P = [[U a U.T, Z], [Z.T, V a V.T]]`` and of `D` are all `mu`; `y` is only moved away from its boundary.
+    """
+    A, (d1, d2) = problem.map, problem.map.matrix_shape
+    y = y * ((1 - _FROM_BOUNDARY) / max(float(np.linalg.norm(A.adjoint_matrix(y), 2)), np.finfo(float).tiny))
+    U, s, Vt = np.linalg.svd(Z)
+    mu = 2 * (float(s.sum()) - float(problem.b @ y) + 0.5 * problem.q * float(y @ y)) / (d1 + d2)
+    a = np.full(max(d1, d2), mu)
+    a[: s.size] = 0.5 * (mu + np.sqrt(mu**2 + 4 * s**2))
+    P = np.block([[(U * a[:d1]) @ U.T, Z], [Z.T, (Vt.T * a[:d2]) @ Vt]])
+    return P, y, A.adjoint_matrix(y)
+
+
+def _refined_solver(M: np.ndarray) -> Callable[..., np.ndarray] | None:
     """Solve with a symmetric positive-semidefinite `M` that may be singular to working precision.
 
     Where the truth is recovered exactly the dual solution is not unique and `M` becomes singular along the path: it is then
-    factored with the least diagonal shift that allows it, and two steps of refinement remove the effect of the shift.
+    factored with the least diagonal shift that allows it, and steps of refinement remove the effect of the shift.
     """
     level = np.trace(M) / len(M)
     for shift in (0.0, 1e-15, 1e-13, 1e-11):
         shifted = M.copy()
         shifted[np.diag_indices_from(M)] += shift * level
-        try:
-            factor = np.linalg.cholesky(shifted), True
+        try:  # the transpose is in the order that LAPACK factors in place
+            factor = scipy.linalg.cho_factor(shifted.T, lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError:
             continue
 
-        def solve(rhs: np.ndarray) -> np.ndarray:
+        def solve(rhs: np.ndarray, refinements: int = 2) -> np.ndarray:
             x = scipy.linalg.cho_solve(factor, rhs, check_finite=False)
-            for _ in range(2):
+            for _ in range(refinements):
                 x = x + scipy.linalg.cho_solve(factor, rhs - M @ x, check_finite=False)
             return x
 

@@ -17,8 +17,6 @@ _GIVE_UP = 0.2
 # More exact entries than these of a small matrix are faster by Newton's method on the dual than by an interior-point method.
 # The factored method before it leaves as soon as pairs of its rank have as many parameters as this fraction of the entries.
 _MANY_ENTRIES, _PARAMETERS = 1000, 0.5
-# Where Newton's method is slow and an interior-point method is quick it leaves after so many products.
-_SLOW_NEWTON = 1500
 
 
 def suitable(problem: NuclearProblem) -> list[Algorithm]:
@@ -26,8 +24,7 @@ def suitable(problem: NuclearProblem) -> list[Algorithm]:
     A = problem.map
     d1, d2 = A.matrix_shape
     found: list[Algorithm] = [each for each in (InteriorPoint(), Splitting()) if each.suits(problem) is None]
-    follows = bool(found) and isinstance(found[0], InteriorPoint)
-    newton = DualNewton(most_entries=_SMALL, most_products=_SLOW_NEWTON if follows else None)
+    newton = DualNewton(most_entries=_SMALL)
     if problem.q == 0 and A.m > _MANY_ENTRIES and newton.suits(problem) is None:
         half = (d1 + d2) / 2
         rank = half - max(half**2 - _PARAMETERS * A.m, 0.0) ** 0.5  # the root of k (d1 + d2 - k) = _PARAMETERS * m

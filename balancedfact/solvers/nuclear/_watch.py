@@ -68,14 +68,16 @@ class Watch:
         self.log.write(f"gap {record['gap']:.1e}  residual {verdict.residual:.1e}  rank {point.s.size}", record)
         return verdict
 
-    def prefer(self, point: Point) -> None:
-        """Take a point of lower rank or better fit in place of the best one, if that does not open the gap."""
+    def prefer(self, point: Point) -> bool:
+        """Take a point of lower rank or better fit in place of the best one, if that does not open the gap; whether taken."""
         allowed = max(self.tol, 2 * self.gap)
         old = self.point, self.value, self.residual
         verdict = self.judge(point)
         self.point, self.value, self.residual = point._replace(y=_UNSAID), verdict.value, verdict.residual
-        if not self.gap <= allowed:
-            self.point, self.value, self.residual = old
+        if self.gap <= allowed:
+            return True
+        self.point, self.value, self.residual = old
+        return False
 
     def forget_pair(self) -> None:
         """Drop the best pair and keep the best dual vector."""

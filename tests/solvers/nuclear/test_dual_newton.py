@@ -105,10 +105,24 @@ def test_the_factored_method_leaves_a_fit_that_repeats(monkeypatch):
     np.testing.assert_allclose(solution.value, stays.value, rtol=1e-6)
 
 
-def test_a_limit_on_products_leaves_the_field_to_the_next():
-    A, b = few_entries((40, 40), 560, 5)
-    solution = bf.flat_minimum(A, b, method=DualNewton(most_products=1), rng=0)
-    assert solution.status is Status.GAP_OPEN
-    assert len(solution.history["gap"]) <= 3  # one proximal step, and its polish
-    with pytest.raises(ValueError, match="most_products is 0"):
-        DualNewton(most_products=0)
+def ill_conditioned(size, rank, m, seed):
+    """Entries of a matrix with singular values from 1 down to 1e-5, too few to determine it."""
+    rng = np.random.default_rng(seed)
+    U, V = (np.linalg.qr(rng.standard_normal((size, rank)))[0] for _ in range(2))
+    A = bf.measurements.Entries(*np.divmod(rng.choice(size * size, m, replace=False), size), (size, size))
+    return A, A.forward_factored(U * np.logspace(0, -5, rank), V)
+
+
+def test_singular_values_of_many_sizes_are_left_to_an_interior_point_method():
+    """The Newton matrix is then too ill-conditioned for conjugate gradients; the solution is of exact rank all the same."""
+    A, b = ill_conditioned(40, 5, 562, seed=1)
+    alone = bf.flat_minimum(A, b, method=DualNewton(most_measurements=A.m - 1, max_iterations=30), rng=0)
+    assert alone.status is Status.GAP_OPEN
+    solution = bf.flat_minimum(A, b, method=DualNewton(most_measurements=A.m), rng=0)
+    assert solution.status is Status.OPTIMAL
+    assert solution.rank < 25
+    assert alone.certificate.lower_bound <= solution.value <= alone.value
+    other = bf.flat_minimum(A, b, method=InteriorPoint(), rng=0)
+    np.testing.assert_allclose(solution.value, other.value, rtol=2e-8)
+    with pytest.raises(ValueError, match="most_measurements is 0"):
+        DualNewton(most_measurements=0)

@@ -5,7 +5,7 @@ import pytest
 
 from balancedfact.measurements import Dense, Entries, bernoulli_mask, bilinear, gaussian
 from balancedfact.solvers.nuclear._frame import Frame
-from balancedfact.solvers.nuclear._interior_point import _refined_solver, interior_point
+from balancedfact.solvers.nuclear._interior_point import _near_path, _refined_solver, interior_point
 from tests.solvers.conic import ENSEMBLES
 from tests.solvers.points import assert_reaches_the_optimum, best, frame_of, from_matrices, gap_of
 
@@ -97,3 +97,32 @@ def test_newton_systems_that_are_singular_to_working_precision(rng):
     regular = M + np.eye(8)
     np.testing.assert_allclose(_refined_solver(regular)(x), np.linalg.solve(regular, x), rtol=1e-12)
     assert _refined_solver(M - np.eye(8)) is None
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
+@pytest.mark.parametrize("penalty", [0.0, 0.3])
+def test_a_start_from_another_algorithm_is_taken_near_the_path(shape, penalty, rng):
+    problem = Frame(gaussian(30, shape, rng=rng), rng.standard_normal(30), penalty, flat=False).problem
+    path = list(interior_point(problem))
+    Z, y = path[3]
+    P, inside, S = _near_path(problem, Z, 1.5 * y)
+    np.testing.assert_allclose(S, problem.map.adjoint(inside))
+    np.testing.assert_allclose(np.linalg.norm(S, 2), 0.9)
+    d1 = shape[0]
+    np.testing.assert_allclose(P[:d1, d1:], Z)
+    assert np.linalg.eigvalsh(P)[0] > 0
+    gap = np.linalg.norm(Z, "nuc") - problem.b @ inside + 0.5 * problem.q * inside @ inside
+    s = np.linalg.svd(Z, compute_uv=False)
+    a = np.sort(np.linalg.eigvalsh(P[:d1, :d1]))[::-1][: s.size]
+    np.testing.assert_allclose(a - s**2 / a, 2 * gap / sum(shape))
+    again = list(interior_point(problem, start=(Z, y)))
+    np.testing.assert_allclose(again[-1][0], path[-1][0], atol=1e-6)
+
+
+def test_iterates_fit_where_rounding_would_move_them_off_the_data():
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((30, 4)))[0] for _ in range(2))
+    A = Entries(*np.divmod(rng.choice(900, 400, replace=False), 30), (30, 30))
+    problem = Frame(A, A.forward_factored(U * np.logspace(0, -5, 4), V), 0.0, flat=True).problem
+    for Z, _ in interior_point(problem):
+        np.testing.assert_allclose(problem.map.forward(Z), problem.b, atol=1e-13 * np.linalg.norm(problem.b))
