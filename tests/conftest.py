@@ -28,7 +28,8 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
-# These folders train networks: in one process the loops of training are compiled once, in several at the same time.
+# These folders train networks: in one process the loops of training are compiled once, in several at the same time. What that
+# takes is little beside the slow tests, of which one process would be given most.
 COMPILED = {"dynamics", "experiments", "theorems"}
 
 
@@ -38,8 +39,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            folder = nodeid.split("/")[1]
-            return "compiled" if folder in COMPILED else super()._split_scope(nodeid)
+            together = nodeid.split("/")[1] in COMPILED and "not slow" in config.getoption("markexpr")
+            return "compiled" if together else super()._split_scope(nodeid)
 
     return ByFiles(config, log) if config.getoption("dist") == "loadscope" else None
 
