@@ -609,7 +609,7 @@ def test_the_predicted_loss_is_noise_too():
 
 
 def test_a_run_that_diverges_ends_there_and_is_drawn(tmp_path):
-    figure = tiny("glcrmj-2", step=0.5, repetitions=1)
+    figure = tiny("glcrmj-2", step=0.5, repetitions=1, depths=[[3, 0.75]])
     with ThreadPoolExecutor(1) as executor:
         found = reproduce(figure, "quick", tmp_path, executor, progress=False)
     lost = found.where(kind="run", depth=3, algorithm="label noise")

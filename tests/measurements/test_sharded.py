@@ -280,8 +280,10 @@ def test_bad_numbers_of_shards_are_refused(shards, message, client):
         Sharded.from_map(A, client, shards)
 
 
-def test_there_are_no_more_shards_than_measurements_by_default(two_processes):
-    assert repr(Sharded.from_map(Dense(np.ones((1, 2, 3))), two_processes)).endswith("in 1 shard>")
+def test_there_are_no_more_shards_than_measurements_by_default():
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as two_workers:
+        for m, shards in [(1, "in 1 shard>"), (3, "in 2 shards>")]:
+            assert repr(Sharded.from_map(Dense(np.ones((m, 2, 3))), two_workers)).endswith(shards)
 
 
 def test_what_is_not_a_map_is_refused(client):

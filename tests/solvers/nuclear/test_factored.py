@@ -201,7 +201,7 @@ def test_where_lapack_does_not_converge():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("shape", [(11, 4), (8, 9)])
+@pytest.mark.parametrize("shape", [(11, 4), pytest.param((8, 9), marks=pytest.mark.slow)])
 def test_penalties_beyond_rounding_end_without_an_error(shape, rng):
     m = int(0.6 * np.prod(shape))
     places = rng.choice(shape[0] * shape[1], m, replace=False)
