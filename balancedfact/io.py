@@ -138,8 +138,7 @@ def read_problem(
     *Entries.* A header that names columns of rows (user, row, customer, unit, ...), of columns (item, movie, column, product,
     ...) and of values (rating, value, score, count, ...) decides, wherever they stand; other columns, such as timestamps and
     saved indices, are left out, and `Problem.reading` says so. Without such names the content must be clear: for example two
-    columns of text, or pairs of integers sorted as a matrix is stored. What could as well be a matrix is refused. A line whose
-    value is missing is left out, and `Problem.reading` says how many there are.
+    columns of text, or pairs of integers sorted as a matrix is stored. What could as well be a matrix is refused.
 
     *Identifiers* may be any text or integers (``4.0`` and ``-3`` are integers, ``007`` is text), of any size. Rows and columns
     are those that occur, integers in rising order, texts in order of first appearance; they have labels unless they are

@@ -145,15 +145,7 @@ LAYOUTS = [
     Layout("numbers above a matrix, no index", "a.csv", "0,1,2\n4.0,,3.5\n5.0,2.5,\n,1.5,4.5\n", "--header yes or --header no"),
     Layout("thousands with underscores", "a.csv", "user,item,rating\n1,10,1_000\n1,20,3\n", "line 2 has '1_000'"),
     Layout("labels that occur twice", "a.csv", "user,10,20\n1,4,\n1,5,2\n", "--columns none"),
-    Layout("values that are missing", "a.csv", "user,item,rating\n1,30,\n" + _lines("{r},{c},{v}") + "9,10,n/a\n", RATINGS),
-    Layout(
-        "values that are missing, other names",
-        "a.csv",
-        "critic,picture,verdict\n" + _lines("{r},{c},{v}", data=FILMS) + "ann,M,\n",
-        FILMS,
-    ),
-    Layout("values that are missing, no header", "a.csv", "1,10,\n1,20,3\n2,10,4\n", "--columns 1,2,3"),
-    Layout("no value at all", "a.csv", "user,item,rating\n1,10,\n1,20,\n", "no line has a value"),
+    Layout("a value that is missing", "a.csv", "user,item,rating\n1,10,\n1,20,3\n", "line 2 has the value ''"),
     Layout("lines of unequal length", "a.csv", "user,item,rating\n1,10,4\n1,20\n", "line 3 has 2 fields"),
     Layout("not text", "a.csv", b"user,item,rating\n1,10,\xff\n", "not UTF-8"),
 ]

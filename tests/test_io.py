@@ -195,7 +195,8 @@ def test_leading_zeros_make_a_text(tmp_path):
     ("text", "match"),
     [
         ("row,column,value\n", "no entries"),
-        ("i,j,value\n0,0,nan\n1,2,\n", "no line has a value in field 3"),
+        ("i,j,value\n0,0,1.5\n1,2,nan\n", r"line 3 has the value 'nan'"),
+        ("i,j,value\n0,0,1.5\n1,2,\n", r"line 3 has the value ''"),
         ("i,j,value\n0,0,1_000\n1,2,5\n", r"line 2 has '1_000' in field 3"),
         ("0,0,1.5\n1,2,inf\n", "infinite"),
         ("0,0,1.5\n1,2,x\n", "line 2 has 'x' in field 3"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import compress, pairwise
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,11 +51,6 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.cells)
-
-    def of(self, kept: np.ndarray) -> Column:
-        """The column with the rows that are `kept` alone."""
-        cells = self.cells[kept] if isinstance(self.cells, np.ndarray) else list(compress(self.cells, kept))
-        return Column(cells, comma=self.comma)
 
     @cached_property
     def missing(self) -> np.ndarray:

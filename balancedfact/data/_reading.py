@@ -225,10 +225,10 @@ def _value_first(table: TextTable) -> bool:
 def _evidence(table: TextTable) -> str:
     """Classify three columns whose first two can name things: ``"triplets"``, ``"matrix"``, or ``""`` if it may be both."""
     first, second, third = table.columns[:3]
-    if first.is_text and second.is_text:
-        return "triplets"  # a matrix has one column of names at most
     if third.missing.any():
         return "matrix" if first.is_text and len(set(first.names)) == len(first) and table.header is not None else ""
+    if first.is_text and second.is_text:
+        return "triplets"  # a matrix has one column of names at most
     pairs = list(zip(first.names, second.names, strict=True))
     distinct = len(set(pairs)) == len(pairs)
     rows, cols, n = len(set(first.names)), len(set(second.names)), len(pairs)
@@ -269,22 +269,22 @@ def _two_readings(table: TextTable, order: str) -> NoReturn:
 
 
 def _triplets(table: TextTable, row: int, col: int, value: int) -> Triplets:
-    """Entries from three columns; a line without a value is an entry that was not seen."""
     if not table.height:
         raise ValueError("the file has a header and no entries; expected lines row,column,value")
     source = table.columns[value]
-    if source.first_text is not None:
-        k = source.first_text
+    if source.is_text or source.missing.any():
+        k = source.first_text if source.first_text is not None else int(np.argmax(source.missing))
+        if source.missing[k]:
+            raise ValueError(
+                f"line {table.line_of(k)} has the value {_shown(source.cells[k])}; expected a number in every row,column,value "
+                "(leave out the lines of entries that were not seen; for a matrix of three columns say --format matrix)"
+            )
         raise ValueError(f"line {table.line_of(k)} has {source.cells[k]!r} in field {value + 1}; expected a number")
-    empty = source.missing
-    if empty.all():
-        raise ValueError(f"no line has a value in field {value + 1}; expected a number where an entry was seen")
     for what, place in (("row", row), ("column", col)):
         missing = table.columns[place].missing
         if missing.any():
             raise ValueError(f"line {table.line_of(int(np.argmax(missing)))} has no {what}; expected an integer or a label")
-    used = [table.columns[place] if not empty.any() else table.columns[place].of(~empty) for place in (row, col)]
-    (rows, row_labels, row_words), (cols, col_labels, col_words) = map(compact, used)
+    (rows, row_labels, row_words), (cols, col_labels, col_words) = compact(table.columns[row]), compact(table.columns[col])
     ignored = ", ".join(table.title(k) for k in range(len(table.columns)) if k not in (row, col, value))
     reading = (
         f"entries: rows from {table.title(row)!r} ({row_words}), columns from {table.title(col)!r} ({col_words}), "
@@ -292,12 +292,15 @@ def _triplets(table: TextTable, row: int, col: int, value: int) -> Triplets:
     )
     if ignored:
         reading += f"; not used: {ignored}"
-    if empty.any():
-        reading += f"; left out for want of a value: {np.count_nonzero(empty)} of {table.height} lines"
-    numbers = source.numbers[~empty]
+    numbers = source.numbers
     if numbers.size > 1 and np.all(numbers == numbers[0]):
         reading += f"; every value is {numbers[0]:g}, so that the data say nothing of what was not seen"
     return Triplets(rows, cols, numbers, row_labels, col_labels, reading)
+
+
+def _shown(cell: object) -> str:
+    """The cell as a message shows it, without the name of a type of NumPy."""
+    return repr(cell) if isinstance(cell, str) else str(cell)
 
 
 def _grid(table: TextTable, labelled: bool, title: str) -> Grid:

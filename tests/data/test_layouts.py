@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balancedfact.data._columns import Column
-from balancedfact.data._reading import interpret
-from balancedfact.data._text import TextTable
 from balancedfact.io import read_problem
 from tests.data_layouts import LAYOUTS, Layout
 
@@ -67,15 +64,6 @@ def test_the_page_shows_what_happens(tmp_path):
     """Regenerate with ``python -m tests.data.test_layouts``."""
     page = PAGE.read_text(encoding="utf-8")
     assert page.partition(START)[2].partition(END)[0].strip() == table(tmp_path)
-
-
-def test_numbers_of_a_library_that_are_missing():
-    """As in a data frame or a Parquet file: the labels of the lines that are left out do not remain."""
-    columns = [Column(np.array(x)) for x in ([7, 3, 5], [1, 2, 4], [0.5, np.nan, 2.5])]
-    found = interpret(TextTable(["user", "item", "rating"], columns, lambda k: k + 1))
-    assert (found.row_labels, found.col_labels) == (["5", "7"], ["1", "4"])
-    np.testing.assert_array_equal(np.column_stack([found.rows, found.cols, found.values]), [[1, 0, 0.5], [0, 1, 2.5]])
-    assert found.reading.endswith("1 of 3 lines")
 
 
 # What the user says decides
