@@ -116,7 +116,8 @@ def draw(settings: Settings, table: Table) -> Figure:
     for problem in range(settings["regression_problems"]):
         color, name = f"C{problem}", f"problem {problem + 1}"
         flow = table.where(task="regression", problem=problem, kind="flow")
-        right.plot(flow["ratio"], flow["excess"], color=color, label=f"{name}: label-noise flow")
+        # Where the two lines coincide, both are seen.
+        right.plot(flow["ratio"], flow["excess"], color=color, alpha=0.35, linewidth=5, label=f"{name}: label-noise flow")
         right.plot(flow["ratio"], flow["least_noise"], "--", color=color, label=f"{name}: least fluctuation of the gradient")
         points = np.array([small_steps(table, problem, ratio) for ratio in settings["regression_ratios"]])
         bars, label = 2 * points[:, 1], f"{name}: runs, two standard errors"

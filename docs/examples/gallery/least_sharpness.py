@@ -41,7 +41,7 @@ left.set(
     yscale="log",
     xlabel=r"scale $s$, or $\|p^\top W_L\cdots W_2\|^2$ of a network",
     ylabel="sharpness",
-    ylim=(0.4, 60),
+    ylim=(0.4, 200),
     xlim=(0.05, 20),
 )
 angle = np.linspace(0, np.pi, 400)
@@ -51,6 +51,6 @@ right.plot(angle / np.pi, lower, color="C1", label="lower bound from each unit v
 right.set(xlabel=r"angle of $y$ / $\pi$")
 for ax in (left, right):
     ax.axhline(least, color="black", linestyle="--", linewidth=1, label="least sharpness")
-    ax.legend(loc="upper center")
+    ax.legend(loc="upper center", frameon=True, framealpha=0.9)
 right.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
 right.minorticks_off()

@@ -26,7 +26,7 @@ for index, (bound, name) in enumerate({"quick": "bounds as cheap as the search",
         shares.append(solution.certificate.lower_bound / solution.value)
         print(f"depth {depth}, {name}: {shares[-1]:.4f}, {solution.status.value}")
     bars = ax.bar(np.arange(3) + 0.4 * index - 0.2, shares, 0.38, label=name)
-    ax.bar_label(bars, fmt="%.3f")
+    ax.bar_label(bars, fmt="%.3f", label_type="center", color="white")
 ax.axhline(1.0, color="black", linewidth=1, label="the value: nothing is flatter")
 ax.set_xticks(range(3), [f"depth {depth}" for depth in depths])
 ax.set(ylabel="proved share of the value", ylim=(0, 1.35))
