@@ -96,18 +96,21 @@ def contenders(task: Task) -> list[dict[str, Any]]:
 
 
 def rows(task: Task) -> list[str]:
+    """Those of one task: this package, which names the task, and below it the peers."""
     ours, *peers = contenders(task) or [{}]
-    return [row(task, ours, peer) for peer in peers]
+    if not peers:
+        return []
+    asked = "" if task.asked == float("inf") else f" ({task.key.replace('_', ' ')} at most {task.asked:g})"
+    return [f"| **{task.title}**{asked} | | {figures(task, ours)} | | |", *(row(task, ours, peer) for peer in peers)]
 
 
 def row(task: Task, ours: dict[str, Any], peer: dict[str, Any]) -> str:
-    accuracy = "" if task.asked == float("inf") else f"{task.key.replace('_', ' ')} {task.asked:g}"
     name = peer["name"].removeprefix(task.ours.partition("balancedfact")[0])
     if "failed" in peer:
-        return f"| {task.title} | {name} | {peer['failed']} | {accuracy} | {figures(task, ours)} | | | | | |"
+        return f"| {name} | {peer['failed']} | | | | | |"
     time, memory = peer[task.time] / ours[task.time], peer["peak_MB"] / ours["peak_MB"]
     words = verdict(task, time, memory, peer)
-    cells = [task.title, name, words, accuracy, figures(task, ours), figures(task, peer), f"{time:.3g}", f"{memory:.2g}"]
+    cells = [name, words, figures(task, peer), f"{time:.3g}", f"{memory:.2g}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -144,20 +147,19 @@ def verdict(task: Task, time: float, memory: float, peer: dict[str, Any]) -> str
     return "; ".join(words)
 
 
-def remedies(lines: list[str]) -> list[str]:
+def remedies() -> list[str]:
     """For every task on which a peer is faster, what it would take to change that."""
-    lost = {line.split(" | ")[0].removeprefix("| ") for line in lines if "**the peer is faster**" in line}
-    return [f"- {task.title}: {task.remedy}" for task in TASKS if task.title in lost]
+    lost = [task for task in TASKS if any("**the peer is faster**" in line for line in rows(task))]
+    return [f"- {task.title}: {task.remedy}" for task in lost]
 
 
 if __name__ == "__main__":
     lines = [line for task in TASKS for line in rows(task)]
     head = [
-        "| task | peer | verdict | asked | s, here | MB, here | reached, here | s, peer | MB, peer | reached, peer "
-        "| time ratio | memory ratio |",
-        "|---|---|---|---|" + "---:|" * 8,
+        "| **task**, and its peers | verdict | seconds | MB | reached | time ratio | memory ratio |",
+        "|---|---|" + "---:|" * 5,
     ]
-    text = "\n".join([*head, *lines, "", "Where a peer is faster:", "", *remedies(lines)]) + "\n"
+    text = "\n".join([*head, *lines, "", "Where a peer is faster:", "", *remedies()]) + "\n"
     (RESULTS / "peers.md").write_text(text)
     short = ["| task | verdict | s, here | s, peer | fastest peer that arrives |", "|---|---|---:|---:|---|"]
     (RESULTS / "peers_fastest.md").write_text(

@@ -104,10 +104,10 @@ def main(count: int) -> None:
         ends = descents(A, b, L, count)
         least = min(ends)
         shares = {name: bound / least for name, bound in bounds(A, b, L, least).items()}
-        said = ", ".join(f"{name} {share:.7f}" for name, share in shares.items())
+        said = " | ".join(f"{share:.4f}" if share else "-" for share in shares.values())
         print(
-            f"{kind} {d1} x {d2}, m {m}, L {L} | {least:.8g}, {np.median(ends):.5g} | {said} | {len(ends)} of {count} "
-            f"| {time.process_time() - began:.0f}",
+            f"| {kind} {d1} x {d2}, m {m}, L {L} | {len(ends)} | {least:.8g} | {np.median(ends):.5g} | {said} "
+            f"| {time.process_time() - began:.0f} |",
             flush=True,
         )
         if max(shares.values()) > 1 + 1e-10:
