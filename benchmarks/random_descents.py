@@ -2,8 +2,8 @@
 
 For every problem: each of the bounds on its own, and descents by Newton's method on the layers that fit, from random layers
 that are narrow, of full width, wider than the matrix, of deficient rank up to a small part, or unbalanced by factors up to
-``exp(3)`` a layer. ``|`` separates what is printed: problem, least and median trace of all descents, each bound over the least
-trace, how many descents fitted the data, processor seconds. The command fails if a bound exceeds a trace.
+``exp(3)`` a layer. A row of a table is printed for each: problem, how many descents fitted the data, least and median trace of
+these, each bound over the least trace, rounded down, processor seconds. The command fails if a bound exceeds a trace.
 
     python benchmarks/random_descents.py                  # 1000 descents for each of eight problems
     python benchmarks/random_descents.py 50               # 50 for each
@@ -104,7 +104,7 @@ def main(count: int) -> None:
         ends = descents(A, b, L, count)
         least = min(ends)
         shares = {name: bound / least for name, bound in bounds(A, b, L, least).items()}
-        said = " | ".join(f"{share:.4f}" if share else "-" for share in shares.values())
+        said = " | ".join(f"{np.floor(1e5 * share) / 1e5:.5f}" if share else "-" for share in shares.values())
         print(
             f"| {kind} {d1} x {d2}, m {m}, L {L} | {len(ends)} | {least:.8g} | {np.median(ends):.5g} | {said} "
             f"| {time.process_time() - began:.0f} |",

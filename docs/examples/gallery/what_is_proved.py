@@ -2,7 +2,7 @@
 
 Gaussian measurements of one 4 x 4 matrix of rank one, networks of three, four and six layers. The bars are lower bounds
 over all networks of any widths, divided by the trace of the network that was found: what costs no more than the search, and
-what the best of all bounds adds. One would be a proof that nothing is flatter; for three layers the lift reaches it here.
+what the best of all bounds adds. One would be a proof that nothing is flatter; the lifts come within 0.0003 of it here.
 
 Chapter: theory/global_certificate
 """
@@ -26,7 +26,7 @@ for index, (bound, name) in enumerate({"quick": "bounds as cheap as the search",
         shares.append(solution.certificate.lower_bound / solution.value)
         print(f"depth {depth}, {name}: {shares[-1]:.4f}, {solution.status.value}")
     bars = ax.bar(np.arange(3) + 0.4 * index - 0.2, shares, 0.38, label=name)
-    ax.bar_label(bars, fmt="%.3f", label_type="center", color="white")
+    ax.bar_label(bars, fmt="%.4f", label_type="center", color="white")
 ax.axhline(1.0, color="black", linewidth=1, label="the value: nothing is flatter")
 ax.set_xticks(range(3), [f"depth {depth}" for depth in depths])
 ax.set(ylabel="proved share of the value", ylim=(0, 1.35))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import balancedfact as bf
-from balancedfact.certification.deep._weighted_isometry import Barrier, _start, weighted_isometry_bound
+from balancedfact.certification.deep._weighted_isometry import _INFLATION, Barrier, _start, weighted_isometry_bound
 from balancedfact.measurements import Dense, bilinear, gaussian
 from tests.oracles import trace_terms
 
@@ -85,6 +85,25 @@ def test_nothing_is_proved_where_the_inequality_fails(rng):
     barrier, weights = barrier_of(rng, (3, 3), 3)
     assert barrier.proved(weights._replace(y=100 * weights.y)) == -np.inf
     assert barrier.climbed(barrier.packed(weights._replace(y=100 * weights.y)), 1.0) is None
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_rounding_is_no_proof(depth, rng):
+    """The largest multiple of the weights that is proved leaves the inequality as much room as its rounding takes."""
+    barrier, weights = barrier_of(rng, (3, 3), depth)
+    low, high = 1.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.isfinite(barrier.proved(weights._replace(y=middle * weights.y))) else (low, middle)
+    last = weights._replace(y=low * weights.y)
+    X, K = barrier.pairs(last)
+    room = []
+    for j in range(depth - 2):
+        left, right = X[j + 1] @ X[j + 1].T, K[j].T @ K[j]
+        left, right = (W + _INFLATION * np.linalg.norm(W) * np.eye(3) for W in (left, right))
+        parts = barrier.slack(j, last, left, right)
+        room.append(np.linalg.eigvalsh(np.sum(parts, axis=0))[0] / sum(np.linalg.norm(part) for part in parts))
+    assert min(room) > 4 * np.finfo(float).eps
 
 
 @pytest.mark.slow
