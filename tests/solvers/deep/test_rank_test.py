@@ -126,6 +126,17 @@ def test_full_rank_passes(rng):
     assert rank_test(point, point.multipliers()).excess == 0
 
 
+@pytest.mark.parametrize("scale", [1e-40, 1.0, 1e40])
+def test_one_measurement_leaves_nothing_but_rounding_beside_rank_one(scale):
+    """With `E` of rank one, one side of each place has a moment of rank one: no `T` reaches the normal space."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        A = gaussian(1, (3, 3), rng)
+        left, _, right = np.linalg.svd(A.matrices[0])
+        point = flattest(A, scale * np.outer(left[:, 0], right[0]), 3)
+        assert rank_test(point, point.multipliers()).excess == np.inf
+
+
 def test_no_direction_ends_the_search(monkeypatch, rng):
     """The whitening of measurements of very different sizes may leave nothing of a direction."""
 
