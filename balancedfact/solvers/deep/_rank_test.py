@@ -51,7 +51,7 @@ def rank_test(point: ZeroLossPoint, y: np.ndarray) -> RankTest:
         rest -= XC @ to_left @ YB.T
         Q = U.T @ (X.array @ U) - (U.T @ XC) @ to_left @ (U.T @ XC).T
         R = V.T @ (Y.array @ V) - (V.T @ YB) @ to_right @ (V.T @ YB).T
-        roots.append((_root(Q, X.array), _root(R, Y.array)))
+        roots.append((_root(Q, X.array.trace()), _root(R, Y.array.trace())))
     Z = U.T @ rest @ V
     if frobenius(Z) <= 1e-12 * frobenius(pull):
         return RankTest(0.0, np.empty((d1, 0)), np.empty((d2, 0)))
@@ -95,8 +95,8 @@ def _solve_sum(lefts: np.ndarray, rights: np.ndarray, Z: np.ndarray) -> np.ndarr
     return conjugate_gradients(lambda Y: (lefts @ Y @ rights).sum(axis=0), Z, accuracy=1e-13, max_products=200).x
 
 
-def _root(P: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """The square root of a Schur complement of `moment`, zero where only the rounding of that is left."""
+def _root(P: np.ndarray, whole: float) -> np.ndarray:
+    """The square root of a Schur complement of a moment of trace `whole`, zero where only the rounding of that is left."""
     values, vectors = np.linalg.eigh((P + P.T) / 2)
-    noise = len(moment) * np.finfo(float).eps * float(np.linalg.norm(moment, 2))
+    noise = values.size * np.finfo(float).eps * whole
     return (vectors * np.sqrt(np.where(values > noise, values, 0.0))) @ vectors.T
