@@ -285,7 +285,7 @@ class Solution(ByValue):
             The data.
         rigorous : bool
             Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. Of three or more
-            layers this covers value, residual and the bound of the dual vector alone.
+            layers this covers value, residual and the bound of the dual vector alone, and weight decay is not among them.
 
         Returns
         -------

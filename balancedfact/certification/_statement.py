@@ -18,6 +18,7 @@ from balancedfact.certification._contradiction import excluded_norm, proves_cont
 from balancedfact.certification._exact import enclosed
 from balancedfact.certification._pair import certify_pair
 from balancedfact.certification._verdict import verdict
+from balancedfact.certification.deep._decay import certify_decay
 from balancedfact.certification.deep._exact import enclosed_layers
 from balancedfact.certification.deep._layers import certify_layers, verdict_on_layers
 from balancedfact.measurements import MeasurementMap
@@ -42,8 +43,9 @@ class Statement(NamedTuple):
         kind = self.objective
         if kind is None or kind.kind not in ("flat", "norm") or kind.depth != len(self.layers):
             return False
+        penalised_trace = kind.flat and kind.penalty > 0
         return kind.depth == 2 or (
-            kind.depth > 2 and kind.penalty == 0 and kind.offset_penalty is None and self.offsets is None
+            kind.depth > 2 and not penalised_trace and kind.offset_penalty is None and self.offsets is None
         )
 
     @property
@@ -82,6 +84,10 @@ def certified_layers(
     rigorous: bool,
 ) -> Certificate:
     """The certificate of checked layers, three or more, and a dual vector if there is one."""
+    if objective.penalty > 0:
+        if rigorous:
+            raise ValueError(f"rigorous is True; expected False, with a penalty on {len(layers)} layers")
+        return certify_decay(A, b, objective, layers, np.zeros(A.m) if dual is None else dual)
     if rigorous:
         effort = "dual"
     certificate = certify_layers(A, b, objective, layers, dual, effort=effort, rng=np.random.default_rng())
@@ -134,7 +140,7 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
         return {"status": status, "certificate": certificate, "message": f"Checked: {said}.", "value": value}
     penalty = 0.0 if statement.objective is None else statement.objective.penalty
     if statement.deep and statement.objective is not None:
-        status, message = verdict_on_layers(certificate, statement.objective.flat, tol)
+        status, message = verdict_on_layers(certificate, statement.objective, tol)
     else:
         status, message = verdict(certificate, penalty, None, tol)
         certificate = replace(certificate, stationarity=np.nan, balance=np.nan)

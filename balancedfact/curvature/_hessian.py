@@ -19,7 +19,7 @@ from balancedfact.curvature._loss import Linearisation
 from balancedfact.curvature._scaled import Scaled, ordinary
 from balancedfact.measurements import MeasurementMap
 
-_FORMED_WEIGHTS = 2048  # weights up to which the Hessian is formed
+FORMED_WEIGHTS = 2048  # weights up to which the Hessian is formed
 _STARTS = 8
 
 
@@ -62,8 +62,8 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     array([ 0., 50.])
     """
     at = _Hessian(layers, A, b)
-    if at.size > _FORMED_WEIGHTS:
-        raise ValueError(f"layers have {at.size} entries; expected at most {_FORMED_WEIGHTS}; use top_eigenpairs")
+    if at.size > FORMED_WEIGHTS:
+        raise ValueError(f"layers have {at.size} entries; expected at most {FORMED_WEIGHTS}; use top_eigenpairs")
     return at.rescaled(np.linalg.eigvalsh(at.matrix()))
 
 
@@ -121,7 +121,7 @@ def top_eigenpairs(
     count = as_count(k, "k")
     if count > at.size:
         raise ValueError(f"k is {count}; expected at most {at.size}, the number of weights")
-    if at.size <= _FORMED_WEIGHTS or 2 * count >= at.size:
+    if at.size <= FORMED_WEIGHTS or 2 * count >= at.size:
         values, vectors = np.linalg.eigh(at.matrix())
     else:
         operator = LinearOperator((at.size, at.size), matvec=at.times, dtype=float)
@@ -355,7 +355,7 @@ class _Hessian:
         coefficients = np.polynomial.polynomial.polyfromroots([-w for w in norms])
         beyond = top * float(sum(c * rho**power for power, c in enumerate(coefficients) if power >= 2))
         linear = top * float(sum(np.prod(norms[:k] + norms[k + 1 :]) ** 2 for k in range(len(norms)))) ** 0.5
-        if self.size <= _FORMED_WEIGHTS:
+        if self.size <= FORMED_WEIGHTS:
             J = np.stack([self.joined(self.at.pulled_back(ordinary(unit)), keep=False) for unit in np.eye(m)])
             linear = min(linear, float(np.linalg.norm(J, 2)))
         return rho * slope + ((rho * linear + beyond) ** 2 + 2 * residual * beyond) / m

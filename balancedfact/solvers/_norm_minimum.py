@@ -100,7 +100,8 @@ def norm_minimum(
         to second order: `stationarity` is the part of the weights along the fits, and `curvature` the least eigenvalue of the
         Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free. With a penalty the search
         ends at stationary points of every rank below the one it finds, returns the best, zero layers among them, and the
-        message lists the others; the lower bound follows from dual vectors of the nuclear norm for several penalties.
+        message lists the others; the lower bound follows from a dual vector of the nuclear norm, and closes where zero is best,
+        and at rank one where the nuclear norm with the slope of the penalty there has the same minimiser.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def norm_minimum(
     log = Log(callback, progress, limits)
     if penalty > 0:
         as_rng(rng)
-        return decayed_network(A, data, layers, penalty, start, log)
+        return decayed_network(A, data, layers, penalty, start, as_tol, log)
     # The least nuclear norm is where the search starts and what its bound comes from.
     nuclear = norm_minimum(A, b, method=method, tol=as_tol, rng=rng, limits=limits, progress=False)
     return schatten_minimum(A, data, layers, nuclear, start, log)

@@ -24,6 +24,11 @@ def overstated(certificate):
     return dataclasses.replace(certificate, lower_bound=2 * certificate.lower_bound)
 
 
+def understated(certificate):
+    """A lower bound that is not quite tight."""
+    return dataclasses.replace(certificate, lower_bound=0.9999 * certificate.lower_bound)
+
+
 MUTATIONS = [
     ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", scaled(1.0001)),
     ("new-least-sharpness-several-outputs", closed_forms, "minimal_sharpness", of_depth(1)),
@@ -39,6 +44,14 @@ MUTATIONS = [
     ("new-weight-decay-under-measurements", solvers, "norm_minimum", solution(value=lambda value: 1.0001 * value)),
     ("new-weight-decay-under-measurements", solvers, "norm_minimum", solution(certificate=overstated)),
     ("new-weight-decay-under-measurements", solvers, "norm_minimum", another_penalty),
+    (
+        *("new-rank-one-networks-that-are-global-minima-of-weight-decay", solvers, "norm_minimum"),
+        solution(certificate=understated),
+    ),
+    (
+        *("new-rank-one-networks-that-are-global-minima-of-weight-decay", closed_forms, "schatten_value"),
+        scaled(0.9),
+    ),
     ("new-isolated-fits-are-minima-of-weight-decay", closed_forms, "schatten_value", lambda f: lambda M, L: (M**2).sum()),
 ]
 

@@ -50,13 +50,19 @@ class SecondOrder(NamedTuple):
     multipliers: np.ndarray
 
 
-def fit_of_layers(A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray]) -> tuple[float, float]:
-    """The relative residual and the worst datum, rounding included."""
+def measured_fit(
+    A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray], unit: float
+) -> tuple[float, float, np.float64, np.float64]:
+    """The residual of layers, in the terms of `fit_of_pair`."""
     spread = float(np.exp(sum(np.log(max(frobenius(W), np.finfo(float).tiny)) for W in layers)))
     blur = gamma(sum(len(W) for W in layers)) * spread
-    pair, unit = (layers[-1], product(layers[:-1]).T), power_below(magnitude(b))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return fit_of_pair(A, b, pair, None, unit, blur)[:2]
+        return fit_of_pair(A, b, (layers[-1], product(layers[:-1]).T), None, unit, blur)
+
+
+def fit_of_layers(A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray]) -> tuple[float, float]:
+    """The relative residual and the worst datum, rounding included."""
+    return measured_fit(A, b, layers, power_below(magnitude(b)))[:2]
 
 
 def certify_layers(
@@ -85,7 +91,8 @@ def certify_layers(
             value, error = _trace(A, layers)
             lower, source, least = _lower(A, b, layers, y, value, effort, rng)
         else:
-            value, error = _squares(layers)
+            total, spill, size = sum_of_squares(layers)
+            value, error = total * size * size, spill * size * size
             nuclear = certify_pair(A, b, Objective("norm"), pair, y, rng=rng).lower_bound / 2
             lower, source, least = len(layers) * max(nuclear, 0.0) ** (2 / len(layers)) * (1 - 16 * EPS), _NUCLEAR, np.nan
         gap = np.nan
@@ -108,14 +115,14 @@ def certify_layers(
     )
 
 
-def verdict_on_layers(certificate: Certificate, flat: bool, tol: float) -> tuple[Status, str]:
+def verdict_on_layers(certificate: Certificate, objective: Objective, tol: float) -> tuple[Status, str]:
     """The verdict as a status and a sentence; bounds on the trace close to `GAP_OF_NETWORKS` at best, all else to `tol`."""
-    missed = unreached(certificate)
+    missed = unreached(certificate) if objective.penalty == 0 else None
     if missed is not None:
         return Status.GAP_OPEN, missed
     if np.isnan(certificate.gap):
         return Status.GAP_OPEN, f"The value, {certificate.value:.3g}, is beyond what floating-point numbers tell apart."
-    if certificate.gap <= (max(tol, GAP_OF_NETWORKS) if flat else tol):
+    if certificate.gap <= (max(tol, GAP_OF_NETWORKS) if objective.flat else tol):
         better = f"a relative {certificate.gap:.1e}"
         return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {better}; {certificate.proof}."
     bound = f"the lower bound is {100 * (1 - certificate.gap):.0f} % of the value"
@@ -139,11 +146,10 @@ def _trace(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[float, float]:
     return value, gamma(roundings) * float(np.sum(np.exp(reach)))
 
 
-def _squares(layers: list[np.ndarray]) -> tuple[float, float]:
-    """The sum of squares of all layers and a bound on its rounding."""
+def sum_of_squares(layers: list[np.ndarray]) -> tuple[float, float, float]:
+    """The sum of squares of all layers and a bound on its rounding, in units of the square of a size; that size."""
     size = power_below(max(magnitude(W) for W in layers))
-    total, error = careful_total(np.concatenate([np.square(W / size).ravel() for W in layers]))
-    return total * size * size, error * size * size
+    return *careful_total(np.concatenate([np.square(W / size).ravel() for W in layers])), size
 
 
 def _seen(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[MeasurementMap, list[np.ndarray], float]:

@@ -7,10 +7,9 @@ among them. The search is iteratively reweighted least squares (`_reweighting`);
 by Newton's method on layers of the width of their rank, and the best is returned. Where zero is proved to be best, nothing is
 searched.
 
-**Lower bound.** The quasi-norm is at least :math:`t^{2/L}`, `t` the nuclear norm of `E`, and for every `y` the squares are at
-least :math:`c_y - s_yt` with :math:`c_y = b^\top y-\frac12\|y\|^2` and :math:`s_y = \|\mathcal A^*(y)\|`. So the least value
-is at least the minimum over `t` of the largest of these lines, or zero, plus :math:`\frac{\lambda L}2t^{2/L}`: concave between
-the corners of the lines, so that one of them, or zero, is the minimum. Lines are lowered by a bound on their rounding.
+The lower bound is that of `certification.deep._decay`. Its dual vector is that of least squares with the nuclear norm times
+:math:`\lambda t^{2/L-1}`, the slope of the penalty at the nuclear norm `t`; iterated from the solution's own `t`, this
+majorises the concave penalty, and ends where the bound cannot be improved by moving `t`.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancedfact._linalg import EPS, frobenius, magnitude, product, scaled_product
-from balancedfact.certification._pair import power_below
-from balancedfact.certification._proved_norm import proved_norm
+from balancedfact._linalg import EPS, product, scaled_product
+from balancedfact._objective import Objective
+from balancedfact.certification.deep._decay import OrdinaryDecay, certify_decay, decay_bound, ordinary_decay
+from balancedfact.certification.deep._layers import verdict_on_layers
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
-from balancedfact.measurements._careful import careful_total
-from balancedfact.measurements._ordinary_size import of_ordinary_size
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Solution, Status
 from balancedfact.solvers.deep._reweighting import reweighted, solved
 from balancedfact.solvers.deep._smooth_sharpness import bending, jacobian
 from balancedfact.solvers.iteration._log import Log
@@ -37,15 +35,11 @@ _REWEIGHTING_SHRINK = 0.8
 _RANK_CUT = 1e-5  # singular values kept, relative to the first
 _GONE = 1e-6  # size of a matrix, relative to the first one, that counts as zero
 _DECAY_STEPS = 60
-_HEAVIEST = 1e150  # penalty beyond which the same is proved
 _GAUGE = 1e-10  # curvatures below this fraction of the largest are those of rotations
-_TANGENTS = (0.01, 0.1, 0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.6, 3.0)  # penalties, relative to the slope at the minimum
-_DECAY_GAP, _DECAY_SLOPE, _DECAY_CURVATURE = 1e-8, 1e-6, 1e-9
+_FIRST_SLOPE = 0.01  # of the size of the penalty at which the least nuclear norm is zero
+_DUAL_ROUNDS = 30
+_SAME_SLOPE = 1e-9  # relative change of the slope at which its iteration has ended
 _REWEIGHTED_DECAY = "reweighted least squares, Newton at every rank"
-_PROOF_OF_DECAY = (
-    "Lower bound: lines below the least squares for every nuclear norm, from dual vectors, and the quasi-norm is at least the "
-    "nuclear norm to the power 2/L. The local minimum is established numerically to second order."
-)
 
 
 class Decayed(NamedTuple):
@@ -53,8 +47,6 @@ class Decayed(NamedTuple):
 
     layers: list[np.ndarray]
     value: float
-    stationarity: float
-    curvature: float
 
     @property
     def rank(self) -> int:
@@ -62,70 +54,43 @@ class Decayed(NamedTuple):
 
 
 def decayed_network(
-    A: MeasurementMap, b: np.ndarray, depth: int, penalty: float, start: np.ndarray | None, log: Log
+    A: MeasurementMap, b: np.ndarray, depth: int, penalty: float, start: np.ndarray | None, tol: float, log: Log
 ) -> Solution:
     """The best network with weight decay that is found, from the matrix `start` or, without it, from ridge regression."""
-    near, power = of_ordinary_size(A)
-    unit = power_below(magnitude(b)) if b.any() else 1.0  # of the data; that of matrices is `size`
-    size = scaled_product(unit, 1 / power)
-    weight = scaled_product(penalty, size ** (2 / depth), 1 / unit, 1 / unit)
-    problem = _DecayProblem(near, b / unit, depth, min(weight, _HEAVIEST))
-
-    def in_full(value: float) -> float:
-        return scaled_product(value, unit, unit)
+    problem = _DecayProblem(ordinary_decay(A, b, depth, penalty), depth)
+    unit, size = problem.ordinary.unit, problem.ordinary.size
 
     def report(E: np.ndarray, smoothing: float) -> None:
-        value = in_full(problem.of_matrix(E))
+        value = scaled_product(problem.of_matrix(E), unit, unit)
         log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
 
     best, others = problem.nothing(), []
-    lower = log.insist(problem.lower_bound, best)
-    if not lower >= (1 - _DECAY_GAP) * best.value:
+    bound, dual = log.insist(problem.dual_vector, best, tol)
+    if not bound >= (1 - tol) * best.value:
         with log:
             X = problem.ridge() if start is None or not start.any() else start / size
             others = problem.at_every_rank(problem.reweighted(X, report))
             best = min([best, *others], key=lambda each: each.value)
-        lower = log.insist(problem.lower_bound, best)
-    lower = min(lower, best.value)
-    value, gap = in_full(best.value), 1 - lower / best.value if best.value > 0 else 0.0
-    if best.value > 0 and not np.finfo(float).tiny <= value < np.inf:
-        gap = np.nan  # the value itself overflows, or vanishes
+        bound, dual = log.insist(problem.dual_vector, best, tol)
+    said = Objective("norm", penalty, depth=depth)
     layers = [size ** (1 / depth) * W for W in best.layers]
-    residual = frobenius(A(product(layers)) - b) / (frobenius(b) or 1.0)
-    certificate = Certificate(
-        residual,
-        in_full(lower),
-        gap,
-        stationarity=best.stationarity,
-        balance=0.0,
-        curvature=best.curvature,
-        proof=_PROOF_OF_DECAY,
-    )
-    verdict = _verdict(best, others, gap, log)
-    return Solution(layers, value, *verdict, certificate, log.history, _REWEIGHTED_DECAY)
-
-
-def _verdict(best: Decayed, others: list[Decayed], gap: float, log: Log) -> tuple[Status, str]:
-    if log.ended is not None and (not gap <= _DECAY_GAP or log.ended[0] is Status.INTERRUPTED):
-        return log.ended
-    if np.isnan(gap):
-        return Status.GAP_OPEN, "The value is beyond what floating-point numbers tell apart."
+    certificate = certify_decay(A, b, said, layers, unit * dual)
+    status, message = verdict_on_layers(certificate, said, tol)
+    if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
+        status, message = log.ended
     ranks = ", ".join(f"{each.rank} ({each.value / best.value:.6g})" for each in others if each.value > best.value)
-    seen = f" Stationary points of other ranks, with their values relative to it: {ranks}." if ranks else ""
-    if gap <= _DECAY_GAP:
-        return Status.OPTIMAL, f"No network is better, within a relative {gap:.1e}.{seen}"
-    proved = f"the lower bound is {100 * (1 - gap):.1f} % of the value"
-    if best.stationarity <= _DECAY_SLOPE and best.curvature >= -_DECAY_CURVATURE:
-        return Status.STATIONARY, f"A local minimum of rank {best.rank}; {proved}.{seen}"
-    return Status.GAP_OPEN, f"No local minimum to second order: stationarity {best.stationarity:.1e}; {proved}."
+    if ranks:
+        message += f" Stationary points of other ranks, with their values relative to it: {ranks}."
+    return Solution(layers, certificate.value, status, message, certificate, log.history, _REWEIGHTED_DECAY, objective=said)
 
 
 class _DecayProblem:
     """The problem in units in which map and data are of ordinary size."""
 
-    def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> None:
-        self.A, self.b, self.depth, self.penalty = A, b, depth, penalty
-        self.stack = A.rotated(*map(np.eye, A.matrix_shape))
+    def __init__(self, ordinary: OrdinaryDecay, depth: int) -> None:
+        self.ordinary, self.depth = ordinary, depth
+        self.A, self.b, self.penalty = ordinary.map, ordinary.data, ordinary.penalty
+        self.stack = self.A.rotated(*map(np.eye, self.A.matrix_shape))
 
     def of_matrix(self, E: np.ndarray) -> float:
         """The objective at the best layers of a matrix."""
@@ -136,7 +101,7 @@ class _DecayProblem:
         """Zero layers: for three and more always a local minimum."""
         d1, d2 = self.A.matrix_shape
         layers = [np.zeros(shape) for shape in [(1, d2), *[(1, 1)] * (self.depth - 2), (d1, 1)]]
-        return Decayed(layers, float(self.b @ self.b) / 2, 0.0, 0.0)
+        return Decayed(layers, float(self.b @ self.b) / 2)
 
     def ridge(self) -> np.ndarray:
         """Least squares with a penalty on the squares of the matrix."""
@@ -186,40 +151,40 @@ class _DecayProblem:
                     moved = matrix
                 taken /= 3
             if moved is None:
-                return Decayed(layers, here, stationarity, float(values[0]) / float(np.abs(values).max()))
+                return Decayed(layers, here)
             sigma = np.linalg.svd(moved, compute_uv=False)
             if sigma[rank - 1] <= _RANK_CUT * sigma[0] or sigma[0] <= _GONE * np.linalg.norm(E, 2):
                 return None
             layers = schatten_layers(moved, widths)
         return None
 
-    def line(self, y: np.ndarray) -> tuple[float, float]:
-        """The line below the least squares of a dual vector: height and steepness, with a bound on their rounding."""
-        height, error = careful_total(np.concatenate([self.b * y, -y * y / 2]))
-        S, errors = self.A.careful_adjoint(y)
-        return height - error, proved_norm(S) + 1.01 * float(np.linalg.norm(errors))
-
-    def lower_bound(self, best: Decayed) -> float:
-        """The bound of the lines from several dual vectors."""
-        E = product(best.layers)
-        t = float(np.linalg.norm(E, "nuc"))
+    def dual_vector(self, best: Decayed, tol: float) -> tuple[float, np.ndarray]:
+        """The largest bound found and its dual vector; the search ends where the gap to the best network is closed."""
         top = float(np.linalg.norm(self.A.adjoint_matrix(self.b), 2))
-        slope = self.penalty * t ** (2 / self.depth - 1) if t > 0 else top
-        duals = [self.b]
-        for share in _TANGENTS:
-            if share * slope < top:
-                found = _nuclear(self.A, self.b, share * slope)
-                if found.certificate.dual is not None and found.certificate.dual.shape == self.b.shape:
-                    duals.append(found.certificate.dual)
-        c, s = np.array([(0.0, 0.0), *map(self.line, duals)]).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            corners = np.subtract.outer(c, c) / np.subtract.outer(s, s)
-        corners = np.append(corners[np.isfinite(corners) & (corners > 0)], 0.0)
-        lowest = np.max(c[:, None] - np.multiply.outer(s, corners), axis=0)
-        return float(np.min(lowest + self.penalty * self.depth / 2 * corners ** (2 / self.depth)))
+        t = float(np.linalg.norm(product(best.layers), "nuc"))
+        slope = self.penalty * t ** (2 / self.depth - 1) if t > 0 else _FIRST_SLOPE * top
+        dual = self.b
+        bound = decay_bound(self.ordinary, self.depth, dual)
+        for _ in range(_DUAL_ROUNDS):
+            if bound >= (1 - tol / 2) * best.value or not slope < top:
+                break
+            found = _nuclear(self.A, self.b, slope)
+            y = found.certificate.dual
+            if y.shape != self.b.shape:
+                break
+            reached = decay_bound(self.ordinary, self.depth, y)
+            if reached > bound:
+                bound, dual = reached, y
+            t, last = float(np.linalg.norm(found.matrix, "nuc")), slope
+            if t == 0:
+                break
+            slope = self.penalty * t ** (2 / self.depth - 1)
+            if abs(slope - last) <= _SAME_SLOPE * last:
+                break
+        return bound, dual
 
 
 def _nuclear(A: MeasurementMap, b: np.ndarray, penalty: float) -> Solution:
     """Least squares with the nuclear norm as penalty."""
     plain = {"max_rank": None, "rng": None, "initial": None, "callback": None, "progress": False}
-    return certified_minimum(A, b, flat=False, penalty=penalty, tol=1e-7, **plain)  # type: ignore[arg-type]
+    return certified_minimum(A, b, flat=False, penalty=penalty, tol=1e-10, **plain)  # type: ignore[arg-type]

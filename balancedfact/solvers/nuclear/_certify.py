@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancedfact._linalg import product
 from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_depth, as_flag, as_layers, as_number, as_pair, as_regular
 from balancedfact.certification._statement import certified, certified_layers, checked_data
@@ -47,11 +48,11 @@ def certify(
         layers ``[W_1, ..., W_L]``, `depth` of them, as in `Solution.layers`, given as a list.
     y : array_like, shape (m,), optional
         A dual vector; it is brought within its constraint. By default the problem is solved to find one; at depth 3 and more it
-        is made of the multipliers at the candidate, or of those of the least nuclear norm.
+        is made of the multipliers at the candidate, or of those of the least nuclear norm, with the slope of the penalty there.
     flat : bool
         Whether the objective is that of `balancedfact.flat_minimum`; otherwise that of `balancedfact.norm_minimum`.
     penalty : float
-        The penalty of the objective; 0 interpolates. Must be 0 for depth 3 and more.
+        The penalty of the objective; 0 interpolates. Must be 0 for the flattest at depth 3 and more.
     depth : int
         The number of factors `L`. For three or more the bound is the largest of those that cost little, see `flat_network`.
     offset_penalty : float, optional
@@ -93,14 +94,16 @@ def certify(
     as_flag(flat, "flat"), as_flag(rigorous, "rigorous")
     depth, penalty = as_depth(depth), as_number(penalty, "penalty", least=0.0)
     if depth > 2:
-        for name, value, neutral in (("penalty", penalty, 0.0), ("offset_penalty", offset_penalty, None)):
+        for name, value, neutral in (("penalty", penalty if flat else 0.0, 0.0), ("offset_penalty", offset_penalty, None)):
             if value != neutral:
                 raise ValueError(f"{name} is {value!r} at depth {depth}; expected {neutral}, beyond two layers")
         layers = _as_network(candidate, A, flat, depth)
         vector = None if y is None else as_array(y, "y", shape=(A.m,))
         if vector is None and not flat:
-            vector = _dual(A, data, flat=False)
-        said = Objective("flat" if flat else "norm", depth=depth)
+            # With a penalty, of the nuclear norm with the slope that the penalty has at the candidate's.
+            size = float(np.linalg.norm(product(layers), "nuc")) if penalty > 0 else 0.0
+            vector = _dual(A, data, flat=False, penalty=penalty * size ** (2 / depth - 1) if size > 0 else 0.0)
+        said = Objective("flat" if flat else "norm", penalty, depth=depth)
         return certified_layers(A, data, said, layers, vector, effort="quick", rigorous=bool(rigorous))
     if offset_penalty is not None:
         offset_penalty = as_number(offset_penalty, "offset_penalty", above=0.0)

@@ -92,8 +92,8 @@ def isolated(rng: np.random.Generator) -> Outcome:
 @claim(
     "New",
     "Weight decay under measurements",
-    "Over all networks of L layers the loss with weight decay is at least the least, over t, of the largest of the lines "
-    "b'y - |y|^2/2 - |A*(y)| t, or zero, plus lambda L t^(2/L) / 2; minima of several ranks coexist, and what is found is "
+    "Over all networks of L layers the loss with weight decay is at least the least, over t, of half the square of the largest "
+    "of (b'y - |A*(y)| t) / |y|, or zero, plus lambda L t^(2/L) / 2; minima of several ranks coexist, and what is found is "
     "stationary.",
     kind="bound",
     page=PAGE,
@@ -123,4 +123,47 @@ def under_measurements(rng: np.random.Generator) -> Outcome:
         bound=at_least(min(others), found.certificate.lower_bound, rtol=1e-9),
         least_of_these=at_least(min(others), found.value, rtol=1e-9),
         stationary=at_most(max(slopes), 1e-4),
+    )
+
+
+@claim(
+    "New",
+    "Rank-one networks that are global minima of weight decay",
+    "A matrix of rank one that solves the convex problem with the nuclear norm times lambda t^(2/L-1), t its own, is the best "
+    "network of L layers, of any widths, where the bound of the data and of its residual is least at t.",
+    kind="bound",
+    page=PAGE,
+)
+def rank_one_is_global(rng: np.random.Generator) -> Outcome:
+    d1, d2, L = int(rng.integers(2, 4)), int(rng.integers(2, 4)), int(rng.integers(3, 6))
+    m = int(rng.integers(3, d1 * d2 + 3))
+    A = measurements.gaussian(m, (d1, d2), rng)
+    matrices = A.rotated(np.eye(d1), np.eye(d2))
+    b = A(draw.low_rank(rng, d1, d2, 1)) + 0.05 * rng.standard_normal(m)
+    top = float(np.linalg.norm(np.tensordot(b, matrices, 1), 2))
+    slope = top * float(np.exp(rng.uniform(-4, -0.5)))
+    X = solvers.norm_minimum(A, b, penalty=slope, tol=1e-12).matrix
+    while np.linalg.svd(X, compute_uv=False)[1:].max(initial=0.0) > 1e-9 * np.linalg.norm(X):  # until it has rank one
+        slope = (slope + top) / 2
+        X = solvers.norm_minimum(A, b, penalty=slope, tol=1e-12).matrix
+    t = float(np.linalg.norm(X, "nuc"))
+    weight = slope * t ** (1 - 2 / L)
+
+    def cost(E: np.ndarray) -> float:
+        misfit = np.array([np.sum(M * E) for M in matrices]) - b
+        return float(misfit @ misfit) / 2 + weight / 2 * closed_forms.schatten_value(E, L)
+
+    y = b - np.array([np.sum(M * X) for M in matrices])
+    sizes = np.concatenate([[0.0, 1.0], np.geomspace(1e-4, 1e2, 20001)]) * t
+    lines = [(b @ z - np.linalg.norm(np.tensordot(z, matrices, 1), 2) * sizes) / np.linalg.norm(z) for z in (b, y)]
+    bound = np.maximum(np.max(lines, axis=0), 0.0) ** 2 / 2 + weight * L / 2 * sizes ** (2 / L)
+    found = solvers.norm_minimum(A, b, depth=L, penalty=weight)
+    least = float(bound.min())
+    others = [cost(X + s * rng.standard_normal((d1, d2))) for s in np.geomspace(1e-6, 1.0, 40)]
+    others += [cost(s * X) for s in np.linspace(0.0, 2.0, 41)]
+    proved = least >= cost(X) * (1 - 1e-9)  # the bound is least at t
+    return all_of(
+        bound=at_least(min(others), least, rtol=1e-9, depth=L),
+        proved=at_least(found.certificate.lower_bound, cost(X) if proved else least, rtol=1e-7),
+        best=at_most(found.value, cost(X), rtol=1e-9),
     )

@@ -1,0 +1,165 @@
+r"""The certificate of a deep network with weight decay, from its layers, one dual vector and the data alone.
+
+**Lower bound.** For every `y` the measurements of a matrix of nuclear norm `t` are at least
+:math:`(b^\top y-\|\mathcal A^*(y)\|t)/\|y\|` away from the data, and its quasi-norm is at least :math:`t^{2/L}`. So the least
+value is at least the minimum over `t` of :math:`\frac12(p-qt)_+^2+\frac{\lambda L}2t^{2/L}`, where `p` and `q` are those of the
+data themselves up to some `t`, and those of the dual vector beyond. Such a function is concave up to its inflection, convex
+from there to `p / q`, and increases beyond: on an interval it is least at the beginning, at the end of the concave part, or
+where its slope vanishes in the convex part, and a tangent near there bounds it.
+
+Lines are rounded down; stationarity and curvature are evidence and are not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+
+from balancedfact._certificate import Certificate
+from balancedfact._linalg import EPS, frobenius, magnitude, scaled_product
+from balancedfact._objective import Objective
+from balancedfact.certification._pair import power_below
+from balancedfact.certification._proved_norm import proved_norm
+from balancedfact.certification.deep._layers import measured_fit, sum_of_squares
+from balancedfact.curvature import loss_gradient, spectrum
+from balancedfact.curvature._hessian import FORMED_WEIGHTS
+from balancedfact.measurements import MeasurementMap
+from balancedfact.measurements._careful import careful_total, gamma
+from balancedfact.measurements._ordinary_size import of_ordinary_size
+
+_HEAVIEST = 1e150  # penalty beyond which the same is proved
+_EVALUATED = 64 * EPS  # of the terms of a value: more than what their evaluation loses
+_PROOF_OF_DECAY = (
+    "computed anew from the layers; the bound follows from the distance of the data from matrices of every nuclear norm, and "
+    "the quasi-norm is at least that norm to the power 2/L"
+)
+
+
+class OrdinaryDecay(NamedTuple):
+    """The problem with map and data of ordinary size: `data` and layers are those of ``unit`` and of ``size``."""
+
+    map: MeasurementMap
+    data: np.ndarray
+    penalty: float
+    unit: float
+    size: float
+
+
+def ordinary_decay(A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> OrdinaryDecay:
+    """The problem whose value is that of the one given, in units of ``unit**2``, at matrices in units of ``size``."""
+    near, power = of_ordinary_size(A)
+    unit = power_below(magnitude(b)) if b.any() else 1.0
+    size = scaled_product(unit, 1 / power)
+    weight = scaled_product(penalty, size ** (2 / depth), 1 / unit, 1 / unit)
+    return OrdinaryDecay(near, b / unit, min(weight, _HEAVIEST), unit, size)
+
+
+def certify_decay(
+    A: MeasurementMap, b: np.ndarray, objective: Objective, layers: list[np.ndarray], dual: np.ndarray
+) -> Certificate:
+    """The certificate of three layers or more, for least squares with a penalty on the squares of all entries."""
+    problem = ordinary_decay(A, b, len(layers), objective.penalty)
+    unit = problem.unit
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        fits, worst, off, more = measured_fit(A, b, layers, unit)
+        total, spill, size = sum_of_squares(layers)
+        share = scaled_product(objective.penalty / 2, size, size, 1 / unit, 1 / unit)
+        value = float(off**2 / 2 + share * total)
+        error = float(off * more + more**2 / 2 + share * spill + _EVALUATED * value)
+        lower = decay_bound(problem, len(layers), dual)
+        gap = (abs(value - lower) + error) / value if value > 0 else 0.0
+        in_full = scaled_product(value, unit, unit)
+        if value > 0 and not np.finfo(float).tiny <= in_full < np.inf:
+            gap = np.nan  # the value itself overflows, or vanishes
+    stationarity, curvature = _second_order(problem, layers)
+    return Certificate(
+        fits,
+        scaled_product(lower, unit, unit),
+        gap,
+        dual,
+        stationarity=stationarity,
+        curvature=curvature,
+        proof=_PROOF_OF_DECAY,
+        value=in_full,
+        worst_datum=worst,
+        rounding=error / value if value > 0 else 0.0,
+    )
+
+
+def decay_bound(problem: OrdinaryDecay, depth: int, y: np.ndarray) -> float:
+    """A lower bound on the value over all networks of the depth, whatever their widths."""
+    if not problem.data.any():
+        return 0.0
+    first = _line(problem.map, problem.data, problem.data)
+    if not y.any():
+        return max(_least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+    second = _line(problem.map, problem.data, y)
+    if not second.steepness < first.steepness:
+        return max(_least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+    meet = max((first.height - second.height) / (first.steepness - second.steepness), 0.0)
+    before = _least(first, problem.penalty, depth, 0.0, meet)
+    return max(min(before, _least(second, problem.penalty, depth, meet, np.inf)), 0.0)
+
+
+class _Line(NamedTuple):
+    """The line ``height - steepness * t`` below the distance of the data from matrices of nuclear norm `t`."""
+
+    height: float
+    steepness: float
+
+
+def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> _Line:
+    y = y / power_below(magnitude(y))
+    along, error = careful_total(b * y)
+    S, errors = A.careful_adjoint(y)
+    size, rounded = frobenius(y), gamma(len(y) + 4)
+    height, steepness = (along - error) / size, (proved_norm(S) + 1.01 * float(np.linalg.norm(errors))) / size
+    return _Line(height - rounded * abs(height), steepness * (1 + rounded))
+
+
+def _least(line: _Line, penalty: float, depth: int, start: float, end: float) -> float:
+    """The least of ``max(p - q t, 0)**2 / 2 + penalty * L / 2 * t**(2 / L)`` over ``start <= t <= end``, rounded down."""
+    p, q = line
+    power, lost = 2 / depth, _EVALUATED * p * p
+
+    def value(t: float) -> float:
+        return (max(p - q * t, 0.0) ** 2 / 2 + penalty * depth / 2 * t**power) * (1 - _EVALUATED)
+
+    def slope(t: float) -> float:
+        return penalty * t ** (power - 1) - q * (p - q * t)
+
+    if not q * start < p:  # beyond, and where nothing is measured, only the penalty changes
+        return value(start) - lost
+    last = min(end, p / q) if q > 0 else start
+    bend = (penalty * (1 - power)) ** (1 / (2 - power)) * q ** (-2 / (2 - power)) if q > 0 else np.inf
+    left = max(start, bend)
+    if not 0 < left < last:
+        return min(value(start), value(last)) - lost
+    if slope(left) >= 0:
+        z = left
+    else:
+        z = (
+            last
+            if slope(last) <= 0
+            else float(scipy.optimize.brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
+        )
+    steep = slope(z)
+    tangent = value(z) - max(steep, 0.0) * (z - left) - max(-steep, 0.0) * (last - z)
+    return min(value(start), tangent) - lost
+
+
+def _second_order(problem: OrdinaryDecay, layers: list[np.ndarray]) -> tuple[float, float]:
+    """Relative stationarity, and the least curvature relative to the largest; ``nan`` where the layers are too many numbers."""
+    A, b, penalty = problem.map, problem.data, problem.penalty
+    inner = [W / problem.size ** (1 / len(layers)) for W in layers]
+    x = np.concatenate([W.ravel() for W in inner])
+    if x.size > FORMED_WEIGHTS or not np.isfinite(x).all():
+        return np.nan, np.nan
+    pull = A.m / 2 * np.concatenate([G.ravel() for G in loss_gradient(inner, A, b)])
+    size = float(np.linalg.norm(pull) + penalty * np.linalg.norm(x))
+    values = A.m / 2 * spectrum(inner, A, b) + penalty
+    largest = float(np.abs(values).max())
+    stationarity = float(np.linalg.norm(pull + penalty * x)) / size if size > 0 else 0.0
+    return stationarity, float(values.min()) / largest if largest > 0 else 0.0

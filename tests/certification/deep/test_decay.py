@@ -1,0 +1,136 @@
+"""The certificate of deep networks with weight decay: bound, value and verdict from the definitions, and files that lie."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import balancedfact as bf
+from balancedfact import Status
+from balancedfact._objective import Objective
+from balancedfact.certification.deep._decay import OrdinaryDecay, _least, _Line, _line, decay_bound
+from tests.certification.deep.test_layers import exact, measured, network, squares
+
+
+def test_lines_are_below_the_distance(rng):
+    """In exact arithmetic, also where the sum of the measurements cancels."""
+    matrices = rng.standard_normal((3, 2, 2))
+    A = bf.measurements.Dense(np.concatenate([matrices, matrices * (1 + 1e-12)]))
+    y = np.concatenate([np.ones(3), -np.ones(3)])
+    b = y + 1e-9 * rng.standard_normal(6)
+    line = _line(A, b, 1e-3 * y)
+    along = sum(Fraction(p) * Fraction(q) for p, q in zip(b.tolist(), y.tolist(), strict=True))
+    assert Fraction(line.height) ** 2 <= along**2 / 6
+    assert line.height == pytest.approx(float(along) / 6**0.5, rel=1e-12)
+    total = [[sum(Fraction(q) * Fraction(X[i, j]) for q, X in zip(y, A.matrices, strict=True)) for j in (0, 1)] for i in (0, 1)]
+    norm = np.linalg.norm(np.array([[float(each) for each in row] for row in total]), 2) / 6**0.5
+    assert norm <= line.steepness <= norm + 1e-14
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.floats(0, 10), st.floats(0.01, 10), st.floats(-8, 4), st.integers(3, 12), st.floats(0, 2), st.floats(0, 3), st.booleans()
+)
+def test_the_least_on_an_interval_is_that_of_a_fine_grid(p, q, logarithm, depth, start, length, endless):
+    penalty, end = float(np.exp(logarithm)), np.inf if endless else start + length
+    found = _least(_Line(p, q), penalty, depth, start, end)
+    last = start + 3 * p / q + 1 if endless else end
+    t = np.concatenate([np.linspace(start, last, 20001), start + np.geomspace(1e-9, 1, 2001) * (last - start)])
+    values = np.maximum(p - q * t, 0) ** 2 / 2 + penalty * depth / 2 * t ** (2 / depth)
+    assert found <= values.min()
+    # Between the points of the grid a function of this curvature is no more than this below them.
+    assert found >= values.min() - q**2 * (3 * p / q + 1 + length) ** 2 * 1e-8 - 1e-12 * (1 + p**2)
+
+
+def test_the_bound_is_the_least_of_the_better_line(rng):
+    """By brute force over the nuclear norm; a vector of which nothing is measured, and none, add nothing."""
+    for _ in range(20):
+        A = bf.measurements.gaussian(7, (3, 2), rng)
+        b, y, penalty = rng.standard_normal(7), rng.standard_normal(7), float(np.exp(rng.uniform(-3, 1)))
+        y = b + 0.5 * y
+        matrices = A.rotated(np.eye(3), np.eye(2))
+        t = np.append(0.0, np.geomspace(1e-7, 100, 200001))
+        lines = [(b @ z - np.linalg.norm(np.tensordot(z, matrices, 1), 2) * t) / np.linalg.norm(z) for z in (b, y)]
+        values = np.maximum(np.max(lines, axis=0), 0) ** 2 / 2 + penalty * 3 / 2 * t ** (2 / 3)
+        problem = OrdinaryDecay(A, b, penalty, 1.0, 1.0)
+        found = decay_bound(problem, 3, y)
+        assert found <= values.min()
+        assert found == pytest.approx(values.min(), rel=1e-6)
+        assert decay_bound(problem, 3, np.zeros(7)) <= found * (1 + 1e-13)
+    assert decay_bound(OrdinaryDecay(A, 0 * b, penalty, 1.0, 1.0), 3, y) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
+def test_the_value_is_that_of_the_definition(scale, rng):
+    """Of layers that are not balanced, in exact arithmetic."""
+    A, layers, E = network(rng, 4, scale=scale)
+    b = A(E) + scale * rng.standard_normal(A.m)
+    penalty = 0.3 * scale**2
+    value = Fraction(penalty) / 2 * sum(squares(exact(W)) for W in layers)
+    value += sum((measured(M, layers) - Fraction(float(y))) ** 2 for M, y in zip(A.matrices, b, strict=True)) / 2
+    found = bf.certify(A, b, layers, flat=False, penalty=penalty, depth=4)
+    assert abs(Fraction(found.value) - value) <= Fraction(found.rounding) * value
+    assert found.rounding < 1e-11
+    assert 0 < found.lower_bound < found.value
+    assert found.gap == pytest.approx(1 - found.lower_bound / found.value, rel=1e-9)
+
+
+def solved(rng, penalty=1.0, rank=1):
+    A, _, E = network(rng, 3, m=10, rank=rank)
+    b = A(E) + 0.1 * rng.standard_normal(10)
+    return A, b, bf.norm_minimum(A, b, depth=3, penalty=penalty)
+
+
+@pytest.mark.parametrize(("penalty", "rank"), [(1.0, 1), (0.01, 2), (1e4, 1)])
+def test_what_is_true_of_a_file_survives_its_data(penalty, rank, rng, tmp_path):
+    A, b, solution = solved(rng, penalty, rank)
+    assert solution.status.ok
+    solution.save(tmp_path / "decay.npz")
+    found = bf.Solution.load(tmp_path / "decay.npz", A, b)
+    assert found.status is solution.status
+    assert found.message.startswith("Checked: ")
+    again = solution.verify(A, b)
+    assert again.value == solution.value == found.value
+    assert again.lower_bound == pytest.approx(solution.certificate.lower_bound, rel=1e-12)
+    anyone = bf.certify(A, b, solution.matrix, flat=False, penalty=penalty, depth=3)
+    assert anyone.value == pytest.approx(solution.value, rel=1e-9)
+    assert anyone.lower_bound <= solution.value
+    with pytest.raises(ValueError, match=r"^rigorous is True; expected False, with a penalty on 3 layers"):
+        solution.verify(A, b, rigorous=True)
+
+
+def test_no_forged_network_survives_its_data(rng, tmp_path):
+    A, b, solution = solved(rng)
+    claims = {
+        "status": Status.OPTIMAL,
+        "certificate": replace(solution.certificate, lower_bound=solution.value, gap=0.0, stationarity=0.0),
+    }
+    longer = [2.0 * solution.layers[0], solution.layers[1] / 2, *solution.layers[2:]]
+    forged = {
+        "longer layers of the same product": replace(solution, layers=longer, **claims),
+        "another penalty": replace(solution, objective=Objective("norm", 0.5, depth=3), **claims),
+        "no penalty": replace(solution, objective=Objective("norm", depth=3), **claims),
+        "the trace with a penalty": replace(solution, objective=Objective("flat", 1.0, depth=3), **claims),
+    }
+    for name, file in forged.items():
+        file.save(tmp_path / "forged.npz")
+        found = bf.Solution.load(tmp_path / "forged.npz", A, b)
+        assert found.status is Status.GAP_OPEN, name
+        assert not found.certificate.gap <= 1e-8, name
+    vector = replace(solution.certificate, dual=1e6 * rng.standard_normal(A.m), lower_bound=1e9)
+    replace(solution, certificate=vector, value=1e9).save(tmp_path / "forged.npz")
+    found = bf.Solution.load(tmp_path / "forged.npz", A, b)
+    assert found.certificate.lower_bound <= solution.value
+    assert found.value == solution.value
+
+
+def test_layers_of_too_many_numbers_have_no_second_order(rng):
+    A = bf.measurements.gaussian(5, (40, 30), rng)
+    layers = [rng.standard_normal((25, 30)), rng.standard_normal((25, 25)), rng.standard_normal((40, 25))]
+    found = bf.certify(A, rng.standard_normal(5), layers, np.zeros(5), flat=False, penalty=1.0, depth=3)
+    assert np.isnan(found.stationarity)
+    assert np.isnan(found.curvature)
+    assert 0 <= found.lower_bound < found.value
