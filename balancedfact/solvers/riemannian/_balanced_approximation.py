@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import svds
 
-from balancedfact._linalg import frobenius, magnitude
-from balancedfact._pymanopt_draws import pymanopt_draws
 from balancedfact._validate import as_array, as_choice, as_count, as_pair, as_rng, check_room
-from balancedfact.certification._spectral_norm import norm_bound
-from balancedfact.solution import Certificate, Solution, Status
+from balancedfact.solution import Solution
 from balancedfact.solvers.iteration._limits import Limits
 from balancedfact.solvers.iteration._log import Callback, Log
-from balancedfact.solvers.riemannian._search import CLOSED, Search
-from balancedfact.solvers.riemannian._triple_distance import TripleDistance
+from balancedfact.solvers.riemannian._balanced_search import GEOMETRIES, pair_at, search_pairs
+from balancedfact.solvers.riemannian._matrix_target import MatrixTarget
+from balancedfact.solvers.riemannian._search import Search
 
-# Relative gradients at which the search stops: first, and where the gap is still open. The metric of a merged factor makes the
-# gradient of a small singular value smaller still.
-_TOLERANCES = {"pairs": (1e-9, 1e-15), "triples": (1e-9, 1e-15), "merged": (1e-9, 1e-18)}
-_PAIR_POINTS = 2000  # points per search
-# A residual below this, relative to the matrix, is rounding error of the product of the factors.
-_ROUNDING_RESIDUAL = 1e-12
-# A singular value below this fraction of the largest, and of a tenth of the one before, may be zero at the minimum.
-_VANISHING_VALUE = 1e-2
-# Size of the product of a random starting pair, relative to the matrix.
-_START_SIZE = 0.3
-# Numbers of entries above which a few singular vectors are found by an iterative method, and of entries of a block of rows.
-_LARGE, _ROWS_AT_ONCE = 500_000, 2_000_000
+_LARGE = 500_000  # entries above which a few singular vectors are found by an iterative method
+
+_StartingPair = tuple[np.ndarray, np.ndarray]
+_Way = Callable[[MatrixTarget, int, Log], tuple[np.ndarray, np.ndarray, Search | None]]
 
 
 def balanced_approximation(
@@ -130,33 +121,16 @@ def balanced_approximation(
     """
     M, k = as_array(M, "M", ndim=2), as_count(rank, "rank")
     check_room("rank", sum(M.shape), k)
-    as_choice(method, "method", ("svd", "riemannian"))
-    as_choice(geometry, "geometry", tuple(_TOLERANCES))
+    as_choice(method, "method", tuple(_WAYS_TO_NEAREST))
+    as_choice(geometry, "geometry", tuple(GEOMETRIES))
     generator, log = as_rng(rng), Log(callback, progress, limits)
     start = None if initial is None else _checked_pair(initial, M.shape, k)
-    if start is not None and method == "svd":
-        raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
-    if geometry != "pairs" and method == "svd":
-        raise ValueError(f"geometry is {geometry!r}; expected 'pairs' with method 'svd', which searches nowhere")
-    target = log.insist(_Target, M, k, generator)
+    way = _WAYS_TO_NEAREST[method](start, geometry, generator)
+    target = log.insist(MatrixTarget, M, k, generator)
     q = min(k, *M.shape)
     if not np.any(M):
         return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), "closed form")
-    L, R = np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q))
-    if method == "svd":
-        with log:
-            L, R = _truncated(target.M, q, generator)
-        return log.insist(target.solution, L, R, method, None, log)
-    if start is not None:
-        left, right = (part / np.sqrt(target.size) for part in start)
-        Vt = np.linalg.svd(np.concatenate([left, right]), full_matrices=False)[2]
-        start = (left, right) if k == q else (left @ Vt[:q].T, right @ Vt[:q].T)
-    searches: list[Search] = []
-    with log:
-        _search(target, geometry, q, start, generator, log, searches)
-    search = searches[-1] if searches and searches[-1].point is not None else None
-    if search is not None:  # else stopped before the first point
-        L, R = _pair_at(search)
+    L, R, search = way(target, q, log)
     return log.insist(target.solution, L, R, method, search, log)
 
 
@@ -171,140 +145,48 @@ def _checked_pair(initial: Any, shape: tuple[int, ...], k: int) -> tuple[np.ndar
     return L, R
 
 
-class _Target:
-    """A matrix scaled to Frobenius norm one (or zero), the squared distance from it, and the bound on that distance."""
+def _by_singular_vectors(start: _StartingPair | None, geometry: str, rng: np.random.Generator) -> _Way:
+    """The way of the truncated singular value decomposition."""
+    if start is not None:
+        raise ValueError("initial is given; expected none with method 'svd', which does not start anywhere")
+    if geometry != next(iter(GEOMETRIES)):
+        raise ValueError(f"geometry is {geometry!r}; expected 'pairs' with method 'svd', which searches nowhere")
 
-    def __init__(self, M: np.ndarray, k: int, rng: np.random.Generator) -> None:
-        self.k, self.rng = k, rng
-        self.size = magnitude(M)
-        self.size *= float(np.linalg.norm(M / self.size)) or 1.0
-        self.M = M / self.size
-        self.square = float(np.vdot(self.M, self.M))
-        self.rows = max(1, _ROWS_AT_ONCE // M.shape[1])
-        self._at: tuple[np.ndarray, ...] = ()
-        self._bounded: tuple[np.ndarray, float] | None = None
+    def found(target: MatrixTarget, q: int, log: Log) -> tuple[np.ndarray, np.ndarray, None]:
+        L, R = (np.zeros((size, q)) for size in target.M.shape)
+        with log:
+            L, R = _truncated(target.M, q, rng)
+        return L, R, None
 
-    # The cost. What a pair determines is kept for the Hessian, which is asked for many directions.
-
-    def _parts(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, ...]:
-        if not self._at or self._at[0] is not L or self._at[1] is not R:
-            self._at = L, R, self.M @ R, L.T @ L, R.T @ R
-        return self._at
-
-    def value(self, L: np.ndarray, R: np.ndarray) -> float:
-        _, _, MR, G, H = self._parts(L, R)
-        found = self.square - 2 * float(np.vdot(MR, L)) + float(np.vdot(G, H))
-        return found if found > 1e-2 * self.square else self.distance(L, R)
-
-    def distance(self, L: np.ndarray, R: np.ndarray) -> float:
-        """The squared distance from the residual itself, in blocks of rows: no cancellation."""
-        blocks = range(0, len(L), self.rows)
-        return sum(float(np.sum((L[i : i + self.rows] @ R.T - self.M[i : i + self.rows]) ** 2)) for i in blocks)
-
-    def gradient(self, L: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, _, MR, G, H = self._parts(L, R)
-        return 2 * (L @ H - MR), 2 * (R @ G - self.M.T @ L)
-
-    def hessian(self, L: np.ndarray, R: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, _, _, G, H = self._parts(L, R)
-        left, right = L.T @ U, R.T @ V
-        return 2 * (U @ H + L @ (right + right.T) - self.M @ V), 2 * (V @ G + R @ (left + left.T) - self.M.T @ U)
-
-    def problem(self, geometry: str, q: int) -> Any:
-        """The problem on balanced pairs with `q` columns, or on triples that stand for them, for pymanopt."""
-        from pymanopt import Problem
-        from pymanopt.function import numpy as function
-
-        from balancedfact.manifolds import BalancedPairs, StiefelTriples
-
-        d1, d2 = self.M.shape
-        manifold: Any
-        source: _Target | TripleDistance
-        if geometry == "pairs":
-            manifold, source, precondition = BalancedPairs(d1, d2, q), self, None
-        else:
-            manifold = StiefelTriples(d1, d2, q, merged=geometry == "merged")
-            source = TripleDistance(self.M, manifold.merged, self.distance)
-            precondition = manifold.preconditioner
-        cost, gradient, hessian = (function(manifold)(one) for one in (source.value, source.gradient, source.hessian))
-        return Problem(manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian, preconditioner=precondition)
-
-    # The certificate.
-
-    def lower_bound(self, R: np.ndarray) -> float:
-        """A lower bound on the squared distance of every matrix of rank `k`, from the columns of `R`."""
-        if self._bounded is None or self._bounded[0] is not R:
-            self._bounded = R, self._lower_bound(R)
-        return self._bounded[1]
-
-    def _lower_bound(self, R: np.ndarray) -> float:
-        M = self.M
-        if self.k >= min(M.shape):
-            return 0.0
-        Z, s, _ = np.linalg.svd(R, full_matrices=False)
-        Z = Z[:, s > np.finfo(float).eps * s[0]]
-        W = M @ Z
-        a = np.zeros(self.k)
-        a[: Z.shape[1]] = np.linalg.eigvalsh(W.T @ W)
-        D = M.T @ W
-        D -= Z @ (Z.T @ D)
-        off, rest = float(np.sum(D**2)), self.distance(W, Z)
-        # Only how the norm compares with the smallest of the leading singular values matters: it is bounded in that unit.
-        unit = float(np.sqrt(max(a.min(), 0.0))) or 1.0
-        none = np.zeros((M.shape[0], 0)), np.zeros((M.shape[1], 0))
-        top = (unit * norm_bound(_Deflated(M, Z, unit), *none, self.rng)[0]) ** 2
-        losses = [off / e + float(np.maximum(top + e - a, 0).sum()) for e in [*np.logspace(-24, 0, 97), a.min() - top] if e > 0]
-        return max(0.0, rest - min(losses))
-
-    def gap(self, L: np.ndarray, R: np.ndarray) -> float:
-        """The relative gap between distance and bound, with rounding errors left out."""
-        value = self.distance(L, R)
-        return max(value - self.lower_bound(R) - _ROUNDING_RESIDUAL**2, 0.0) / value if value > 0 else 0.0
-
-    def solution(
-        self, L: np.ndarray, R: np.ndarray, method: str, search: Search | None = None, log: Log | None = None
-    ) -> Solution:
-        """The pair in the user's units, `size` times the matrix here, with its certificate."""
-        gap, units = self.gap(L, R), self.size**2
-        curvature = np.nan
-        if search is not None and search.curvature is not None and not search.log.ended:
-            curvature = search.curvature.ratio
-        norm = float(np.hypot(np.linalg.norm(L), np.linalg.norm(R))) or 1.0
-        balance = float(np.linalg.norm(L.T @ L - R.T @ R)) / norm**2
-        # The largest eigenvalue of the Hessian at the truncated singular value decomposition is 4 sigma_1.
-        scale = 4 * (float(np.linalg.norm(L.T @ L, 2)) or 1.0) * norm
-        stationarity = frobenius(np.concatenate(self.gradient(L, R))) / scale
-        status = Status.OPTIMAL if gap <= CLOSED else Status.GAP_OPEN
-        message = f"No pair of {self.k} columns is nearer by more than a relative {gap:.1e}."
-        if log is not None and log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
-            status, message = log.ended
-        proof = "Eckart and Young, with the leading eigenvalues of M.T @ M bounded from above by block elimination"
-        lower = self.lower_bound(R) * units
-        certificate = Certificate(
-            balance, lower, gap, stationarity=stationarity, balance=balance, curvature=curvature, proof=proof
-        )
-        pad, root = ((0, 0), (0, self.k - L.shape[1])), np.sqrt(self.size)
-        layers = [np.pad(root * R, pad).T.copy(), np.pad(root * L, pad)]
-        history = {} if log is None else log.history
-        return Solution(layers, self.distance(L, R) * units, status, message, certificate, history, method)
+    return found
 
 
-class _Deflated:
-    """``M (I - Z Z.T) / unit``, as far as `norm_bound` looks at it."""
+def _by_trust_regions(start: _StartingPair | None, geometry: str, rng: np.random.Generator) -> _Way:
+    """The way of a search over a manifold."""
 
-    def __init__(self, M: np.ndarray, Z: np.ndarray, unit: float, transposed: bool = False) -> None:
-        self.M, self.Z, self.unit, self.transposed = M, Z, unit, transposed
-        self.shape = M.shape[::-1] if transposed else M.shape
+    def found(target: MatrixTarget, q: int, log: Log) -> tuple[np.ndarray, np.ndarray, Search | None]:
+        begin = None if start is None else _of_width(start, q, target.size)
+        searches: list[Search] = []
+        with log:
+            search_pairs(target, GEOMETRIES[geometry], q, begin, rng, log, searches)
+        if not searches or searches[-1].point is None:  # stopped before the first point
+            L, R = (np.zeros((size, q)) for size in target.M.shape)
+            return L, R, None
+        return *pair_at(searches[-1]), searches[-1]
 
-    @property
-    def T(self) -> _Deflated:
-        return _Deflated(self.M, self.Z, self.unit, not self.transposed)
+    return found
 
-    def __matmul__(self, X: np.ndarray) -> np.ndarray:
-        if self.transposed:
-            Y = self.M.T @ (X / self.unit)
-            return Y - self.Z @ (self.Z.T @ Y)
-        return self.M @ ((X - self.Z @ (self.Z.T @ X)) / self.unit)
+
+_WAYS_TO_NEAREST = {"svd": _by_singular_vectors, "riemannian": _by_trust_regions}
+
+
+def _of_width(pair: _StartingPair, q: int, size: float) -> _StartingPair:
+    """A pair for a matrix of size one in `q` columns, which its leading ones become where it has more."""
+    L, R = (part / np.sqrt(size) for part in pair)
+    if L.shape[1] == q:
+        return L, R
+    Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)[2]
+    return L @ Vt[:q].T, R @ Vt[:q].T
 
 
 def _truncated(M: np.ndarray, q: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -316,69 +198,3 @@ def _truncated(M: np.ndarray, q: int, rng: np.random.Generator) -> tuple[np.ndar
         U, s, Vt = U[:, :q], s[:q], Vt[:q]
     root = np.sqrt(s)
     return U * root, Vt.T * root
-
-
-def _pair_at(search: Search) -> tuple[np.ndarray, np.ndarray]:
-    """The pair that the point of a search stands for."""
-    from balancedfact.manifolds import StiefelTriples
-
-    L, R = search.manifold.pair(search.point) if isinstance(search.manifold, StiefelTriples) else search.point
-    return L, R
-
-
-def _search(
-    target: _Target,
-    geometry: str,
-    q: int,
-    start: tuple[np.ndarray, np.ndarray] | None,
-    rng: np.random.Generator,
-    log: Log,
-    searches: list[Search],
-) -> None:
-    """Search with `q` columns until the certificate closes, with a detour by fewer columns where some of them vanish.
-
-    The last of `searches` is the one whose point counts, also where the log ends them.
-    """
-    units, (coarse, fine) = target.size**2, _TOLERANCES[geometry]
-
-    def run(width: int, tol: float, L: np.ndarray, R: np.ndarray) -> Search:
-        search = Search(target.problem(geometry, width), tol, _PAIR_POINTS, log, units)
-        if searches:
-            search.resume(searches[-1])
-        searches.append(search)
-        with pymanopt_draws(rng):
-            search.run(search.manifold.nearest(L, R))
-        return search
-
-    def closed(search: Search) -> bool:
-        return target.gap(*_pair_at(search)) <= CLOSED
-
-    if start is None:
-        draw = (rng.standard_normal((d, q)) for d in target.M.shape)
-        L, R = target.problem("pairs", q).manifold.nearest(*draw)
-        root = np.sqrt(_START_SIZE / np.linalg.norm(L @ R.T))
-        start = root * L, root * R
-    L, R = start
-    found = run(q, coarse, L, R)
-    if closed(found):
-        return
-    L, R = _pair_at(found)
-    _, s, Vt = np.linalg.svd(L, full_matrices=False)
-    small = np.flatnonzero((s[1:] < _VANISHING_VALUE * s[0]) & (s[1:] < 0.1 * s[:-1]))
-    if small.size:
-        kept = Vt[: small[0] + 1].T
-        narrow = run(kept.shape[1], fine, L @ kept, R @ kept)
-        if geometry == "merged" and closed(narrow):  # whose square factor is invertible, and cannot be padded
-            return
-        L, R = _pair_at(narrow)
-        # At full width the columns that were left out are an edge from which any lower value is seen.
-        pad = ((0, 0), (0, q - L.shape[1]))
-        wider = run(q, coarse, np.pad(L, pad), np.pad(R, pad))
-        if wider.value <= found.value:
-            found = wider
-        else:
-            searches.append(found)
-        if closed(found):
-            return
-    L, R = _pair_at(found)
-    run(q, fine, L, R)

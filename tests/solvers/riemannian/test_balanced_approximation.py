@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import balancedfact as bf
 from balancedfact.manifolds import StiefelTriples
 from balancedfact.solution import Status
-from balancedfact.solvers.riemannian._balanced_approximation import _Target
+from balancedfact.solvers.riemannian._matrix_target import MatrixTarget
 from balancedfact.solvers.riemannian._triple_distance import TripleDistance
 from tests.bad_input import BAD_COUNT, BAD_RNG, bad, not_arrays, not_numbers
 
@@ -135,7 +135,7 @@ def test_a_start_at_the_optimum_stays():
 @pytest.mark.parametrize("places", [[1, 2, 3], [0, 1, 3], [0, 2]])
 def test_a_saddle_cannot_pass_the_certificate(places):
     M = noisy(9, 7, 3)
-    target = _Target(M, 3, np.random.default_rng(0))
+    target = MatrixTarget(M, 3, np.random.default_rng(0))
     L, R = (part / np.sqrt(target.size) for part in singular_pair(M, np.array(places), len(places)))
     assert max(np.abs(part).max() for part in target.gradient(L, R)) < 1e-13
     solution = target.solution(L, R, "svd")
@@ -148,7 +148,7 @@ def test_a_saddle_cannot_pass_the_certificate(places):
 def test_the_bound_holds_for_any_columns(d1, d2, k, seed):
     rng = np.random.default_rng(seed)
     M = rng.standard_normal((d1, d2)) * 10.0 ** rng.integers(-3, 3, d2)
-    target = _Target(M, k, rng)
+    target = MatrixTarget(M, k, rng)
     expected = least(target.M, k)
     exact = singular_pair(target.M, np.arange(min(k, d1, d2)), min(k, d1, d2))[1]
     for R in [rng.standard_normal((d2, k)), exact, exact + 1e-6 * rng.standard_normal(exact.shape), exact[:, :1]]:
@@ -173,7 +173,7 @@ def test_ties_are_certified():
 
 def test_derivatives(rng):
     M = noisy(5, 4, 2)
-    target = _Target(M, 2, rng)
+    target = MatrixTarget(M, 2, rng)
     pair = [rng.standard_normal((5, 2)), rng.standard_normal((4, 2))]
     step = [rng.standard_normal((5, 2)), rng.standard_normal((4, 2))]
     E = pair[0] @ pair[1].T - target.M
@@ -188,7 +188,7 @@ def test_derivatives(rng):
 
 def test_small_values_do_not_cancel(rng):
     L, R = rng.standard_normal((6, 2)), rng.standard_normal((5, 2))
-    target = _Target(L @ R.T, 2, rng)
+    target = MatrixTarget(L @ R.T, 2, rng)
     L = L / target.size
     L = L * (1 + 1e-9)
     assert target.value(L, R) == pytest.approx(1e-18, rel=1e-5, abs=0)
@@ -196,7 +196,7 @@ def test_small_values_do_not_cancel(rng):
 
 def test_residuals_are_formed_in_blocks(rng):
     M = noisy(37, 5, 2)
-    target = _Target(M, 2, rng)
+    target = MatrixTarget(M, 2, rng)
     L, R = rng.standard_normal((37, 2)), rng.standard_normal((5, 2))
     expected = target.distance(L, R)
     target.rows = 4
