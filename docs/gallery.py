@@ -53,7 +53,8 @@ def example(path: Path, out: Path) -> Item:
     body = code[code.index('"""\n', 3) + 4 :].strip()
     (out / f"{path.stem}.md").write_text(
         f"# {title}\n\n{text.strip()}\n\n![{title}]({path.stem}.svg)\n\nThe theory is in {{doc}}`/{chapter.strip()}`.\n\n"
-        f"```python\n{body}\n```\n\n{said}",
+        f"```python\n{body}\n```\n\n{said}"
+        'The code leaves the picture in `figure`; `figure.savefig("picture.png")` stores it.\n',
         encoding="utf-8",
     )
     return f"gallery/{path.stem}.png", f"gallery/{path.stem}.md", title

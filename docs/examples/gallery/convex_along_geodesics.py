@@ -1,9 +1,9 @@
 """Convex along geodesics, with a bound that closes
 
-All factorizations of a matrix are one orbit, and along the geodesics of the orbit the logarithm of the trace is convex
-(Proposition 2). On the left, twenty geodesics through the minimum, in random directions; a second minimum is not possible.
-On the right, the search over another matrix: value, and the lower bound of Theorem 3 over all factorizations, which meets
-it.
+All factorizations of a matrix with layers as narrow as its rank are one orbit, and along the geodesics of the orbit the
+logarithm of the trace is convex (Proposition 2). On the left, twenty geodesics through the minimum, in random directions; a
+second minimum is not possible. On the right, the search over another matrix: value, and the lower bound of Theorem 3 over
+all factorizations, which meets it.
 
 Chapter: theory/induced_regularizer
 """
@@ -34,7 +34,7 @@ for k in range(20):
     left.semilogy(moments, values, color="0.6", linewidth=0.8, label="geodesics" if k == 0 else None)
 left.axhline(solution.certificate.lower_bound, color="C1", linestyle="--", label="proved lower bound")
 left.plot(0, solution.value, "*", color="C2", markersize=12, label="minimum")
-left.set(xlabel="place along the geodesic", ylabel="trace of the Hessian")
+left.set(xlabel="place along the geodesic", ylabel="trace of the Hessian", xticks=[-1, -0.5, 0, 0.5, 1])
 left.legend()
 
 skew = M @ np.diag(np.geomspace(1, 1e-3, 6))

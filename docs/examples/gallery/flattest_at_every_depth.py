@@ -39,6 +39,6 @@ for depth in depths:
     print(f"depth {depth:2}: construction {attained:.15f}, balanced {drawn:.3f}, best of the random ones {min(ratios):.3f}")
 ax.axhline(1.0, color="black", linewidth=1, label="the formula")
 ax.set(xscale="log", yscale="log", xlabel="depth", ylabel="$R(W)$ / formula", xticks=depths, xticklabels=depths)
-ax.set_yticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"])
+ax.set_yticks([1, 1.1, 1.2, 1.5, 2, 2.5], ["1", "1.1", "1.2", "1.5", "2", "2.5"])
 ax.minorticks_off()
 ax.legend()

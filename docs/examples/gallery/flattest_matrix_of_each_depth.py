@@ -1,10 +1,10 @@
 """Every depth has a flattest matrix of its own
 
-Three of four entries of a matrix are known, 1, 2 and 4. For each value of the fourth, $F(E)$ is the least trace of the
-Hessian over all networks with that product, relative here to its minimum over the fourth. Where that is 8 the matrix has
-rank one, and every curve has the kink of Theorem 2. The deeper the network, the closer the flattest matrix comes to it, and
-at no depth is it the matrix of least nuclear norm of another one: *minimum trace is not minimum nuclear norm*. The stars
-are what `flat_minimum` finds without being told the curve.
+Three of four entries of a matrix are known, 1, 2 and 4. For each value of the fourth, a curve shows the least trace of the
+Hessian over all networks of one depth whose product is that matrix, divided by the minimum of the curve. Where the fourth
+entry is 8 the matrix has rank one, and every curve has the kink of Theorem 2. The deeper the network, the closer its
+flattest matrix comes to that of rank one. At none of these depths is it the matrix of least nuclear norm (dotted): *minimum
+trace is not minimum nuclear norm*. The stars are what `flat_minimum` finds without being told the curve.
 
 Chapter: theory/deep_flat_minimum
 """
@@ -18,7 +18,7 @@ A = bf.measurements.Entries([0, 0, 1], [0, 1, 0], (2, 2))
 b = np.array([1.0, 2.0, 4.0])
 free = np.linspace(-10, 16, 131)
 
-figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+figure = Figure(figsize=(6.4, 4.6), layout="constrained")
 ax = figure.subplots()
 for index, depth in enumerate((2, 3, 5, 10)):
     values = [bf.induced_regularizer([[1.0, 2.0], [4.0, x]], A, depth, tol=1e-8).value for x in free]
@@ -33,4 +33,4 @@ ax.plot([], [], "*", color="0.3", markersize=12, label="flat_minimum")
 nuclear = np.array([np.linalg.norm([[1.0, 2.0], [4.0, x]], "nuc") for x in free])
 ax.plot(free, nuclear / nuclear.min(), ":", color="black", label="nuclear norm / its minimum")
 ax.set(xlabel="the entry that is not known", ylabel="least trace / its minimum", ylim=(0.98, 1.6))
-ax.legend()
+figure.legend(loc="outside lower center", ncols=3)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import balancedfact as bf
 
-manifold = bf.manifolds.BalancedPairs(2, 1, 1)
+manifold = bf.manifolds.BalancedPairs(2, 1, 1, rng=1)
 rng = np.random.default_rng(3)
 
 
@@ -34,7 +34,7 @@ for k in range(25):
     segment = np.transpose([as_point(pair), as_point(near)])
     cone.plot(*segment, color="C0", linewidth=1, label="way to the nearest" if k == 0 else None)
     cone.scatter(*as_point(near), color="C1", s=12, label="nearest balanced pair" if k == 0 else None)
-cone.set(xlabel="$L_1$", ylabel="$L_2$", zlabel="$R$")
+cone.set(xlabel="$L_1$", ylabel="$L_2$", zlabel="$R$", xticks=[-1, 0, 1], yticks=[-1, 0, 1], zticks=[-1, 0, 1])
 cone.set_box_aspect((1, 1, 1), zoom=0.85)
 cone.legend(loc="upper left", fontsize="small")
 
