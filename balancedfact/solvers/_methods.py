@@ -47,8 +47,9 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     Returns
     -------
     Algorithm
-        `InteriorPoint` within its limits, else `Factored`. Where that leaves the gap open, `flat_minimum` goes on with the next
-        that suits, `DualNewton` for exact entries of a matrix of moderate size, `Splitting` otherwise.
+        `InteriorPoint` within its limits, unless there are more than a thousand exact entries, else `Factored`. Where that
+        leaves the gap open, `flat_minimum` goes on with the next that suits, `DualNewton` for exact entries of a matrix of
+        moderate size, `Splitting` otherwise.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     See Also
     --------
     Algorithm : The base of all methods.
-    InteriorPoint, Splitting, Factored, DualNewton, RiemannianSearch : What it may return.
+    InteriorPoint, Splitting, Factored, DualNewton, RiemannianSearch : The methods.
 
     Notes
     -----
