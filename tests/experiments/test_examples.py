@@ -102,14 +102,22 @@ def assert_picture(path):
     assert pixels[..., :3].std() > 0.05
 
 
+def western_half():
+    """The elevation problem without the columns from 200 on, which takes a quarter of the time."""
+    truth, A, rare = elevation_problem()
+    west = A.cols < 200
+    return truth[:, :200], Entries(A.rows[west], A.cols[west], (truth.shape[0], 200)), rare
+
+
 @pytest.mark.slow
-def test_the_elevation_is_recovered_best_by_the_flattest_factorization(tmp_path, capsys):
+def test_the_elevation_is_recovered_best_by_the_flattest_factorization(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("balancedfact.experiments._elevation.elevation_problem", western_half)
     out = tmp_path / "deep" / "elevation"
     assert EXAMPLES["elevation"](out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["elevation.png", "report.json", "solution.npz"]
     assert_picture(out / "elevation.png")
     report, solution = json.loads((out / "report.json").read_text()), Solution.load(out / "solution.npz")
-    truth, A, rare = elevation_problem()
+    truth, A, rare = western_half()
     assert report["observed"] == A.m
     assert (report["flat"]["status"], report["nuclear_norm"]["status"]) == ("optimal", "optimal")
     assert report["flat"]["gap"] <= 1e-6

@@ -124,14 +124,14 @@ def wait_for(condition, seconds=60):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_and_resume(tmp_path, workers):
-    whole = table_of(tmp_path / "whole", repetitions=8, pause=0.4)
-    killed = start(tmp_path / "killed", workers, 0.4)
+    whole = table_of(tmp_path / "whole", repetitions=8)
+    killed = start(tmp_path / "killed", workers, 0.25)
     wait_for(lambda: units_on_disk(tmp_path / "killed") >= 3)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     found = units_on_disk(tmp_path / "killed")
     assert found < 16
-    assert start(tmp_path / "killed", 3 - workers, 0.4).wait() == 0
+    assert start(tmp_path / "killed", 3 - workers, 0.25).wait() == 0
     assert (tmp_path / "killed" / "toy.csv").read_bytes() == whole
     report = json.loads((tmp_path / "killed" / "toy.json").read_text(encoding="utf-8"))
     assert report["units_found_from_an_earlier_run"] == found
@@ -140,15 +140,15 @@ def test_kill_and_resume(tmp_path, workers):
 @pytest.mark.slow
 def test_dask_cluster_with_two_worker_processes(tmp_path):
     distributed = pytest.importorskip("distributed")
-    whole = table_of(tmp_path / "whole", repetitions=8, pause=0.4)
+    whole = table_of(tmp_path / "whole", repetitions=8)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
-        killed = start(tmp_path / "killed", address, 0.4)
+        killed = start(tmp_path / "killed", address, 0.25)
         wait_for(lambda: units_on_disk(tmp_path / "killed") >= 3)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
         assert units_on_disk(tmp_path / "killed") < 16
-        assert start(tmp_path / "killed", address, 0.4).wait() == 0
+        assert start(tmp_path / "killed", address, 0.25).wait() == 0
     assert (tmp_path / "killed" / "toy.csv").read_bytes() == whole
 
 

@@ -206,14 +206,14 @@ def test_the_isotropic_trace_reaches_its_minimum_from_far_starts(depth, wider, o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [2, 3, 5, 10])
-def test_every_start_reaches_the_minimum_and_the_hessian_is_well_conditioned(depth):
+@pytest.mark.parametrize(("depth", "starts"), [(2, 10), (3, 10), (5, 10), (10, 3)])
+def test_every_start_reaches_the_minimum_and_the_hessian_is_well_conditioned(depth, starts):
     """At the minimum only the rotations of hidden layers cost nothing; the other directions have curvature of one order."""
     rng = np.random.default_rng(depth)
     M = matrix(9, 3, 3, rng) @ np.diag([1, 0.3, 0.05]) @ matrix(3, 12, 3, rng)
     manifold = Factorizations(M, [12, *[3] * (depth - 1), 9], rng=rng)
     problem, best = problem_of(manifold), isotropic_minimum(M, depth)
-    for _ in range(10):
+    for _ in range(starts):
         result = TrustRegions(verbosity=0, max_iterations=100, min_gradient_norm=1e-6 * best).run(
             problem, initial_point=manifold.random_point()
         )

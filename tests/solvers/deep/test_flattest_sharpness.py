@@ -62,14 +62,11 @@ def brute_force(A, b, depth, starts, rng):
     def value(z):
         return bf.minimal_sharpness((first + kernel @ z).reshape(A.matrix_shape), A, depth, tol=1e-6).value
 
-    ends = []
-    for _ in range(starts):
-        z = rng.standard_normal(kernel.shape[1]) * np.linalg.norm(first)
-        for _ in range(2):  # the simplex starts anew
-            found = minimize(value, z, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400})
-            z = found.x
-        ends.append(found.fun)
-    return min(ends)
+    def search(z, xatol, fatol):
+        return minimize(value, z, method="Nelder-Mead", options={"xatol": xatol, "fatol": fatol, "maxfev": 400})
+
+    ends = [search(rng.standard_normal(kernel.shape[1]) * np.linalg.norm(first), 1e-2, 1e-2) for _ in range(starts)]
+    return search(min(ends, key=lambda end: end.fun).x, 1e-5, 1e-9).fun  # the simplex starts anew
 
 
 @pytest.mark.slow

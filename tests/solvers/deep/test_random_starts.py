@@ -31,13 +31,13 @@ def test_random_layers_lead_to_the_minimum_that_the_convex_starts_find(depth, m,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [3, 5])
-@pytest.mark.parametrize("m", [100, 250])
-def test_twenty_random_starts_end_at_one_network(depth, m):
+@pytest.mark.parametrize(("m", "starts"), [(100, 20), (250, 4)])
+def test_random_starts_end_at_one_network(depth, m, starts):
     rng = np.random.default_rng(0)
     A = gaussian(m, (20, 20), rng)
     b = A(rng.standard_normal((20, 3)) @ rng.standard_normal((3, 20)))
-    values = [bf.flat_network(A, b, depth, rng=seed, method="riemannian", bound="quick").value for seed in range(20)]
-    np.testing.assert_allclose(values, bf.flat_minimum(A, b, depth, rng=0).value, rtol=1e-8)
+    values = [bf.flat_network(A, b, depth, rng=seed, method="riemannian", bound="quick").value for seed in range(starts)]
+    np.testing.assert_allclose(values, bf.flat_network(A, b, depth, rng=0, bound="quick").value, rtol=1e-8)
 
 
 @pytest.mark.parametrize("bad", ["splitting", 3, b"riemannian", bf.solvers.Splitting()])
