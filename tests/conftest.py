@@ -29,20 +29,25 @@ def pytest_ignore_collect(collection_path, config):
 
 
 # These folders train networks: in one process the loops of training are compiled once, in several at the same time. What that
-# takes is little beside the slow tests, of which one process would be given most.
+# takes is little beside the slow tests, of which one process would be given most: they are shared one by one.
 COMPILED = {"dynamics", "experiments", "theorems"}
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Share the tests among processes by files, or, where loops are compiled, by folders."""
-    from xdist.scheduler import LoadScopeScheduling
+    """Share the tests among processes by files, or, where loops are compiled, by folders; slow ones go to whoever is idle."""
+    from xdist.scheduler import LoadScopeScheduling, WorkStealingScheduling
+
+    if config.getoption("dist") != "loadscope":
+        return None
+    if config.getoption("markexpr") == "slow":
+        return WorkStealingScheduling(config, log)
 
     class ByFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             together = nodeid.split("/")[1] in COMPILED and "not slow" in config.getoption("markexpr")
             return "compiled" if together else super()._split_scope(nodeid)
 
-    return ByFiles(config, log) if config.getoption("dist") == "loadscope" else None
+    return ByFiles(config, log)
 
 
 @pytest.fixture

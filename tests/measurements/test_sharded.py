@@ -1,5 +1,6 @@
 """Maps sharded over Dask workers are the maps they were made from, also where a worker dies."""
 
+import contextlib
 import os
 import pickle
 import re
@@ -36,10 +37,23 @@ def client():
         yield found
 
 
-@pytest.fixture
-def two_processes():
+@contextlib.contextmanager
+def cluster_of_two():
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
     with cluster, distributed.Client(cluster) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def two_processes():
+    with cluster_of_two() as found:
+        yield found
+
+
+@pytest.fixture
+def mortal_processes():
+    """Two processes of a test of its own, which may kill them."""
+    with cluster_of_two() as found:
         yield found
 
 
@@ -400,7 +414,7 @@ def assert_same_bits(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", [noisy_completion, bilinear_sensing], ids=lambda each: each.__name__)
-def test_a_worker_that_dies_at_a_callback_changes_no_bit(problem, two_processes):
+def test_a_worker_that_dies_at_a_callback_changes_no_bit(problem, mortal_processes):
     A, b, penalty = problem(np.random.default_rng(0))
     solutions, killed = [], []
     for kill in (False, True):
@@ -409,9 +423,9 @@ def test_a_worker_that_dies_at_a_callback_changes_no_bit(problem, two_processes)
         def callback(record, kill=kill, calls=calls):
             calls.append(record)
             if kill and len(calls) in (2, 3):
-                killed.append(kill_a_worker(two_processes))
+                killed.append(kill_a_worker(mortal_processes))
 
-        sharded = Sharded.from_map(A, two_processes)
+        sharded = Sharded.from_map(A, mortal_processes)
         solutions.append(bf.flat_minimum(sharded, b, penalty=penalty, rng=0, callback=callback))
     assert len(set(killed)) == 2
     assert_same_bits(*solutions)
@@ -419,10 +433,10 @@ def test_a_worker_that_dies_at_a_callback_changes_no_bit(problem, two_processes)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", [exact_completion, gaussian_sensing], ids=lambda each: each.__name__)
-def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_processes, monkeypatch):
+def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, mortal_processes, monkeypatch):
     A, b, penalty = problem(np.random.default_rng(0))
-    expected = bf.flat_minimum(Sharded.from_map(A, two_processes), b, penalty=penalty, rng=0)
-    pids = list(two_processes.run(os.getpid).values())
+    expected = bf.flat_minimum(Sharded.from_map(A, mortal_processes), b, penalty=penalty, rng=0)
+    pids = list(mortal_processes.run(os.getpid).values())
     submit, submitted = Shards._submit, []
     for call, pid in zip((60, 110), pids, strict=True):
         submitted.clear()
@@ -434,9 +448,9 @@ def test_a_worker_that_dies_in_the_middle_of_tasks_changes_no_bit(problem, two_p
             return submit(self, *arguments)
 
         monkeypatch.setattr(Shards, "_submit", counting)
-        assert_same_bits(bf.flat_minimum(Sharded.from_map(A, two_processes), b, penalty=penalty, rng=0), expected)
+        assert_same_bits(bf.flat_minimum(Sharded.from_map(A, mortal_processes), b, penalty=penalty, rng=0), expected)
         assert len(submitted) > call
-        assert pid not in two_processes.run(os.getpid).values()
+        assert pid not in mortal_processes.run(os.getpid).values()
 
 
 def test_offsets_are_judged_alike_on_sharded_entries(client, rng):
