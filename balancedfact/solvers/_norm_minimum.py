@@ -100,8 +100,8 @@ def norm_minimum(
         to second order: `stationarity` is the part of the weights along the fits, and `curvature` the least eigenvalue of the
         Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free. With a penalty the search
         ends at stationary points of every rank below the one it finds, returns the best, zero layers among them, and the
-        message lists the others; the lower bound follows from a dual vector of the nuclear norm, and closes where zero is best,
-        and at rank one where the nuclear norm with the slope of the penalty there has the same minimiser.
+        message lists the others. The lower bound closes where zero is best; where the data determine the matrix and no singular
+        value is about to collapse; and at rank one where the nuclear norm with the slope of the penalty has the same minimiser.
 
     Raises
     ------

@@ -52,6 +52,14 @@ MUTATIONS = [
         *("new-rank-one-networks-that-are-global-minima-of-weight-decay", closed_forms, "schatten_value"),
         scaled(0.9),
     ),
+    (
+        *("new-networks-of-any-rank-that-are-global-minima-of-weight-decay", solvers, "norm_minimum"),
+        solution(certificate=understated),
+    ),
+    (
+        *("new-networks-of-any-rank-that-are-global-minima-of-weight-decay", closed_forms, "schatten_value"),
+        scaled(0.9),
+    ),
     ("new-isolated-fits-are-minima-of-weight-decay", closed_forms, "schatten_value", lambda f: lambda M, L: (M**2).sum()),
 ]
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 
 from balancedfact._certificate import Certificate
-from balancedfact._linalg import EPS, frobenius, magnitude, scaled_product
+from balancedfact._linalg import frobenius, magnitude, product, scaled_product
 from balancedfact._objective import Objective
 from balancedfact.certification._pair import power_below
 from balancedfact.certification._proved_norm import proved_norm
+from balancedfact.certification.deep._decay_line import EVALUATED, Line, least
 from balancedfact.certification.deep._layers import measured_fit, sum_of_squares
+from balancedfact.certification.deep._separable_bound import separable_bound
 from balancedfact.curvature import loss_gradient, spectrum
 from balancedfact.curvature._hessian import FORMED_WEIGHTS
 from balancedfact.measurements import MeasurementMap
@@ -30,11 +31,8 @@ from balancedfact.measurements._careful import careful_total, gamma
 from balancedfact.measurements._ordinary_size import of_ordinary_size
 
 _HEAVIEST = 1e150  # penalty beyond which the same is proved
-_EVALUATED = 64 * EPS  # of the terms of a value: more than what their evaluation loses
-_PROOF_OF_DECAY = (
-    "computed anew from the layers; the bound follows from the distance of the data from matrices of every nuclear norm, and "
-    "the quasi-norm is at least that norm to the power 2/L"
-)
+_BY_DISTANCE = "the distance of the data from all matrices of a nuclear norm, whose power 2/L is at most the quasi-norm"
+_BY_CONVEXITY = "the least eigenvalue of the measurements, which leaves one problem for each singular value"
 
 
 class OrdinaryDecay(NamedTuple):
@@ -67,8 +65,12 @@ def certify_decay(
         total, spill, size = sum_of_squares(layers)
         share = scaled_product(objective.penalty / 2, size, size, 1 / unit, 1 / unit)
         value = float(off**2 / 2 + share * total)
-        error = float(off * more + more**2 / 2 + share * spill + _EVALUATED * value)
-        lower = decay_bound(problem, len(layers), dual)
+        error = float(off * more + more**2 / 2 + share * spill + EVALUATED * value)
+        E = product([W / problem.size ** (1 / len(layers)) for W in layers])
+        determined = separable_bound(problem.map, problem.data, problem.penalty, len(layers), E)
+        lower, source = decay_bound(problem, len(layers), dual), _BY_DISTANCE
+        if determined > lower:
+            lower, source = determined, _BY_CONVEXITY
         gap = (abs(value - lower) + error) / value if value > 0 else 0.0
         in_full = scaled_product(value, unit, unit)
         if value > 0 and not np.finfo(float).tiny <= in_full < np.inf:
@@ -81,7 +83,7 @@ def certify_decay(
         dual,
         stationarity=stationarity,
         curvature=curvature,
-        proof=_PROOF_OF_DECAY,
+        proof=f"computed anew from the layers; the bound follows from {source}",
         value=in_full,
         worst_datum=worst,
         rounding=error / value if value > 0 else 0.0,
@@ -94,60 +96,22 @@ def decay_bound(problem: OrdinaryDecay, depth: int, y: np.ndarray) -> float:
         return 0.0
     first = _line(problem.map, problem.data, problem.data)
     if not y.any():
-        return max(_least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+        return max(least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
     second = _line(problem.map, problem.data, y)
     if not second.steepness < first.steepness:
-        return max(_least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+        return max(least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
     meet = max((first.height - second.height) / (first.steepness - second.steepness), 0.0)
-    before = _least(first, problem.penalty, depth, 0.0, meet)
-    return max(min(before, _least(second, problem.penalty, depth, meet, np.inf)), 0.0)
+    before = least(first, problem.penalty, depth, 0.0, meet)
+    return max(min(before, least(second, problem.penalty, depth, meet, np.inf)), 0.0)
 
 
-class _Line(NamedTuple):
-    """The line ``height - steepness * t`` below the distance of the data from matrices of nuclear norm `t`."""
-
-    height: float
-    steepness: float
-
-
-def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> _Line:
+def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> Line:
     y = y / power_below(magnitude(y))
     along, error = careful_total(b * y)
     S, errors = A.careful_adjoint(y)
     size, rounded = frobenius(y), gamma(len(y) + 4)
     height, steepness = (along - error) / size, (proved_norm(S) + 1.01 * float(np.linalg.norm(errors))) / size
-    return _Line(height - rounded * abs(height), steepness * (1 + rounded))
-
-
-def _least(line: _Line, penalty: float, depth: int, start: float, end: float) -> float:
-    """The least of ``max(p - q t, 0)**2 / 2 + penalty * L / 2 * t**(2 / L)`` over ``start <= t <= end``, rounded down."""
-    p, q = line
-    power, lost = 2 / depth, _EVALUATED * p * p
-
-    def value(t: float) -> float:
-        return (max(p - q * t, 0.0) ** 2 / 2 + penalty * depth / 2 * t**power) * (1 - _EVALUATED)
-
-    def slope(t: float) -> float:
-        return penalty * t ** (power - 1) - q * (p - q * t)
-
-    if not q * start < p:  # beyond, and where nothing is measured, only the penalty changes
-        return value(start) - lost
-    last = min(end, p / q) if q > 0 else start
-    bend = (penalty * (1 - power)) ** (1 / (2 - power)) * q ** (-2 / (2 - power)) if q > 0 else np.inf
-    left = max(start, bend)
-    if not 0 < left < last:
-        return min(value(start), value(last)) - lost
-    if slope(left) >= 0:
-        z = left
-    else:
-        z = (
-            last
-            if slope(last) <= 0
-            else float(scipy.optimize.brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
-        )
-    steep = slope(z)
-    tangent = value(z) - max(steep, 0.0) * (z - left) - max(-steep, 0.0) * (last - z)
-    return min(value(start), tangent) - lost
+    return Line(height - rounded * abs(height), steepness * (1 + rounded))
 
 
 def _second_order(problem: OrdinaryDecay, layers: list[np.ndarray]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from balancedfact._linalg import EPS, product, scaled_product
 from balancedfact._objective import Objective
 from balancedfact.certification.deep._decay import OrdinaryDecay, certify_decay, decay_bound, ordinary_decay
 from balancedfact.certification.deep._layers import verdict_on_layers
+from balancedfact.certification.deep._separable_bound import separable_bound
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
@@ -161,10 +162,11 @@ class _DecayProblem:
     def dual_vector(self, best: Decayed, tol: float) -> tuple[float, np.ndarray]:
         """The largest bound found and its dual vector; the search ends where the gap to the best network is closed."""
         top = float(np.linalg.norm(self.A.adjoint_matrix(self.b), 2))
-        t = float(np.linalg.norm(product(best.layers), "nuc"))
+        dual, E = self.b, product(best.layers)
+        t = float(np.linalg.norm(E, "nuc"))
         slope = self.penalty * t ** (2 / self.depth - 1) if t > 0 else _FIRST_SLOPE * top
-        dual = self.b
-        bound = decay_bound(self.ordinary, self.depth, dual)
+        determined = separable_bound(self.A, self.b, self.penalty, self.depth, E)
+        bound = max(decay_bound(self.ordinary, self.depth, dual), determined)
         for _ in range(_DUAL_ROUNDS):
             if bound >= (1 - tol / 2) * best.value or not slope < top:
                 break

@@ -167,3 +167,44 @@ def rank_one_is_global(rng: np.random.Generator) -> Outcome:
         proved=at_least(found.certificate.lower_bound, cost(X) if proved else least, rtol=1e-7),
         best=at_most(found.value, cost(X), rtol=1e-9),
     )
+
+
+@claim(
+    "New",
+    "Networks of any rank that are global minima of weight decay",
+    "Where A*A is at least l, a stationary matrix of rank r is the best network of L layers, of any widths, if its singular "
+    "values solve r of the scalar problems l x^2/2 - n x + lambda L x^(2/L)/2 and zero the others, n the singular values of "
+    "A*(b - A(E)) + l E.",
+    kind="bound",
+    page=PAGE,
+)
+def any_rank_is_global(rng: np.random.Generator) -> Outcome:
+    d1, d2, L = int(rng.integers(2, 5)), int(rng.integers(2, 5)), int(rng.integers(3, 6))
+    rank, m = int(rng.integers(1, min(d1, d2) + 1)), int(rng.integers(2, 6)) * d1 * d2
+    A = measurements.gaussian(m, (d1, d2), rng)
+    truth = draw.low_rank(rng, d1, d2, rank)
+    b = A(truth) + 1e-3 * rng.standard_normal(m)
+    matrices = A.rotated(np.eye(d1), np.eye(d2)).reshape(m, -1)
+    ell = float(np.linalg.eigvalsh(matrices.T @ matrices)[0]) * (1 - 1e-3)
+    weight = ell * float(np.linalg.norm(truth, 2)) ** (2 - 2 / L) * float(np.exp(rng.uniform(-8, -3)))
+    found = solvers.norm_minimum(A, b, depth=L, penalty=weight)
+    E = found.matrix
+
+    def cost(X: np.ndarray) -> float:
+        misfit = matrices @ X.ravel() - b
+        return float(misfit @ misfit) / 2 + weight / 2 * closed_forms.schatten_value(X, L)
+
+    residual = b - matrices @ E.ravel()
+    ends = np.linalg.svd((matrices.T @ residual + ell * E.ravel()).reshape(d1, d2), compute_uv=False)
+    bound = float(b @ b - np.sum((matrices @ E.ravel()) ** 2) + ell * np.sum(E**2)) / 2
+    for n in ends:  # by Proposition 2 the minimum is at zero or at the shrunk number
+        x = float(closed_forms.schatten_shrinkage([[n / ell]], weight / ell, L)[0, 0])
+        bound += ell * x**2 / 2 - n * x + weight * L / 2 * x ** (2 / L)
+    proved = bound >= cost(E) * (1 - 1e-9)
+    others = [cost(E + s * rng.standard_normal((d1, d2))) for s in np.geomspace(1e-6, 1.0, 40)]
+    U, sigma, Vt = np.linalg.svd(E, full_matrices=False)
+    others += [cost((U[:, :k] * sigma[:k]) @ Vt[:k]) for k in range(len(sigma) + 1)]
+    return all_of(
+        bound=at_least(min(others), bound, rtol=1e-9, depth=L),
+        proved=at_least(found.certificate.lower_bound, cost(E) if proved else bound, rtol=1e-7),
+    )

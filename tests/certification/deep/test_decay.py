@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 import balancedfact as bf
 from balancedfact import Status
 from balancedfact._objective import Objective
-from balancedfact.certification.deep._decay import OrdinaryDecay, _least, _Line, _line, decay_bound
+from balancedfact.certification.deep._decay import OrdinaryDecay, _line, decay_bound
+from balancedfact.certification.deep._decay_line import Line, least
+from balancedfact.certification.deep._separable_bound import separable_bound
+from balancedfact.measurements import Entries, RankOne, gaussian
 from tests.certification.deep.test_layers import exact, measured, network, squares
 
 
@@ -36,7 +39,7 @@ def test_lines_are_below_the_distance(rng):
 )
 def test_the_least_on_an_interval_is_that_of_a_fine_grid(p, q, logarithm, depth, start, length, endless):
     penalty, end = float(np.exp(logarithm)), np.inf if endless else start + length
-    found = _least(_Line(p, q), penalty, depth, start, end)
+    found = least(Line(p, q), penalty, depth, start, end)
     last = start + 3 * p / q + 1 if endless else end
     t = np.concatenate([np.linspace(start, last, 20001), start + np.geomspace(1e-9, 1, 2001) * (last - start)])
     values = np.maximum(p - q * t, 0) ** 2 / 2 + penalty * depth / 2 * t ** (2 / depth)
@@ -48,7 +51,7 @@ def test_the_least_on_an_interval_is_that_of_a_fine_grid(p, q, logarithm, depth,
 def test_the_bound_is_the_least_of_the_better_line(rng):
     """By brute force over the nuclear norm; a vector of which nothing is measured, and none, add nothing."""
     for _ in range(20):
-        A = bf.measurements.gaussian(7, (3, 2), rng)
+        A = gaussian(7, (3, 2), rng)
         b, y, penalty = rng.standard_normal(7), rng.standard_normal(7), float(np.exp(rng.uniform(-3, 1)))
         y = b + 0.5 * y
         matrices = A.rotated(np.eye(3), np.eye(2))
@@ -128,9 +131,66 @@ def test_no_forged_network_survives_its_data(rng, tmp_path):
 
 
 def test_layers_of_too_many_numbers_have_no_second_order(rng):
-    A = bf.measurements.gaussian(5, (40, 30), rng)
+    A = gaussian(5, (40, 30), rng)
     layers = [rng.standard_normal((25, 30)), rng.standard_normal((25, 25)), rng.standard_normal((40, 25))]
     found = bf.certify(A, rng.standard_normal(5), layers, np.zeros(5), flat=False, penalty=1.0, depth=3)
     assert np.isnan(found.stationarity)
     assert np.isnan(found.curvature)
     assert 0 <= found.lower_bound < found.value
+
+
+def objective(A, b, penalty, depth, E):
+    misfit = np.tensordot(A.rotated(*map(np.eye, A.matrix_shape)), E, 2) - b
+    return misfit @ misfit / 2 + penalty * depth / 2 * np.sum(np.linalg.svd(E, compute_uv=False) ** (2 / depth))
+
+
+def determining(kind, rng):
+    """Measurements that leave nothing of a 3 x 4 matrix open."""
+    if kind == "entries":
+        rows, cols = np.divmod(np.r_[rng.permutation(12), rng.integers(0, 12, 5)], 4)
+        return Entries(rows, cols, (3, 4), rng.uniform(0.5, 2, 17))
+    return gaussian(40, (3, 4), rng) if kind == "gaussian" else RankOne(*(rng.standard_normal((40, d)) for d in (3, 4)))
+
+
+@pytest.mark.parametrize("kind", ["entries", "gaussian", "rank-one"])
+@pytest.mark.parametrize("depth", [3, 5])
+def test_the_separable_bound_is_below_every_matrix_and_just_below_its_definition(kind, depth, rng):
+    for _ in range(10):
+        A = determining(kind, rng)
+        E, penalty = rng.standard_normal((3, 4)), float(np.exp(rng.uniform(-4, 2)))
+        b = A(rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))) + 0.1 * rng.standard_normal(A.m)
+        found = separable_bound(A, b, penalty, depth, E)
+        stack = A.rotated(np.eye(3), np.eye(4)).reshape(A.m, 12)
+        ell = np.linalg.eigvalsh(stack.T @ stack)[0] * (1 - 1e-6)
+        K = stack.T @ stack - ell * np.eye(12)
+        N = (stack.T @ (b - stack @ E.ravel()) + ell * E.ravel()).reshape(3, 4)
+        naive = b @ b / 2 - E.ravel() @ K @ E.ravel() / 2
+        for n in np.linalg.svd(N)[1]:
+            x = np.append(0.0, np.geomspace(1e-6, 1.1, 100001) * n / ell)
+            naive += np.min(ell * x**2 / 2 - n * x + penalty * depth / 2 * x ** (2 / depth))
+        assert found <= naive
+        assert found == pytest.approx(naive, rel=1e-5, abs=1e-5 * b @ b)
+        others = [E * s for s in (0, 0.5, 1)] + [s * rng.standard_normal((3, 4)) for s in np.geomspace(1e-3, 3, 30)]
+        assert found <= min(objective(A, b, penalty, depth, X) for X in others)
+
+
+def test_without_enough_measurements_nothing_is_determined(rng):
+    E = rng.standard_normal((3, 4))
+    assert separable_bound(gaussian(11, (3, 4), rng), rng.standard_normal(11), 1.0, 3, E) == 0
+    twice = Entries(*np.divmod(np.r_[np.arange(11), 0, 1], 4), (3, 4))
+    assert separable_bound(twice, rng.standard_normal(13), 1.0, 3, E) == 0
+    A = determining("gaussian", rng)
+    assert separable_bound(A, rng.standard_normal(A.m), 1.0, 3, np.full((3, 4), np.inf)) == 0
+
+
+@pytest.mark.parametrize("kind", ["entries", "gaussian", "rank-one"])
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+def test_a_network_of_rank_two_is_proved_where_data_determine_it(kind, scale, rng):
+    A = determining(kind, rng)
+    X = scale * (rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4)))
+    b = A(X) + 1e-3 * scale * rng.standard_normal(A.m)
+    solution = bf.norm_minimum(A, b, depth=4, penalty=0.01 * scale ** (2 - 2 / 4))
+    assert solution.status is Status.OPTIMAL
+    assert np.linalg.matrix_rank(solution.matrix) == 2
+    assert "least eigenvalue" in solution.certificate.proof
+    assert solution.verify(A, b).gap == solution.certificate.gap < 1e-8

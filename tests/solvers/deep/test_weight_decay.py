@@ -41,6 +41,7 @@ def test_full_observation_is_shrinkage(L, penalty):
     assert solution.value == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(solution.matrix, E, atol=1e-9)
     assert solution.certificate.lower_bound <= expected * (1 + 1e-12)
+    assert solution.status is bf.Status.OPTIMAL
 
 
 @pytest.mark.parametrize(("L", "penalty"), [(3, 0.1), (3, 5.0), (4, 1.0)])
