@@ -21,7 +21,7 @@ from balancedfact._linalg import frobenius, magnitude, product, scaled_product
 from balancedfact._objective import Objective
 from balancedfact.certification._pair import power_below
 from balancedfact.certification._proved_norm import proved_norm
-from balancedfact.certification.deep._decay_line import EVALUATED, Line, least
+from balancedfact.certification.deep._decay_line import EVALUATED, FallingLine, least
 from balancedfact.certification.deep._layers import measured_fit, sum_of_squares
 from balancedfact.certification.deep._separable_bound import separable_bound
 from balancedfact.curvature import loss_gradient, spectrum
@@ -105,13 +105,13 @@ def decay_bound(problem: OrdinaryDecay, depth: int, y: np.ndarray) -> float:
     return max(min(before, least(second, problem.penalty, depth, meet, np.inf)), 0.0)
 
 
-def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> Line:
+def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> FallingLine:
     y = y / power_below(magnitude(y))
     along, error = careful_total(b * y)
     S, errors = A.careful_adjoint(y)
     size, rounded = frobenius(y), gamma(len(y) + 4)
     height, steepness = (along - error) / size, (proved_norm(S) + 1.01 * float(np.linalg.norm(errors))) / size
-    return Line(height - rounded * abs(height), steepness * (1 + rounded))
+    return FallingLine(height - rounded * abs(height), steepness * (1 + rounded))
 
 
 def _second_order(problem: OrdinaryDecay, layers: list[np.ndarray]) -> tuple[float, float]:

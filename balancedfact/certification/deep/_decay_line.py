@@ -12,14 +12,14 @@ from balancedfact._linalg import EPS
 EVALUATED = 64 * EPS  # of the terms of a value: more than what their evaluation loses
 
 
-class Line(NamedTuple):
+class FallingLine(NamedTuple):
     """The line ``height - steepness * t``."""
 
     height: float
     steepness: float
 
 
-def least(line: Line, penalty: float, depth: int, start: float, end: float) -> float:
+def least(line: FallingLine, penalty: float, depth: int, start: float, end: float) -> float:
     """The least of ``max(p - q t, 0)**2 / 2 + penalty * L / 2 * t**(2 / L)`` over ``start <= t <= end``, rounded down.
 
     Such a function is concave up to its inflection, convex from there to `p / q`, and increases beyond: it is least at the

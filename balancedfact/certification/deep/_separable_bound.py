@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact._linalg import EPS, frobenius
-from balancedfact.certification.deep._decay_line import Line, least
+from balancedfact.certification.deep._decay_line import FallingLine, least
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total, gamma, is_positive_definite
 
@@ -41,7 +41,7 @@ def separable_bound(A: MeasurementMap, b: np.ndarray, penalty: float, depth: int
     size = frobenius(N) + lost
     lower = total - error - size**2 / (2 * ell) * (1 + gamma(N.size + 10))
     root = np.sqrt(ell)
-    return lower + sum(least(Line(n / root, root), penalty, depth, 0.0, np.inf) for n in _singular_values_below(N, lost))
+    return lower + sum(least(FallingLine(n / root, root), penalty, depth, 0.0, np.inf) for n in _singular_values_below(N, lost))
 
 
 def _convexity(A: MeasurementMap) -> float:

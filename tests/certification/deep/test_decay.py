@@ -12,7 +12,7 @@ import balancedfact as bf
 from balancedfact import Status
 from balancedfact._objective import Objective
 from balancedfact.certification.deep._decay import OrdinaryDecay, _line, decay_bound
-from balancedfact.certification.deep._decay_line import Line, least
+from balancedfact.certification.deep._decay_line import FallingLine, least
 from balancedfact.certification.deep._separable_bound import separable_bound
 from balancedfact.measurements import Entries, RankOne, gaussian
 from tests.certification.deep.test_layers import exact, measured, network, squares
@@ -39,7 +39,7 @@ def test_lines_are_below_the_distance(rng):
 )
 def test_the_least_on_an_interval_is_that_of_a_fine_grid(p, q, logarithm, depth, start, length, endless):
     penalty, end = float(np.exp(logarithm)), np.inf if endless else start + length
-    found = least(Line(p, q), penalty, depth, start, end)
+    found = least(FallingLine(p, q), penalty, depth, start, end)
     last = start + 3 * p / q + 1 if endless else end
     t = np.concatenate([np.linspace(start, last, 20001), start + np.geomspace(1e-9, 1, 2001) * (last - start)])
     values = np.maximum(p - q * t, 0) ** 2 / 2 + penalty * depth / 2 * t ** (2 / depth)
