@@ -184,7 +184,7 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
     weight, L = as_number(penalty, "penalty", least=0.0), as_depth(depth)
     U, sigma, Vt, size = singular_values(matrix)
     # In units of the size: x = size * t has t + (weight * size**(2/L - 2)) * t**(2/L - 1) = y / size.
-    return size * (U * _shrunk(sigma, weight * size ** (2 / L - 2), L)) @ Vt
+    return size * (U * shrunk(sigma, weight * size ** (2 / L - 2), L)) @ Vt
 
 
 def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
@@ -241,7 +241,7 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     return (L - 1) / (L - 2) * (weight * (L - 2)) ** power, (2 * L - 2) / (L - 2) * (weight * ((L - 2) / L)) ** power
 
 
-def _shrunk(y: np.ndarray, weight: float, L: int) -> np.ndarray:
+def shrunk(y: np.ndarray, weight: float, L: int) -> np.ndarray:
     """The minimisers of ``(x - y)**2 / 2 + weight * L / 2 * x**(2 / L)``."""
     if L == 2:
         return np.maximum(y - weight, 0.0)

@@ -23,7 +23,7 @@ from balancedfact.certification._pair import power_below
 from balancedfact.certification._proved_norm import proved_norm
 from balancedfact.certification.deep._decay_line import EVALUATED, FallingLine, least
 from balancedfact.certification.deep._layers import measured_fit, sum_of_squares
-from balancedfact.certification.deep._separable_bound import separable_bound
+from balancedfact.certification.deep._separable_bound import SeparableBound
 from balancedfact.curvature import loss_gradient, spectrum
 from balancedfact.curvature._hessian import FORMED_WEIGHTS
 from balancedfact.measurements import MeasurementMap
@@ -33,6 +33,8 @@ from balancedfact.measurements._ordinary_size import of_ordinary_size
 _HEAVIEST = 1e150  # penalty beyond which the same is proved
 _BY_DISTANCE = "the distance of the data from all matrices of a nuclear norm, whose power 2/L is at most the quasi-norm"
 _BY_CONVEXITY = "the least eigenvalue of the measurements, which leaves one problem for each singular value"
+
+_CLOSED_DECAY = 1e-9  # relative gap at which no larger bound is looked for
 
 
 class OrdinaryDecay(NamedTuple):
@@ -67,7 +69,8 @@ def certify_decay(
         value = float(off**2 / 2 + share * total)
         error = float(off * more + more**2 / 2 + share * spill + EVALUATED * value)
         E = product([W / problem.size ** (1 / len(layers)) for W in layers])
-        determined = separable_bound(problem.map, problem.data, problem.penalty, len(layers), E)
+        bound = SeparableBound(problem.map, problem.data, problem.penalty, len(layers))
+        determined = bound.best(E, enough=value * (1 - _CLOSED_DECAY))
         lower, source = decay_bound(problem, len(layers), dual), _BY_DISTANCE
         if determined > lower:
             lower, source = determined, _BY_CONVEXITY

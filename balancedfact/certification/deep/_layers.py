@@ -125,7 +125,8 @@ def verdict_on_layers(certificate: Certificate, objective: Objective, tol: float
     if certificate.gap <= (max(tol, GAP_OF_NETWORKS) if objective.flat else tol):
         better = f"a relative {certificate.gap:.1e}"
         return Status.OPTIMAL, f"Optimal: no factorization of any width is better by more than {better}; {certificate.proof}."
-    bound = f"the lower bound is {100 * (1 - certificate.gap):.0f} % of the value"
+    share = np.floor(1000 * (1 - certificate.gap)) / 10  # never 100 where the gap is open
+    bound = f"the lower bound is {share:.3g} % of the value"
     # A fibre gap is not looked at for sums of squares, whose every stationary point is balanced.
     flattest = not certificate.fibre_gap > max(tol, _FIBRE)
     if certificate.stationarity <= max(tol, _SLOPE) and certificate.curvature >= -_NEGATIVE_CURVATURE and flattest:

@@ -23,7 +23,7 @@ from balancedfact._linalg import EPS, product, scaled_product
 from balancedfact._objective import Objective
 from balancedfact.certification.deep._decay import OrdinaryDecay, certify_decay, decay_bound, ordinary_decay
 from balancedfact.certification.deep._layers import verdict_on_layers
-from balancedfact.certification.deep._separable_bound import separable_bound
+from balancedfact.certification.deep._separable_bound import SeparableBound
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
@@ -91,6 +91,7 @@ class _DecayProblem:
     def __init__(self, ordinary: OrdinaryDecay, depth: int) -> None:
         self.ordinary, self.depth = ordinary, depth
         self.A, self.b, self.penalty = ordinary.map, ordinary.data, ordinary.penalty
+        self.determined = SeparableBound(self.A, self.b, self.penalty, depth)
         self.stack = self.A.rotated(*map(np.eye, self.A.matrix_shape))
 
     def of_matrix(self, E: np.ndarray) -> float:
@@ -165,7 +166,7 @@ class _DecayProblem:
         dual, E = self.b, product(best.layers)
         t = float(np.linalg.norm(E, "nuc"))
         slope = self.penalty * t ** (2 / self.depth - 1) if t > 0 else _FIRST_SLOPE * top
-        determined = separable_bound(self.A, self.b, self.penalty, self.depth, E)
+        determined = self.determined.best(E, enough=(1 - tol / 2) * best.value)
         bound = max(decay_bound(self.ordinary, self.depth, dual), determined)
         for _ in range(_DUAL_ROUNDS):
             if bound >= (1 - tol / 2) * best.value or not slope < top:

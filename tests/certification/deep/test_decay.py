@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 import balancedfact as bf
 from balancedfact import Status
 from balancedfact._objective import Objective
 from balancedfact.certification.deep._decay import OrdinaryDecay, _line, decay_bound
 from balancedfact.certification.deep._decay_line import FallingLine, least
-from balancedfact.certification.deep._separable_bound import separable_bound
+from balancedfact.certification.deep._separable_bound import SeparableBound
 from balancedfact.measurements import Entries, RankOne, gaussian
 from tests.certification.deep.test_layers import exact, measured, network, squares
 
@@ -159,7 +160,7 @@ def test_the_separable_bound_is_below_every_matrix_and_just_below_its_definition
         A = determining(kind, rng)
         E, penalty = rng.standard_normal((3, 4)), float(np.exp(rng.uniform(-4, 2)))
         b = A(rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))) + 0.1 * rng.standard_normal(A.m)
-        found = separable_bound(A, b, penalty, depth, E)
+        found = SeparableBound(A, b, penalty, depth).at(E)
         stack = A.rotated(np.eye(3), np.eye(4)).reshape(A.m, 12)
         ell = np.linalg.eigvalsh(stack.T @ stack)[0] * (1 - 1e-6)
         K = stack.T @ stack - ell * np.eye(12)
@@ -170,17 +171,34 @@ def test_the_separable_bound_is_below_every_matrix_and_just_below_its_definition
             naive += np.min(ell * x**2 / 2 - n * x + penalty * depth / 2 * x ** (2 / depth))
         assert found <= naive
         assert found == pytest.approx(naive, rel=1e-5, abs=1e-5 * b @ b)
+        best = SeparableBound(A, b, penalty, depth).best(E, np.inf)
+        assert best >= found
         others = [E * s for s in (0, 0.5, 1)] + [s * rng.standard_normal((3, 4)) for s in np.geomspace(1e-3, 3, 30)]
-        assert found <= min(objective(A, b, penalty, depth, X) for X in others)
+        assert best <= min(objective(A, b, penalty, depth, X) for X in others)
+
+
+def test_no_tangent_gives_a_larger_bound_than_the_relaxation(rng):
+    """By brute force, where the bound stays open."""
+    A, X = gaussian(16, (3, 4), rng), rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))
+    b = A(X) + 0.3 * rng.standard_normal(A.m)
+    solution = bf.norm_minimum(A, b, depth=4, penalty=0.05 * np.linalg.norm(A.adjoint_matrix(b), 2))
+    assert solution.status is Status.STATIONARY
+    bound = SeparableBound(A, b, solution.objective.penalty, 4)
+    best = bound.best(solution.matrix, np.inf)
+    assert bound.at(solution.matrix) < 0.999 * best
+    assert best < (1 - 1e-4) * solution.value
+    for start in (solution.matrix, bound.relaxed(solution.matrix)):
+        found = minimize(lambda x: -bound.at(x.reshape(3, 4)), start.ravel(), method="Powell", options={"maxiter": 3})
+        assert -found.fun <= best + 1e-7 * abs(best)
 
 
 def test_without_enough_measurements_nothing_is_determined(rng):
     E = rng.standard_normal((3, 4))
-    assert separable_bound(gaussian(11, (3, 4), rng), rng.standard_normal(11), 1.0, 3, E) == 0
+    assert SeparableBound(gaussian(11, (3, 4), rng), rng.standard_normal(11), 1.0, 3).best(E, 0.0) == 0
     twice = Entries(*np.divmod(np.r_[np.arange(11), 0, 1], 4), (3, 4))
-    assert separable_bound(twice, rng.standard_normal(13), 1.0, 3, E) == 0
+    assert SeparableBound(twice, rng.standard_normal(13), 1.0, 3).best(E, 0.0) == 0
     A = determining("gaussian", rng)
-    assert separable_bound(A, rng.standard_normal(A.m), 1.0, 3, np.full((3, 4), np.inf)) == 0
+    assert SeparableBound(A, rng.standard_normal(A.m), 1.0, 3).best(np.full((3, 4), np.inf), 0.0) == 0
 
 
 @pytest.mark.parametrize("kind", ["entries", "gaussian", "rank-one"])
