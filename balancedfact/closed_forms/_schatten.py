@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, magnitude, scaled_product
+from balancedfact._shrinkage import shrunk, thresholds
 from balancedfact._validate import as_array, as_depth, as_number, as_widths
 from balancedfact.closed_forms._minimal_sharpness import padded
 
@@ -235,24 +236,4 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     (1.5, 1.1905507889761497)
     """
     weight, L = as_number(penalty, "penalty", least=0.0), as_depth(depth)
-    if L == 2:
-        return weight, weight
-    power = L / (2 * L - 2)
-    return (L - 1) / (L - 2) * (weight * (L - 2)) ** power, (2 * L - 2) / (L - 2) * (weight * ((L - 2) / L)) ** power
-
-
-def shrunk(y: np.ndarray, weight: float, L: int) -> np.ndarray:
-    """The minimisers of ``(x - y)**2 / 2 + weight * L / 2 * x**(2 / L)``."""
-    if L == 2:
-        return np.maximum(y - weight, 0.0)
-    kept = y > collapse_threshold(weight, L)[0]
-    x, target = y[kept].copy(), y[kept]
-    for _ in range(60):  # Newton from above on a convex function that grows: monotone, and quadratic in the end
-        slope = 1 - weight * (1 - 2 / L) * x ** (2 / L - 2)
-        step = (x + weight * x ** (2 / L - 1) - target) / slope
-        x -= step
-        if np.all(np.abs(step) <= 4 * EPS * x):
-            break
-    shrunk = np.zeros_like(y)
-    shrunk[kept] = x
-    return shrunk
+    return thresholds(weight, L)

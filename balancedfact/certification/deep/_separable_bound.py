@@ -19,9 +19,8 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact._linalg import EPS, frobenius
+from balancedfact._shrinkage import shrunk, thresholds
 from balancedfact.certification.deep._decay_line import FallingLine, least
-from balancedfact.closed_forms import collapse_threshold
-from balancedfact.closed_forms._schatten import shrunk
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._careful import careful_total, gamma, is_positive_definite
 
@@ -63,7 +62,7 @@ class SeparableBound:
     def relaxed(self, E: np.ndarray) -> np.ndarray:
         """The solution of the convex problem, from `E`."""
         ell, L = self.convexity, self.depth
-        threshold = collapse_threshold(self.penalty / ell, L)[0]
+        threshold = thresholds(self.penalty / ell, L)[0]
         jump = (L - 2) / (L - 1) * threshold
         rest = self.gram - ell * np.eye(len(self.gram))
         step = 1 / max(float(np.linalg.norm(rest, 2)), ell)

@@ -21,7 +21,7 @@ import numpy as np
 
 from balancedfact._linalg import EPS, product, scaled_product
 from balancedfact._objective import Objective
-from balancedfact.certification.deep._decay import OrdinaryDecay, certify_decay, decay_bound, ordinary_decay
+from balancedfact.certification.deep._decay import certify_decay, decay_bound, ordinary_decay
 from balancedfact.certification.deep._layers import verdict_on_layers
 from balancedfact.certification.deep._separable_bound import SeparableBound
 from balancedfact.closed_forms import schatten_layers, schatten_value
@@ -58,14 +58,14 @@ def decayed_network(
     A: MeasurementMap, b: np.ndarray, depth: int, penalty: float, start: np.ndarray | None, tol: float, log: Log
 ) -> Solution:
     """The best network with weight decay that is found, from the matrix `start` or, without it, from ridge regression."""
-    problem = _DecayProblem(ordinary_decay(A, b, depth, penalty), depth)
+    problem = log.insist(_DecayProblem, A, b, depth, penalty)
     unit, size = problem.ordinary.unit, problem.ordinary.size
 
     def report(E: np.ndarray, smoothing: float) -> None:
         value = scaled_product(problem.of_matrix(E), unit, unit)
         log.write(f"value {value:.6g}  smoothing {smoothing:.1e}", {"smoothing": smoothing, "value": value})
 
-    best, others = problem.nothing(), []
+    best, others = log.insist(problem.nothing), []
     bound, dual = log.insist(problem.dual_vector, best, tol)
     if not bound >= (1 - tol) * best.value:
         with log:
@@ -75,8 +75,8 @@ def decayed_network(
         bound, dual = log.insist(problem.dual_vector, best, tol)
     said = Objective("norm", penalty, depth=depth)
     layers = [size ** (1 / depth) * W for W in best.layers]
-    certificate = certify_decay(A, b, said, layers, unit * dual)
-    status, message = verdict_on_layers(certificate, said, tol)
+    certificate = log.insist(certify_decay, A, b, said, layers, unit * dual)
+    status, message = log.insist(verdict_on_layers, certificate, said, tol)
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
     ranks = ", ".join(f"{each.rank} ({each.value / best.value:.6g})" for each in others if each.value > best.value)
@@ -88,8 +88,9 @@ def decayed_network(
 class _DecayProblem:
     """The problem in units in which map and data are of ordinary size."""
 
-    def __init__(self, ordinary: OrdinaryDecay, depth: int) -> None:
-        self.ordinary, self.depth = ordinary, depth
+    def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> None:
+        self.ordinary, self.depth = ordinary_decay(A, b, depth, penalty), depth
+        ordinary = self.ordinary
         self.A, self.b, self.penalty = ordinary.map, ordinary.data, ordinary.penalty
         self.determined = SeparableBound(self.A, self.b, self.penalty, depth)
         self.stack = self.A.rotated(*map(np.eye, self.A.matrix_shape))
@@ -172,6 +173,8 @@ class _DecayProblem:
             if bound >= (1 - tol / 2) * best.value or not slope < top:
                 break
             found = _nuclear(self.A, self.b, slope)
+            if found.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt  # which the inner search took for its own
             y = found.certificate.dual
             if y.shape != self.b.shape:
                 break

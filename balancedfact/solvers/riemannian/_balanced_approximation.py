@@ -20,7 +20,7 @@ from balancedfact.solvers.riemannian._search import Search
 _LARGE = 500_000  # entries above which a few singular vectors are found by an iterative method
 
 _StartingPair = tuple[np.ndarray, np.ndarray]
-_Way = Callable[[MatrixTarget, int, Log], tuple[np.ndarray, np.ndarray, Search | None]]
+_Way = Callable[[MatrixTarget, int, Log, list[Search]], tuple[np.ndarray, np.ndarray]]
 
 
 def balanced_approximation(
@@ -128,9 +128,16 @@ def balanced_approximation(
     way = _WAYS_TO_NEAREST[method](start, geometry, generator)
     target = log.insist(MatrixTarget, M, k, generator)
     q = min(k, *M.shape)
+    L, R = np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q))
     if not np.any(M):
-        return target.solution(np.zeros((M.shape[0], q)), np.zeros((M.shape[1], q)), "closed form")
-    L, R, search = way(target, q, log)
+        return target.solution(L, R, "closed form")
+    searches: list[Search] = []
+    with log:
+        L, R = way(target, q, log, searches)
+    # None: stopped before the first point, or nothing was searched.
+    search = searches[-1] if searches and searches[-1].point is not None else None
+    if search is not None:
+        L, R = log.insist(pair_at, search)
     return log.insist(target.solution, L, R, method, search, log)
 
 
@@ -152,27 +159,16 @@ def _by_singular_vectors(start: _StartingPair | None, geometry: str, rng: np.ran
     if geometry != next(iter(GEOMETRIES)):
         raise ValueError(f"geometry is {geometry!r}; expected 'pairs' with method 'svd', which searches nowhere")
 
-    def found(target: MatrixTarget, q: int, log: Log) -> tuple[np.ndarray, np.ndarray, None]:
-        L, R = (np.zeros((size, q)) for size in target.M.shape)
-        with log:
-            L, R = _truncated(target.M, q, rng)
-        return L, R, None
-
-    return found
+    return lambda target, q, log, searches: _truncated(target.M, q, rng)
 
 
 def _by_trust_regions(start: _StartingPair | None, geometry: str, rng: np.random.Generator) -> _Way:
-    """The way of a search over a manifold."""
+    """The way of a search over a manifold, which leaves its searches in a list."""
 
-    def found(target: MatrixTarget, q: int, log: Log) -> tuple[np.ndarray, np.ndarray, Search | None]:
+    def found(target: MatrixTarget, q: int, log: Log, searches: list[Search]) -> tuple[np.ndarray, np.ndarray]:
         begin = None if start is None else _of_width(start, q, target.size)
-        searches: list[Search] = []
-        with log:
-            search_pairs(target, GEOMETRIES[geometry], q, begin, rng, log, searches)
-        if not searches or searches[-1].point is None:  # stopped before the first point
-            L, R = (np.zeros((size, q)) for size in target.M.shape)
-            return L, R, None
-        return *pair_at(searches[-1]), searches[-1]
+        search_pairs(target, GEOMETRIES[geometry], q, begin, rng, log, searches)
+        return pair_at(searches[-1])
 
     return found
 

@@ -25,6 +25,7 @@ SOLVES = {
     "rounded data": lambda: bf.norm_minimum(A, np.round(B, 3), rng=0),
     "network": lambda: bf.flat_network(A, B, 3, rng=0, bound="quick"),
     "norm network": lambda: bf.norm_minimum(A, B, depth=3, rng=0),
+    "weight decay": lambda: bf.norm_minimum(A, B, depth=3, penalty=0.1, rng=0),
     "induced": lambda: bf.induced_regularizer(M, A, 4),
     "sharpness": lambda: bf.minimal_sharpness(M, A, 3),
     "sharpness of networks": lambda: bf.flattest_sharpness(A, B, 2, tol=0.1, rng=0),
