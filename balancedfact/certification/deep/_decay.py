@@ -3,9 +3,8 @@ r"""The certificate of a deep network with weight decay, from its layers, one du
 **Lower bound.** For every `y` the measurements of a matrix of nuclear norm `t` are at least
 :math:`(b^\top y-\|\mathcal A^*(y)\|t)/\|y\|` away from the data, and its quasi-norm is at least :math:`t^{2/L}`. So the least
 value is at least the minimum over `t` of :math:`\frac12(p-qt)_+^2+\frac{\lambda L}2t^{2/L}`, where `p` and `q` are those of the
-data themselves up to some `t`, and those of the dual vector beyond. Such a function is concave up to its inflection, convex
-from there to `p / q`, and increases beyond: on an interval it is least at the beginning, at the end of the concave part, or
-where its slope vanishes in the convex part, and a tangent near there bounds it.
+data themselves up to some `t`, and those of the dual vector beyond (`_decay_line`). Where the data determine the matrix the
+bound of `_separable_bound` may be larger, and the larger one is taken.
 
 Lines are rounded down; stationarity and curvature are evidence and are not.
 """
@@ -33,7 +32,6 @@ from balancedfact.measurements._ordinary_size import of_ordinary_size
 _HEAVIEST = 1e150  # penalty beyond which the same is proved
 _BY_DISTANCE = "the distance of the data from all matrices of a nuclear norm, whose power 2/L is at most the quasi-norm"
 _BY_CONVEXITY = "the least eigenvalue of the measurements, which leaves one problem for each singular value"
-
 _CLOSED_DECAY = 1e-9  # relative gap at which no larger bound is looked for
 
 
