@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 
 from balancedfact._linalg import EPS
 
@@ -44,11 +43,7 @@ def least(line: FallingLine, penalty: float, depth: int, start: float, end: floa
     if slope(left) >= 0:
         z = left
     else:
-        z = (
-            last
-            if slope(last) <= 0
-            else float(scipy.optimize.brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
-        )
+        z = last if slope(last) <= 0 else float(brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
     steep = slope(z)
     tangent = value(z) - max(steep, 0.0) * (z - left) - max(-steep, 0.0) * (last - z)
     return min(value(start), tangent) - lost
