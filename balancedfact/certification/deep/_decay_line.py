@@ -42,8 +42,12 @@ def least(line: FallingLine, penalty: float, depth: int, start: float, end: floa
         return min(value(start), value(last)) - lost
     if slope(left) >= 0:
         z = left
+    elif slope(last) <= 0:
+        z = last
     else:
-        z = last if slope(last) <= 0 else float(brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
+        from scipy.optimize import brentq  # takes a third of the time of the whole import
+
+        z = float(brentq(slope, left, last, xtol=np.finfo(float).tiny, rtol=4 * EPS))
     steep = slope(z)
     tangent = value(z) - max(steep, 0.0) * (z - left) - max(-steep, 0.0) * (last - z)
     return min(value(start), tangent) - lost
