@@ -11,8 +11,6 @@ Lines are rounded down; stationarity and curvature are evidence and are not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from balancedfact._certificate import Certificate
@@ -35,30 +33,31 @@ _BY_CONVEXITY = "the least eigenvalue of the measurements, which leaves one prob
 _CLOSED_DECAY = 1e-9  # relative gap at which no larger bound is looked for
 
 
-class OrdinaryDecay(NamedTuple):
-    """The problem with map and data of ordinary size: `data` and layers are those of ``unit`` and of ``size``."""
+class OrdinaryDecay:
+    """The problem with map and data of ordinary size: values are in units of ``unit**2``, at matrices in units of ``size``."""
 
-    map: MeasurementMap
-    data: np.ndarray
-    penalty: float
-    unit: float
-    size: float
-
-
-def ordinary_decay(A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> OrdinaryDecay:
-    """The problem whose value is that of the one given, in units of ``unit**2``, at matrices in units of ``size``."""
-    near, power = of_ordinary_size(A)
-    unit = power_below(magnitude(b)) if b.any() else 1.0
-    size = scaled_product(unit, 1 / power)
-    weight = scaled_product(penalty, size ** (2 / depth), 1 / unit, 1 / unit)
-    return OrdinaryDecay(near, b / unit, min(weight, _HEAVIEST), unit, size)
+    def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> None:
+        self.map, power = of_ordinary_size(A)
+        self.depth, self.unit = depth, power_below(magnitude(b)) if b.any() else 1.0
+        self.size, self.data = scaled_product(self.unit, 1 / power), b / self.unit
+        weight = scaled_product(penalty, self.size ** (2 / depth), 1 / self.unit, 1 / self.unit)
+        self.penalty = min(weight, _HEAVIEST)
+        self.determined = SeparableBound(self.map, self.data, self.penalty, depth)
 
 
 def certify_decay(
-    A: MeasurementMap, b: np.ndarray, objective: Objective, layers: list[np.ndarray], dual: np.ndarray
+    A: MeasurementMap,
+    b: np.ndarray,
+    objective: Objective,
+    layers: list[np.ndarray],
+    dual: np.ndarray,
+    problem: OrdinaryDecay | None = None,
 ) -> Certificate:
-    """The certificate of three layers or more, for least squares with a penalty on the squares of all entries."""
-    problem = ordinary_decay(A, b, len(layers), objective.penalty)
+    """The certificate of three layers or more, for least squares with a penalty on the squares of all entries.
+
+    The `problem` of these data and objective may be given where it is known already.
+    """
+    problem = problem or OrdinaryDecay(A, b, len(layers), objective.penalty)
     unit = problem.unit
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         fits, worst, off, more = measured_fit(A, b, layers, unit)
@@ -67,9 +66,8 @@ def certify_decay(
         value = float(off**2 / 2 + share * total)
         error = float(off * more + more**2 / 2 + share * spill + EVALUATED * value)
         E = product([W / problem.size ** (1 / len(layers)) for W in layers])
-        bound = SeparableBound(problem.map, problem.data, problem.penalty, len(layers))
-        determined = bound.best(E, enough=value * (1 - _CLOSED_DECAY))
-        lower, source = decay_bound(problem, len(layers), dual), _BY_DISTANCE
+        determined = problem.determined.best(E, enough=value * (1 - _CLOSED_DECAY))
+        lower, source = decay_bound(problem, dual), _BY_DISTANCE
         if determined > lower:
             lower, source = determined, _BY_CONVEXITY
         gap = (abs(value - lower) + error) / value if value > 0 else 0.0
@@ -91,19 +89,20 @@ def certify_decay(
     )
 
 
-def decay_bound(problem: OrdinaryDecay, depth: int, y: np.ndarray) -> float:
+def decay_bound(problem: OrdinaryDecay, y: np.ndarray) -> float:
     """A lower bound on the value over all networks of the depth, whatever their widths."""
+    penalty, depth = problem.penalty, problem.depth
     if not problem.data.any():
         return 0.0
     first = _line(problem.map, problem.data, problem.data)
     if not y.any():
-        return max(least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+        return max(least(first, penalty, depth, 0.0, np.inf), 0.0)
     second = _line(problem.map, problem.data, y)
     if not second.steepness < first.steepness:
-        return max(least(first, problem.penalty, depth, 0.0, np.inf), 0.0)
+        return max(least(first, penalty, depth, 0.0, np.inf), 0.0)
     meet = max((first.height - second.height) / (first.steepness - second.steepness), 0.0)
-    before = least(first, problem.penalty, depth, 0.0, meet)
-    return max(min(before, least(second, problem.penalty, depth, meet, np.inf)), 0.0)
+    before = least(first, penalty, depth, 0.0, meet)
+    return max(min(before, least(second, penalty, depth, meet, np.inf)), 0.0)
 
 
 def _line(A: MeasurementMap, b: np.ndarray, y: np.ndarray) -> FallingLine:

@@ -16,6 +16,8 @@ x^{2/L}` in place of this: linear up to where shrinkage jumps, and itself beyond
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from balancedfact._linalg import EPS, frobenius
@@ -41,7 +43,7 @@ class SeparableBound:
         if self.convexity == 0 or not np.isfinite(E).all():
             return 0.0
         found = self.at(E)
-        return found if found >= enough else max(found, self.at(self.relaxed(E)))
+        return found if found >= enough else max(found, self.largest)
 
     def at(self, E: np.ndarray) -> float:
         """The bound with the tangent at `E`, rounded down."""
@@ -59,8 +61,13 @@ class SeparableBound:
         lines = [FallingLine(n / root, root) for n in _singular_values_below(N, lost)]
         return lower + sum(least(line, self.penalty, self.depth, 0.0, np.inf) for line in lines)
 
-    def relaxed(self, E: np.ndarray) -> np.ndarray:
-        """The solution of the convex problem, from `E`."""
+    @cached_property
+    def largest(self) -> float:
+        """The bound with the best tangent."""
+        return self.at(self.relaxed())
+
+    def relaxed(self) -> np.ndarray:
+        """The solution of the convex problem."""
         ell, L = self.convexity, self.depth
         threshold = thresholds(self.penalty / ell, L)[0]
         jump = (L - 2) / (L - 1) * threshold
@@ -74,7 +81,7 @@ class SeparableBound:
             beyond = shrunk(s / (1 + step * ell), self.penalty * step / (1 + step * ell), L)
             return np.asarray((U * np.where(linear > jump, beyond, linear)) @ Vt)
 
-        X = Y = E
+        X = Y = np.zeros(self.A.matrix_shape)
         momentum = 1.0
         for _ in range(_RELAXATION_STEPS):
             before, X = X, descended(Y)

@@ -21,9 +21,8 @@ import numpy as np
 
 from balancedfact._linalg import EPS, product, scaled_product
 from balancedfact._objective import Objective
-from balancedfact.certification.deep._decay import certify_decay, decay_bound, ordinary_decay
+from balancedfact.certification.deep._decay import OrdinaryDecay, certify_decay, decay_bound
 from balancedfact.certification.deep._layers import verdict_on_layers
-from balancedfact.certification.deep._separable_bound import SeparableBound
 from balancedfact.closed_forms import schatten_layers, schatten_value
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Solution, Status
@@ -72,10 +71,10 @@ def decayed_network(
             X = problem.ridge() if start is None or not start.any() else start / size
             others = problem.at_every_rank(problem.reweighted(X, report))
             best = min([best, *others], key=lambda each: each.value)
-        bound, dual = log.insist(problem.dual_vector, best, tol)
+        _, dual = log.insist(problem.dual_vector, best, tol)
     said = Objective("norm", penalty, depth=depth)
     layers = [size ** (1 / depth) * W for W in best.layers]
-    certificate = log.insist(certify_decay, A, b, said, layers, unit * dual)
+    certificate = log.insist(certify_decay, A, b, said, layers, unit * dual, problem.ordinary)
     status, message = log.insist(verdict_on_layers, certificate, said, tol)
     if log.ended is not None and (status is not Status.OPTIMAL or log.ended[0] is Status.INTERRUPTED):
         status, message = log.ended
@@ -89,10 +88,9 @@ class _DecayProblem:
     """The problem in units in which map and data are of ordinary size."""
 
     def __init__(self, A: MeasurementMap, b: np.ndarray, depth: int, penalty: float) -> None:
-        self.ordinary, self.depth = ordinary_decay(A, b, depth, penalty), depth
+        self.ordinary, self.depth = OrdinaryDecay(A, b, depth, penalty), depth
         ordinary = self.ordinary
         self.A, self.b, self.penalty = ordinary.map, ordinary.data, ordinary.penalty
-        self.determined = SeparableBound(self.A, self.b, self.penalty, depth)
         self.stack = self.A.rotated(*map(np.eye, self.A.matrix_shape))
 
     def of_matrix(self, E: np.ndarray) -> float:
@@ -167,8 +165,8 @@ class _DecayProblem:
         dual, E = self.b, product(best.layers)
         t = float(np.linalg.norm(E, "nuc"))
         slope = self.penalty * t ** (2 / self.depth - 1) if t > 0 else _FIRST_SLOPE * top
-        determined = self.determined.best(E, enough=(1 - tol / 2) * best.value)
-        bound = max(decay_bound(self.ordinary, self.depth, dual), determined)
+        determined = self.ordinary.determined.best(E, enough=(1 - tol / 2) * best.value)
+        bound = max(decay_bound(self.ordinary, dual), determined)
         for _ in range(_DUAL_ROUNDS):
             if bound >= (1 - tol / 2) * best.value or not slope < top:
                 break
@@ -178,7 +176,7 @@ class _DecayProblem:
             y = found.certificate.dual
             if y.shape != self.b.shape:
                 break
-            reached = decay_bound(self.ordinary, self.depth, y)
+            reached = decay_bound(self.ordinary, y)
             if reached > bound:
                 bound, dual = reached, y
             t, last = float(np.linalg.norm(found.matrix, "nuc")), slope

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import scipy.optimize
 
@@ -149,10 +151,7 @@ def rank_one_is_global(rng: np.random.Generator) -> Outcome:
     t = float(np.linalg.norm(X, "nuc"))
     weight = slope * t ** (1 - 2 / L)
 
-    def cost(E: np.ndarray) -> float:
-        misfit = np.array([np.sum(M * E) for M in matrices]) - b
-        return float(misfit @ misfit) / 2 + weight / 2 * closed_forms.schatten_value(E, L)
-
+    cost = partial(_cost_of_matrix, matrices, b, weight, L)
     y = b - np.array([np.sum(M * X) for M in matrices])
     sizes = np.concatenate([[0.0, 1.0], np.geomspace(1e-4, 1e2, 20001)]) * t
     lines = [(b @ z - np.linalg.norm(np.tensordot(z, matrices, 1), 2) * sizes) / np.linalg.norm(z) for z in (b, y)]
@@ -190,10 +189,7 @@ def any_rank_is_global(rng: np.random.Generator) -> Outcome:
     found = solvers.norm_minimum(A, b, depth=L, penalty=weight)
     E = found.matrix
 
-    def cost(X: np.ndarray) -> float:
-        misfit = matrices @ X.ravel() - b
-        return float(misfit @ misfit) / 2 + weight / 2 * closed_forms.schatten_value(X, L)
-
+    cost = partial(_cost_of_matrix, matrices, b, weight, L)
     residual = b - matrices @ E.ravel()
     ends = np.linalg.svd((matrices.T @ residual + ell * E.ravel()).reshape(d1, d2), compute_uv=False)
     bound = float(b @ b - np.sum((matrices @ E.ravel()) ** 2) + ell * np.sum(E**2)) / 2
@@ -208,3 +204,9 @@ def any_rank_is_global(rng: np.random.Generator) -> Outcome:
         bound=at_least(min(others), bound, rtol=1e-9, depth=L),
         proved=at_least(found.certificate.lower_bound, cost(E) if proved else bound, rtol=1e-7),
     )
+
+
+def _cost_of_matrix(matrices: np.ndarray, b: np.ndarray, weight: float, L: int, E: np.ndarray) -> float:
+    """The loss with weight decay at the best layers of a matrix."""
+    misfit = matrices.reshape(len(b), -1) @ E.ravel() - b
+    return float(misfit @ misfit) / 2 + weight / 2 * closed_forms.schatten_value(E, L)

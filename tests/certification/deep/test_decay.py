@@ -1,6 +1,7 @@
 """The certificate of deep networks with weight decay: bound, value and verdict from the definitions, and files that lie."""
 
 from dataclasses import replace
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -59,12 +60,12 @@ def test_the_bound_is_the_least_of_the_better_line(rng):
         t = np.append(0.0, np.geomspace(1e-7, 100, 200001))
         lines = [(b @ z - np.linalg.norm(np.tensordot(z, matrices, 1), 2) * t) / np.linalg.norm(z) for z in (b, y)]
         values = np.maximum(np.max(lines, axis=0), 0) ** 2 / 2 + penalty * 3 / 2 * t ** (2 / 3)
-        problem = OrdinaryDecay(A, b, penalty, 1.0, 1.0)
-        found = decay_bound(problem, 3, y)
+        problem = OrdinaryDecay(A, b, 3, penalty)
+        found = decay_bound(problem, y) * problem.unit**2
         assert found <= values.min()
         assert found == pytest.approx(values.min(), rel=1e-6)
-        assert decay_bound(problem, 3, np.zeros(7)) <= found * (1 + 1e-13)
-    assert decay_bound(OrdinaryDecay(A, 0 * b, penalty, 1.0, 1.0), 3, y) == 0
+        assert decay_bound(problem, np.zeros(7)) * problem.unit**2 <= found * (1 + 1e-13)
+    assert decay_bound(OrdinaryDecay(A, 0 * b, 3, penalty), y) == 0
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
@@ -187,7 +188,7 @@ def test_no_tangent_gives_a_larger_bound_than_the_relaxation(rng):
     best = bound.best(solution.matrix, np.inf)
     assert bound.at(solution.matrix) < 0.999 * best
     assert best < (1 - 1e-4) * solution.value
-    for start in (solution.matrix, bound.relaxed(solution.matrix)):
+    for start in (solution.matrix, bound.relaxed()):
         found = minimize(lambda x: -bound.at(x.reshape(3, 4)), start.ravel(), method="Powell", options={"maxiter": 3})
         assert -found.fun <= best + 1e-7 * abs(best)
 
@@ -212,3 +213,46 @@ def test_a_network_of_rank_two_is_proved_where_data_determine_it(kind, scale, rn
     assert np.linalg.matrix_rank(solution.matrix) == 2
     assert "least eigenvalue" in solution.certificate.proof
     assert solution.verify(A, b).gap == solution.certificate.gap < 1e-8
+
+
+@pytest.mark.parametrize("depth", [4, 8])
+def test_no_bound_exceeds_the_least_value_in_exact_digits(depth, rng):
+    """A diagonal matrix, fully observed: the least is a sum over its entries, and the bound is next to it."""
+    with localcontext() as digits:
+        digits.prec = 60
+        tight = 0
+        for _ in range(40):
+            d, penalty = int(rng.integers(1, 4)), float(np.exp(rng.uniform(-4, 1)))
+            Y = np.diag(rng.uniform(0.5, 3, d))
+            A = Entries(*np.nonzero(np.ones((d, d))), (d, d))
+            least_value = sum(least_of_one_number(Decimal(float(y)), Decimal(penalty), depth) for y in np.diag(Y))
+            found = SeparableBound(A, A(Y), penalty, depth).best(bf.closed_forms.schatten_shrinkage(Y, penalty, depth), np.inf)
+            assert Decimal(found) <= least_value
+            tight += float(Decimal(found) / least_value) > 1 - 1e-11
+        assert tight == 40
+
+
+def least_of_one_number(y, penalty, depth):
+    """The least of ``(x - y)**2 / 2 + penalty * L / 2 * x**(2 / L)`` in decimal digits, at zero or at the larger root."""
+    power, x = Decimal(2) / depth, y
+    for _ in range(200):  # Newton from above
+        slope = 1 - penalty * (1 - power) * x ** (power - 2)
+        if slope <= 0:
+            return y * y / 2
+        x -= (x - y + penalty * x ** (power - 1)) / slope
+        if x <= 0:
+            return y * y / 2
+    return min(y * y / 2, (x - y) ** 2 / 2 + penalty * depth / 2 * x**power)
+
+
+def test_a_network_of_rank_one_is_proved_from_fewer_measurements_than_entries(rng):
+    """By the distance from all matrices of a nuclear norm: the least eigenvalue of the measurements is zero."""
+    proved = 0
+    for seed in range(8):
+        draws = np.random.default_rng(seed)
+        A = gaussian(11, (4, 3), draws)
+        b = A(np.outer(draws.standard_normal(4), draws.standard_normal(3)))
+        solution = bf.norm_minimum(A, b, depth=3, penalty=1e-3 * np.linalg.norm(A.adjoint_matrix(b), 2))
+        assert "nuclear norm" in solution.certificate.proof
+        proved += solution.status is Status.OPTIMAL and bool(solution.matrix.any())
+    assert proved >= 2
