@@ -13,6 +13,7 @@ from balancedfact.theorems import ledger
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")
+RECIPE = "conda/recipe.yaml"
 CONDA_NAMES = {"matplotlib": "matplotlib-base"}  # where the package of a conda channel has another name
 
 
@@ -28,19 +29,32 @@ def conda_name(requirement):
 
 def test_one_version():
     assert yaml.safe_load(read("CITATION.cff"))["version"] == __version__
-    assert yaml.safe_load(read("recipe.yaml"))["context"]["version"] == __version__
+    assert yaml.safe_load(read(RECIPE))["context"]["version"] == __version__
     assert f"version = {{{__version__}}}" in read("docs/cite.md")
     assert re.search(r"^## \[(\d[^]]*)\]", read("CHANGELOG.md"), flags=re.MULTILINE)[1] == __version__
 
 
 def test_the_conda_recipe_asks_for_what_the_package_asks_for():
-    recipe = yaml.safe_load(read("recipe.yaml"))
+    recipe = yaml.safe_load(read(RECIPE))
     wanted = [conda_name(line) for line in CONFIG["options"]["install_requires"].split("\n") if line and line[0] != "#"]
     python = f"python {CONFIG['options']['python_requires']}"
     assert recipe["requirements"]["run"] == [python, *wanted]
     assert recipe["requirements"]["host"][0] == python
     script = CONFIG["options.entry_points"]["console_scripts"].strip()
     assert recipe["build"]["python"]["entry_points"] == [script]
+
+
+def test_the_conda_recipe_builds_from_the_checkout_and_carries_nothing_else_along():
+    recipe = yaml.safe_load(read(RECIPE))
+    folder = (ROOT / RECIPE).parent
+    assert (folder / recipe["source"]["path"]).resolve() == ROOT
+    assert [path.name for path in folder.iterdir()] == ["recipe.yaml"]
+    assert (ROOT / recipe["about"]["license_file"]).is_file()
+    # Nothing is downloaded in the build, so setuptools has to make the wheel without the package `wheel`.
+    assert "--no-build-isolation" in recipe["build"]["script"]
+    [setuptools] = [line for line in recipe["requirements"]["host"] if line.startswith("setuptools")]
+    major, minor = map(int, re.fullmatch(r"setuptools >=(\d+)\.(\d+)", setuptools).groups())
+    assert (major, minor) >= (70, 1)
 
 
 def test_the_citation_has_what_the_format_demands():
@@ -57,7 +71,7 @@ def test_hosted_documentation_is_built_as_here():
     assert install["extra_requirements"] == ["docs"]
 
 
-@pytest.mark.parametrize("name", ["tests", "docs", "notebooks", "benchmarks", "paper", ".ci"])
+@pytest.mark.parametrize("name", ["tests", "docs", "notebooks", "benchmarks", "paper", "conda", ".ci"])
 def test_the_source_distribution_takes_every_folder_along(name):
     assert f"graft {name}\n" in read("MANIFEST.in")
     assert (ROOT / name).is_dir()
