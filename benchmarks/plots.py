@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from harness import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from PIL import Image
 
 from balancedfact._files import write_picture
 from balancedfact.plots import PALETTE, style
@@ -122,10 +122,7 @@ def save(figure: Figure, name: str) -> None:
     write_picture(IMAGES / f"benchmark-{name}.svg", figure, title=f"Benchmarks of balancedfact: {name}", source=source)
     small = IMAGES / "thumbnails" / f"benchmark-{name}.png"
     write_picture(small, figure)
-    with Image.open(small) as picture:
-        picture = picture.convert("RGB")
-    picture.thumbnail((440, 440))
-    picture.quantize(64).save(small, optimize=True)
+    runpy.run_path(str(IMAGES.parent / "gallery.py"))["shrink"](small)
     print(f"benchmark-{name}.svg")
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import chain
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import balancedfact as bf
 from balancedfact.cli import main
+from balancedfact.experiments.figures import FIGURES
 from balancedfact.theorems._claim import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,6 +274,36 @@ def test_an_example_becomes_a_page_with_its_text_picture_code_and_output(tmp_pat
         encoding="utf-8"
     )
     assert (tmp_path / "weight_decay_collapses.png").stat().st_size < 40_000
+
+
+def test_a_thumbnail_keeps_colours_that_few_pixels_have(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    with bf.plots.style():
+        figure = Figure(figsize=(6.4, 4.0))
+        ax = figure.subplots()
+        for height, colour in enumerate(bf.plots.PALETTE.values()):
+            ax.plot([0, 1], [0, height], color=colour, linewidth=1)
+        figure.savefig(tmp_path / "lines.png", dpi=160)
+    with Image.open(tmp_path / "lines.png") as picture:
+        wanted = picture.convert("RGB")
+    wanted.thumbnail((440, 440), Image.Resampling.LANCZOS)
+    runpy.run_path(str(ROOT / "docs" / "gallery.py"))["shrink"](tmp_path / "lines.png")
+    with Image.open(tmp_path / "lines.png") as picture:
+        found = picture.convert("RGB")
+    assert np.abs(np.array(found, dtype=int) - np.array(wanted, dtype=int)).max() <= 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "tables").glob("*.csv")), ids=lambda path: path.stem)
+def test_a_stored_table_is_drawn_again(path, tmp_path):
+    for kind in (".csv", ".json"):
+        shutil.copy(path.with_suffix(kind), tmp_path)
+    bf.experiments.redraw(FIGURES[path.stem], tmp_path, pictures="svg")
+    pictures = [folder / f"{path.stem}.svg" for folder in (tmp_path, ROOT / "docs" / "images")]
+    # Titles, names of axes and of series; numbers at ticks and outlines are those of the version of matplotlib.
+    words = [sorted(re.findall(r"<!-- (?!\$\\mathdefault)(.*[a-z].*) -->", at.read_text(encoding="utf-8"))) for at in pictures]
+    assert words[0]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.stem)

@@ -170,7 +170,7 @@ def draw(settings: Settings, table: Table) -> Figure:
                 ax.loglog(x, values.mean(axis=0), MARKERS[index] + "-", color=f"C{index}", label=f"{label}: mean and range")
                 low, high = np.maximum(values.min(axis=0), _LEAST_DRAWN), values.max(axis=0)
                 ax.fill_between(x, low, high, color=f"C{index}", alpha=0.2, lw=0)
-        if settings["flow"]:
+        if settings.get("flow"):  # tables of the time before it are drawn too
             steps, seconds, values = modelled(settings, table, depth, m)
             label = "label-noise flow, the model of the constant step"
             for ax, x in ((above, steps), (below, seconds)):
