@@ -1,6 +1,7 @@
 """Settings and fixtures of the whole suite."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads in each only wait for one another
@@ -26,6 +27,31 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.name == "attack" and "not attack" in config.getoption("markexpr"):
         return True
     return None
+
+
+# Folders of which the default tests leave lines unrun. Those of the others are nearly all run by them, and the tracer makes the
+# slow tests take two thirds longer.
+TRACED = {"commands", "data", "experiments"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses
+def pytest_collection_modifyitems(config, items):
+    """Of a test marked ``few(n)`` leave `n` of its cases, evenly spaced, as they are, and mark the others as slow."""
+    cases = defaultdict(list)
+    for item in items:
+        marker = item.get_closest_marker("few")
+        if marker is not None and item.get_closest_marker("slow") is None:
+            cases[item.nodeid.split("[")[0], marker.args[0]].append(item)
+    for (_, n), alike in cases.items():
+        kept = {(2 * i + 1) * len(alike) // (2 * n) for i in range(n)}
+        for place, item in enumerate(alike):
+            if place not in kept:
+                item.add_marker(pytest.mark.slow)
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            folders = item.nodeid.split("/")[1:-1]
+            if item.get_closest_marker("slow") is not None and folders and folders[0] not in TRACED:
+                item.add_marker(pytest.mark.no_cover)
 
 
 # These folders train networks: in one process the loops of training are compiled once, in several at the same time. What that

@@ -93,6 +93,7 @@ def test_solve_writes_a_proven_solution_and_says_so(entries, capsys):
         assert word in captured.out
 
 
+@pytest.mark.slow
 def test_pictures_can_be_read_back(entries):
     main(["solve", entries, "--quiet"])
     for name in ("singular_values.png", "gap.png", "matrix.png"):
@@ -119,6 +120,7 @@ def test_labels_and_repeats_are_reported(capsys):
     assert "ann ... bob" in out
 
 
+@pytest.mark.slow
 def test_dense_measurements_have_no_picture_of_entries(entries, capsys):
     A = gaussian(12, (4, 4), rng=0)
     write_problem("dense.npz", A, A(np.ones((4, 4))))
@@ -128,6 +130,7 @@ def test_dense_measurements_have_no_picture_of_entries(entries, capsys):
     assert "12 dense measurements of a 4 x 4 matrix" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_large_matrices_are_not_drawn(entries, monkeypatch):
     monkeypatch.setattr(_solve_files, "_LARGEST_IMAGE", 55)
     assert main(["solve", entries]) == 0
@@ -308,6 +311,7 @@ def test_help_shows_the_options_and_an_example(capsys, command, words):
         assert word in text
 
 
+@pytest.mark.slow
 def test_module_runs_as_the_command():
     ended = subprocess.run(
         [sys.executable, "-m", "balancedfact", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -352,6 +356,7 @@ def test_unknown_example(capsys):
     assert "NAME is 'huge'; expected one of tiny, longer-name" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_compare_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
     monkeypatch.setattr("balancedfact.comparison._ways._STEPS", 500)
     monkeypatch.setattr("balancedfact.comparison._ways._DESCENTS", 200)

@@ -18,7 +18,7 @@ def few_steps():
         yield
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def problem(request):
     rng = np.random.default_rng(3)
     truth = rng.standard_normal((4, 1)) @ rng.standard_normal((1, 4))
@@ -146,6 +146,7 @@ def test_prints_a_row_for_every_method_and_is_plain_data(problem):
         table["nothing"]
 
 
+@pytest.mark.slow
 def test_rectangular_problems_without_a_truth_and_determinism():
     A = bf.measurements.gaussian(9, (4, 3), rng=0)
     b = A(np.outer(np.arange(4.0), np.ones(3)))

@@ -174,6 +174,7 @@ def test_code_on_pages_runs(page):
     assert names["solution"].status.ok
 
 
+@pytest.mark.slow
 def test_the_file_of_the_readme_becomes_predictions_by_the_command_and_by_six_lines(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     command = re.search(r"^<!-- command: file -->\n```bash\nbalancedfact (.*)\n```", text, flags=re.MULTILINE)[1]
@@ -224,6 +225,7 @@ def test_notebooks_are_stored_executed(path):
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
 
 
+@pytest.mark.slow
 def test_theorem_page_leads_from_every_claim_to_its_proof_its_functions_its_code_and_its_command(tmp_path):
     page = tmp_path / "theorems.md"
     names = runpy.run_path(str(ROOT / "docs" / "ledger.py"))

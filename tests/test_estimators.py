@@ -17,6 +17,7 @@ FULL = RNG.standard_normal((40, 2)) @ RNG.standard_normal((2, 9)) + RNG.standard
 HOLES = np.where(RNG.random(FULL.shape) < 0.75, FULL + 0.05 * RNG.standard_normal(FULL.shape), np.nan)
 
 
+@pytest.mark.few(4)
 @parametrize_with_checks([FlatImputer(penalty=0.1, random_state=0)])
 def test_check_estimator(estimator, check):
     check(estimator)
@@ -28,6 +29,7 @@ def test_check_estimator_in_other_settings(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_it_imputes_better_than_the_mean():
     found = FlatImputer(random_state=0).fit_transform(HOLES)
     hidden = np.isnan(HOLES)
@@ -53,6 +55,7 @@ def test_pipeline_and_grid_search():
     assert alone.best_params_["penalty"] == 0.3
 
 
+@pytest.mark.slow
 def test_names_and_frames():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(HOLES, columns=[f"x{k}" for k in range(9)])

@@ -90,6 +90,7 @@ def test_npz_round_trip_is_exact(tmp_path_factory, drawn):
     assert [entry.name for entry in path.parent.iterdir()] == ["problem.npz"]
 
 
+@pytest.mark.slow
 @given(st.data(), sizes, st.integers(2, 5))
 @settings(max_examples=60, deadline=None)
 def test_matrix_formats_agree_to_the_last_bit(tmp_path_factory, data, d1, d2):

@@ -73,6 +73,7 @@ def test_the_bound_is_tight_for_the_leading_subspace(example, rng):
     assert f"{FAILURE:g}" in proof
 
 
+@pytest.mark.slow
 def test_the_bound_holds_for_any_subspace(example, rng):
     S, U, s, Vt = example
     wrong = orthonormal(rng, 800, 5), orthonormal(rng, 700, 5)
@@ -100,6 +101,7 @@ def test_the_bound_holds_however_few_the_steps(example, steps):
         assert norm_bound(S, *nothing(LARGE), np.random.default_rng(seed), steps=steps)[0] >= s[0]
 
 
+@pytest.mark.slow
 def test_the_bound_holds_for_sparse_matrices_of_every_kind(rng):
     for density in (1e-5, 1e-3, 0.05):
         S = sparse_noise(rng, LARGE, density)

@@ -79,6 +79,7 @@ def test_no_factorization_is_below_the_least_value(problem):
     assert isotropic_trace(moved) >= isotropic_trace(optimal) * (1 - 1e-12)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize(("shape", "rank"), [((3, 4), 2), ((3, 2), 2)])
 def test_the_least_isotropic_value_is_what_brute_force_finds(depth, shape, rank, rng):
@@ -177,6 +178,7 @@ def test_kronecker_layers_attain_the_trace_of_the_map(problem, more_rows, more_c
     assert trace(layers, A) == pytest.approx(2 / A.m * least, rel=1e-11)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize("rank", [1, 2])
 def test_the_kronecker_minimum_is_what_brute_force_finds(depth, rank, rng):
@@ -185,6 +187,7 @@ def test_the_kronecker_minimum_is_what_brute_force_finds(depth, rank, rng):
     assert found == pytest.approx(kronecker_minimum(M, X, Y, depth), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_kronecker_minimum_is_that_of_the_hessian_by_brute_force(rng):
     M, X, Y = rng.standard_normal((3, 2)), rng.standard_normal((3, 3)), rng.standard_normal((2, 2))
     matrices = [np.outer(x, y) for x in X for y in Y.T]

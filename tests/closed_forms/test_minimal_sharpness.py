@@ -59,6 +59,7 @@ def brute_force(sigma, w, L, width, rng):
     return best
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("L", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["white", "sample", "ill-conditioned", "singular"])
 def test_agrees_with_brute_force(kind, L, rng):
@@ -94,6 +95,7 @@ def test_solves_the_one_dimensional_problem(seed, d, L, kind):
     assert minimal(sigma, w, L) == pytest.approx(one_dimensional_problem(sigma, w, L), rel=1e-9)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("L", [2, 3, 10, 100])
 @pytest.mark.parametrize("kind", ["white", "sample", "ill-conditioned", "singular", "repeated top"])
 @pytest.mark.parametrize("hidden", [1, 3])
@@ -116,6 +118,7 @@ def test_minimiser_outside_or_inside_the_top_eigenspace(axis):
         assert bf.closed_forms.regression_sharpness(layers, sigma) == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(2, 5), st.integers(2, 8), st.sampled_from([*KINDS, "ill-conditioned"]))
 def test_dual_form(seed, d, L, kind):
     """No unit vector gives more than the minimum, and the best one gives as much."""

@@ -37,6 +37,7 @@ def test_largest_eigenvalue_by_hand():
     assert sharpness([np.zeros((1, 2)), np.ones((1, 1))], np.eye(2), [1.0, 0.0]) == pytest.approx(1 + np.sqrt(5))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_networks(rng):
     layers = [rng.standard_normal((400, 5, 5)) / 3 for _ in range(20)] + [rng.standard_normal((400, 1, 5))]
     tracemalloc.start()

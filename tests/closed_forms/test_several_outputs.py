@@ -69,6 +69,7 @@ def brute_force(sigma, M, L, width, seed):
 CASES = [(L, 2, 2, None, False) for L in (2, 3, 5)] + [(3, 3, 2, 1, False), (2, 2, 3, 2, True), (4, 2, 3, None, False)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("L", "outputs", "inputs", "rank", "singular"), CASES)
 def test_agrees_with_minimisation_over_the_weights(L, outputs, inputs, rank, singular):
     sigma, M, _ = problem(L, outputs, inputs, rank, singular)

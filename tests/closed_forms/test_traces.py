@@ -23,6 +23,7 @@ def nuclear(X):
 # One measurement.
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("depth", [2, 3, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (4, 5))])
 @pytest.mark.parametrize(("shape", "rank"), [((3, 4), 2), ((4, 2), 2), ((3, 3), 1), ((3, 3), 3)])
 def test_the_value_is_what_brute_force_finds(shape, rank, depth):

@@ -30,6 +30,7 @@ def table(path):
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_predictions_and_top_of_a_raw_file(capsys):
     command = ["solve", "ratings.csv", "--penalty", "auto", "--offsets", "--tol", "1e-6"]
     assert main([*command, "--predict", "pairs.csv", "--top", "2", "--complete", "csv", "--out", "out"]) == 0

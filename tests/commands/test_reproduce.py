@@ -60,6 +60,7 @@ def test_no_scheduler_at_the_address(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_toys")
 def test_a_figure_leaves_its_files(tmp_path, capsys):
     assert main(["reproduce", "toy", "--workers", "1", "--out", "deep/there"]) == 0
@@ -73,6 +74,7 @@ def test_a_figure_leaves_its_files(tmp_path, capsys):
     assert line.endswith("toy.csv, .png, .json")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_toys")
 def test_pictures_are_drawn_again_from_the_tables(tmp_path, capsys):
     assert main(["reproduce", "toy", "--workers", "1", "--out", "there", "--pictures", "svg"]) == 0

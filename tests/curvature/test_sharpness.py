@@ -42,6 +42,7 @@ def assert_is_top(layers, A, matrices, b, rtol=1e-12):
     assert np.linalg.norm(H @ v - value * v) <= 1e-6 * size
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     maps.cases(*ALL, largest=4, most=6),
@@ -71,6 +72,7 @@ def larger_maps(rng):
     }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["dense", "rank one", "entries", "minimal"])
 @pytest.mark.parametrize("m", [5, 70, 90])
 @pytest.mark.parametrize("hidden", [[2], pytest.param([5, 6], marks=pytest.mark.slow), [4, 3, 5, 4]])

@@ -87,6 +87,7 @@ def test_digits_are_counted():
     assert digits(RNG.integers(1, 11, 200) / 2) is None
 
 
+@pytest.mark.slow
 def test_short_data_are_noticed_and_the_penalty_leaves_the_rounding_out():
     A = bf.measurements.bernoulli_mask((30, 20), 0.7, 0)
     truth = np.outer(RNG.standard_normal(30), RNG.standard_normal(20))

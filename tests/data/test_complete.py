@@ -70,6 +70,7 @@ def converters():
     yield "polars", "polars", lambda module, x: module.Series(x) if x.ndim == 1 else module.DataFrame(x)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "package", "convert"), converters(), ids=lambda value: value if isinstance(value, str) else ""
 )

@@ -46,6 +46,7 @@ def test_it_is_the_optimum_of_the_definition(seed, penalty):
     assert found.effect == pytest.approx(np.mean((Y - fit)[treated]), abs=2e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 8), st.integers(3, 8), st.floats(0.0, 0.4), st.floats(0.05, 5.0))
 def test_value_and_bound_hold_by_the_definition_on_ragged_panels(seed, n, t, holes, penalty):
@@ -91,6 +92,7 @@ def test_beyond_the_largest_penalty_it_is_two_way_least_squares():
     assert bf.panel_effect(Y, treated, 1e4).effect == pytest.approx(double, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_cross_validation_chooses_the_least_error():
     Y, treated = panel(7, (10, 8))
     found, again = (bf.panel_effect(Y, treated, folds=2, rng=0) for _ in range(2))

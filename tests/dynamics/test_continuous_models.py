@@ -162,6 +162,7 @@ def valley():
     return [1.2 * np.eye(3) + 0.1 * noise.standard_normal((3, 3)), np.array([[0.2, 0.1, 0.1]])]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("model", ["edge_flow", "central_flow"])
 def test_models_of_descent_are_of_order_one_below_the_edge(model):
     errors = []
@@ -194,6 +195,7 @@ def test_edge_flow_follows_descent_beyond_the_edge_to_second_order():
     assert gaps[0] / gaps[1] > 3.0  # four in the limit
 
 
+@pytest.mark.slow
 def test_central_flow_ends_at_the_edge_itself():
     bottom = bf.dynamics.gradient_flow(valley(), RULE, DATA, stationarity=1e-14).layers
     eps, sharpness = 0.04, bf.curvature.sharpness(bottom, RULE, DATA)

@@ -51,6 +51,7 @@ def test_any_map_agrees_with_reference(case, hidden):
     assert found.loss[-1] == pytest.approx(naive.loss(found.layers, matrices, b), rel=1e-9, abs=1e-14 * size**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [1.0, 60.0])
 def test_stiff_and_not_agree_with_reference(condition, rng):
     X, w = regression(condition, rng, d=3)
@@ -63,6 +64,7 @@ def test_stiff_and_not_agree_with_reference(condition, rng):
     assert naive.deviation(tight.layers, expected) <= 1e-10
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("condition", "L"),
     [(1.0, 2), (1.0, 4), (1e2, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1e3, 4), (1e5, 3)))],
@@ -104,6 +106,7 @@ def test_narrow_layers_end_at_a_point_that_does_not_fit(rng):
     np.testing.assert_allclose(found.matrix, s[0] * np.outer(U[:, 0], Vt[0]), atol=1e-9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("L", [2, 3, 5])
 def test_small_start_ends_rank_one_aligned_and_with_equal_norms(L, rng):
     X, w = regression(4.0, rng)

@@ -36,6 +36,7 @@ def test_a_limit_on_records_gives_the_prefix_of_the_run(rule, start):
     assert_same(run, whole)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", [ONE, MANY], ids=["one", "many"])
 @pytest.mark.parametrize("rule", RULES)
 def test_a_limit_on_time_ends_between_records(rule, start):

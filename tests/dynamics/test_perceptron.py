@@ -35,6 +35,7 @@ def naive_loss(shapes, X, y):
     return loss
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 11))
 def test_agrees_with_automatic_differentiation(seed, widths, n):

@@ -128,6 +128,7 @@ def check(kind, options, rng, runs=5):
         assert naive.deviation(naive.run(found.layers, r), naive.run(start, r)) > 1e-4
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_rules_agree_with_their_definition(kind, rule, rng):
@@ -147,6 +148,7 @@ def test_batches_and_noise_under_every_rule(kind, batch, rule, rng):
     check(kind, BATCHES[batch] | RULES[rule], rng)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", ["dense", "entries", "several outputs"])
 def test_large_networks_follow_the_same_definition(kind, rule, rng, monkeypatch):

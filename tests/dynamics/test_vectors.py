@@ -22,6 +22,7 @@ def operations(lanes, a, b, c, number, out):
     store(out, 7, zero(out, lanes))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("lanes", [1, 3, 8])
 def test_operations_are_those_of_numpy(lanes, dtype, rng):

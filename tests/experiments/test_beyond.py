@@ -227,6 +227,7 @@ def test_the_bound_is_asymptotically_attained_and_has_its_stated_form():
         assert _flow_ratio.weakest_direction(1e7, depth) == pytest.approx(_flow_ratio.upper_bound(1e7, depth), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_search_finds_the_weakest_direction_and_flows_reach_it():
     for row in table("beyond-2").where(kind="search", condition=20.0).rows:
         assert row["ratio"] == pytest.approx(_flow_ratio.weakest_direction(20.0, row["depth"]), rel=1e-3)

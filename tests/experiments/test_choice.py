@@ -30,6 +30,7 @@ def table(name):
     return figure, settings, Table(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_runs_draw_and_repeat(name):
     figure, settings, found = table(name)

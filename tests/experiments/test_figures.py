@@ -152,6 +152,7 @@ def test_probabilities_are_of_the_runs_of_the_figure_before(one, other):
     np.testing.assert_equal(matching(one, kind="run"), matching(other, kind="run"))
 
 
+@pytest.mark.slow
 def test_both_figures_of_label_noise_show_the_same_runs():
     assert FIGURES["glcrmj-1"].scales == FIGURES["glcrmj-2"].scales
     np.testing.assert_equal(rows("glcrmj-1")[0], rows("glcrmj-2")[0])
@@ -608,6 +609,7 @@ def test_the_predicted_loss_is_noise_too():
     np.testing.assert_allclose(loss, 0.02 / 8 * (1.5**2 + loss) * np.array([3.0, 40.0]))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_there_and_is_drawn(tmp_path):
     figure = tiny("glcrmj-2", step=0.5, repetitions=1, depths=[[3, 0.75]])
     with ThreadPoolExecutor(1) as executor:

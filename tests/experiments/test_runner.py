@@ -95,6 +95,7 @@ def test_finished_units_are_not_run_again(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))["units_found_from_an_earlier_run"] == 7
 
 
+@pytest.mark.slow
 def test_the_pool_gives_its_processes_one_thread_and_leaves_no_trace(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)

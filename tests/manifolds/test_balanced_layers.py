@@ -97,6 +97,7 @@ def test_tangent_space_is_the_null_space_of_the_constraint_when_no_hidden_layer_
         assert manifold.dim == J.shape[1] - np.linalg.matrix_rank(J)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(WIDTHS, st.integers(0, 30))
 def test_passes_the_conformance_check(widths, seed):
@@ -111,6 +112,7 @@ def test_passes_the_conformance_check_at_repeated_singular_values(widths, rng):
     assert report.ok, str(report)
 
 
+@pytest.mark.few(3)
 @planted.every_mistake
 @pytest.mark.parametrize("widths", [[3, 2, 2, 4], pytest.param([2, 4, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths):
@@ -153,6 +155,7 @@ def test_two_layers_are_a_balanced_pair(sizes, rng):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("widths", [[3, 2, 2, 3], [2, 4, 3, 2], [3, 2, 4, 3, 2]])
 @pytest.mark.parametrize(("size", "excess"), [(0.3, 1e-2), (1.0, 0.3)])
 def test_retraction_is_nearly_the_nearest_point(widths, size, excess, rng):

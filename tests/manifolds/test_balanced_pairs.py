@@ -85,12 +85,14 @@ def test_tangent_space_is_the_range_of_the_stiefel_parametrisation(sizes, rng):
     assert np.abs(projection_matrix(manifold, point) - basis @ basis.T).max() < 1e-8
 
 
+@pytest.mark.slow
 @given(SIZES, SIZES, st.integers(1, 7), st.integers(0, 30))
 def test_passes_the_conformance_check(d1, d2, k, seed):
     report = check_manifold(BalancedPairs(d1, d2, k, rng=seed), seed)
     assert report.ok, str(report)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("sizes", [(3, 2, 2), (4, 4, 2), (2, 2, 3), (1, 1, 1)])
 def test_nearest_is_nearest(sizes, rng):
     """No pair found by minimising over the Stiefel parametrisation from many starts is nearer."""

@@ -206,6 +206,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.few(13)
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("sizes", [(4, 3, 2), (4, 3, 5)])
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -88,6 +88,7 @@ def test_tangent_space_is_that_of_the_orbit(problem):
         assert manifold.dim == J.shape[1] - np.linalg.matrix_rank(J, 1e-9 * np.linalg.norm(J))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(problems(), st.integers(0, 30))
 def test_passes_the_conformance_check(problem, seed):
@@ -96,6 +97,7 @@ def test_passes_the_conformance_check(problem, seed):
     assert report.ok, str(report)
 
 
+@pytest.mark.few(5)
 @planted.every_mistake
 @pytest.mark.parametrize("widths", [[4, 2, 2, 3], pytest.param([4, 3, 2, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths, rng):
@@ -129,6 +131,7 @@ def test_retraction_is_a_geodesic(rng):
     assert abs(energy(1e-3) + energy(-1e-3) - 2 * energy(0.0)) / 1e-6 > 0.1  # it is not merely insensitive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [[6, 3, 3, 3, 3, 5], [6, 5, 3, 4, 5, 5]])
 def test_the_product_stays_exact_over_hundreds_of_steps(widths, rng):
     M = matrix(5, 6, 3, rng)

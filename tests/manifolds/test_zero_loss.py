@@ -95,6 +95,7 @@ def test_gram_matrix_is_that_of_the_jacobian(kind, rng):
     assert np.allclose(manifold.gram(layers), J @ J.T, rtol=1e-11)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(problems(), st.integers(0, 30))
 def test_passes_the_conformance_check(problem, seed):
@@ -106,6 +107,7 @@ def test_passes_the_conformance_check(problem, seed):
     assert report.ok, str(report)
 
 
+@pytest.mark.few(5)
 @planted.every_mistake
 @pytest.mark.parametrize("widths", [[4, 2, 2, 3], pytest.param([4, 4, 3], marks=pytest.mark.slow)])
 def test_planted_mistakes_are_noticed(mistake, widths, rng):
@@ -245,6 +247,7 @@ def test_the_flattest_layers_recover_the_truth_at_a_singular_point(d, m, rank, o
     assert after[0] < 1e-7 * after[1]
 
 
+@pytest.mark.slow
 def test_newton_steps_converge_quadratically_at_a_regular_minimum():
     """Few measurements: the flattest layers are regular, and three steps gain six digits or more."""
     A = bf.measurements.gaussian(4, (3, 4), rng=0)

@@ -106,6 +106,7 @@ def projected(entries, y):
     return y - sum((np.sum(y * q) / np.sum(q * q) * q for q in basis), np.zeros(len(y), dtype=object))
 
 
+@pytest.mark.few(21)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("share", [0.35, 0.7, 1.0])
 @pytest.mark.parametrize("size", [1e-90, 1.0, 1e90])

@@ -140,6 +140,7 @@ def test_rank_one_against_a_grid(rng, kind, d1, m):
         assert found.smallest[1] - found.smallest[0] < 1e-6 * found.largest[0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("d2", "m"), [(3, 6), (3, 9), (3, 40), (4, 20)])
 def test_rank_two_against_a_grid(rng, d2, m):
     """A 3 x d matrix of rank two has a left null vector; for each on a grid what is left is an eigenproblem."""
@@ -250,6 +251,7 @@ def test_does_not_depend_on_the_coordinates(rng, rank):
         assert other.smallest == pytest.approx(plain.smallest, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_transposed_map():
     """The rank-one relaxation is symmetric in the two sides; for higher rank only the attained values are."""
     A = bf.measurements.gaussian(40, (3, 5), rng=1)
@@ -262,6 +264,7 @@ def test_transposed_map():
     assert other.smallest[1] == pytest.approx(one.smallest[1], rel=1e-8)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("scale", [3.0, 1e-150, 1e-70, 1e70, 1e150])
 @pytest.mark.parametrize("kind", ["dense", "rank_one", "entries", "minimal"])
 def test_scale(kind, scale):
@@ -278,6 +281,7 @@ def test_scale(kind, scale):
     assert other.condition[1] == pytest.approx(one.condition[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_determined_by_the_seed():
     A = bf.measurements.gaussian(20, (4, 4), rng=0)
     one, other = (isometry_constant(A, 2, rng=7) for _ in range(2))

@@ -117,6 +117,7 @@ process.join()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_threads_are_started_anew_after_a_fork():
     # In an interpreter of its own: others that were imported here may not survive a fork.

@@ -57,6 +57,7 @@ def mortal_processes():
         yield found
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_every_method_agrees_with_the_matrices(kind, edge, client, rng):
@@ -70,6 +71,7 @@ def test_the_conformance_check_passes(client):
     assert report.ok, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_shapes_at_the_edge(kind, client, rng):
     for d1, d2, m, shards in [(1, 5, 2, 2), (5, 1, 4, 1), (2, 3, 1, 1)]:
@@ -94,6 +96,7 @@ def test_every_method_agrees_on_worker_processes(two_processes, rng):
         oracles.assert_agrees(sharded, matrices, rng)
 
 
+@pytest.mark.slow
 def test_shards_of_different_kinds_are_one_map(client, rng):
     made = [build(rng, 4, 3, 3, "none") for build in maps.BUILT_IN.values()]
     sharded = Sharded.from_loaders([partial(pickle.loads, pickle.dumps(A)) for A, _ in made], client)
@@ -117,6 +120,7 @@ def _map_of(held):
     return held.value
 
 
+@pytest.mark.slow
 def test_repeated_entries_across_shards(client, rng):
     loaders = [partial(Entries, [0, 1, 1], [1, 0, 1], (3, 2), weights) for weights in ([1.0, 2.0, 3.0], [2.0, -1.0, 0.5])]
     sharded = Sharded.from_loaders(loaders, client)
@@ -240,6 +244,7 @@ def test_a_shard_that_moves_to_another_worker_rounds_as_before(kind, rng):
     assert sys.getsizeof(held) >= sys.getsizeof(moved) >= 3 * 40 * 8
 
 
+@pytest.mark.slow
 def test_dask_is_imported_only_where_it_is_used():
     code = "import sys, balancedfact; assert not {'dask', 'distributed', 'cloudpickle'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -41,6 +41,7 @@ def test_palette_stays_apart_for_colour_blind_readers(eye):
     assert apart.min() > 0.1
 
 
+@pytest.mark.slow
 def test_plots_are_reached_from_the_package_and_imported_on_demand():
     assert bf.plots is plots
     with pytest.raises(AttributeError, match="no attribute 'plotz'"):

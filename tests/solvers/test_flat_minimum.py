@@ -89,6 +89,7 @@ def test_the_default_tolerance_is_kept_and_not_wasted(name, penalty):
     np.testing.assert_allclose(solution.value, reference(name, True, penalty)[0], rtol=2e-8)
 
 
+@pytest.mark.slow
 @given(cases(*BUILT_IN.values(), *DERIVED.values()), st.sampled_from([0.0, 0.1]), st.booleans())
 def test_degenerate_maps(case, penalty, consistent):
     A, matrices, rng = case
@@ -463,6 +464,7 @@ def test_a_penalty_lost_in_rounding_is_no_error(name, rng):
     assert solution.certificate.lower_bound <= best**2 / 2 <= solution.value * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_a_tolerance_beyond_rounding_leaves_the_gap_open():
     A, matrices, b = example("gaussian")
     solution = bf.flat_minimum(A, b, tol=1e-300, rng=0)
@@ -495,6 +497,7 @@ def at_scale_one(name, penalty):
     return b, bf.flat_minimum(A, b, penalty=penalty, rng=0)
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("data", [1e-120, 1e-30, 1.0, 1e120])
 @pytest.mark.parametrize("measurements", [1e-120, 1e-40, 1.0, 1e40, 1e120])
 @pytest.mark.parametrize("name", SCALED_MAPS)
@@ -601,6 +604,7 @@ def test_a_start_that_is_no_pair_is_refused(initial):
 # Large
 
 
+@pytest.mark.slow
 def test_a_large_completion_forms_no_dense_matrix(monkeypatch):
     rng = np.random.default_rng(0)
     U, V = rng.standard_normal((3000, 3)), rng.standard_normal((2500, 3))

@@ -14,6 +14,7 @@ from tests.solvers.conic import example, reference
 A, _, B = example("gaussian")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("solve", [bf.flat_minimum, bf.norm_minimum])
 @pytest.mark.parametrize("penalty", [0.0, 0.3])
 @pytest.mark.parametrize("method", [InteriorPoint(), Splitting(), Factored(), RiemannianSearch()])

@@ -169,6 +169,7 @@ def test_zero_measurements_and_unobserved_entries(rng):
         np.testing.assert_allclose(bf.norm_minimum(zero, [0.0, 1.0], penalty=1.0).value, 0.5)
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("measurements", [1e-120, 1e-40, 1e40, 1e120])
 @pytest.mark.parametrize("data", [1e-120, 1.0, 1e80])
 @pytest.mark.parametrize("name", ["gaussian", "bernoulli_mask"])

@@ -79,6 +79,7 @@ def test_the_minimum_is_that_of_a_conic_solver(name, offset_penalty, rng):
     np.testing.assert_allclose(beta, c.value[0], atol=1e-3)
 
 
+@pytest.mark.slow
 @given(maps.cases(maps.entries), st.sampled_from([1e-3, 0.3, 3.0, 1e3]), st.sampled_from([1e-2, 1.0, 1e4]))
 def test_no_point_is_below_the_bound(case, fraction, offset_penalty):
     A, _, rng = case
@@ -124,6 +125,7 @@ def test_a_penalty_that_leaves_offsets_alone(rng):
     np.testing.assert_allclose(solution.predict(A.rows, A.cols), fit, atol=1e-4)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e150])
 def test_the_scale_of_the_data_carries_over(scale, rng):
     A, b = ratings(rng)
@@ -147,6 +149,7 @@ def test_unobserved_rows_and_columns_are_predicted_by_what_is_known(rng):
     np.testing.assert_allclose(solution.predict(*np.indices((5, 4)).reshape(2, -1)), everything.ravel(), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_weights_weigh_offsets_too(rng):
     A, b = ratings(rng)
     twice = Entries(np.tile(A.rows, 2), np.tile(A.cols, 2), A.matrix_shape)

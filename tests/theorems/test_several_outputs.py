@@ -64,6 +64,7 @@ MUTATIONS = [
 ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("key", "owner", "name", "change"), MUTATIONS, ids=[f"{k}-{row[0]}-{row[2]}" for k, row in enumerate(MUTATIONS)]
 )

@@ -30,6 +30,7 @@ MUTATIONS = [
 ]
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(("key", "owner", "name", "change"), MUTATIONS, ids=[f"{row[0]}-{row[2]}" for row in MUTATIONS])
 def test_a_planted_mistake_is_noticed(monkeypatch, key, owner, name, change):
     assert mutations.fails_when(monkeypatch, key, owner, name, change)

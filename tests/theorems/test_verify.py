@@ -56,6 +56,7 @@ def strict_json(path):
         return json.load(file, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_holding_claims_exit_with_zero_in_processes_of_their_own(monkeypatch, capsys):
     monkeypatch.setattr(_verify, "_SIGN_OF_LIFE", 3600.0)  # no sign of life, however busy the machine is
     assert main(["verify", FAST, "--instances", "2", "--workers", "1", "--json", "report.json"]) == 0

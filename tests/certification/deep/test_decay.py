@@ -154,6 +154,7 @@ def determining(kind, rng):
     return gaussian(40, (3, 4), rng) if kind == "gaussian" else RankOne(*(rng.standard_normal((40, d)) for d in (3, 4)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["entries", "gaussian", "rank-one"])
 @pytest.mark.parametrize("depth", [3, 5])
 def test_the_separable_bound_is_below_every_matrix_and_just_below_its_definition(kind, depth, rng):
@@ -178,6 +179,7 @@ def test_the_separable_bound_is_below_every_matrix_and_just_below_its_definition
         assert best <= min(objective(A, b, penalty, depth, X) for X in others)
 
 
+@pytest.mark.slow
 def test_no_tangent_gives_a_larger_bound_than_the_relaxation(rng):
     """By brute force, where the bound stays open."""
     A, X = gaussian(16, (3, 4), rng), rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))
@@ -202,6 +204,7 @@ def test_without_enough_measurements_nothing_is_determined(rng):
     assert SeparableBound(A, rng.standard_normal(A.m), 1.0, 3).best(np.full((3, 4), np.inf), 0.0) == 0
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["entries", "gaussian", "rank-one"])
 @pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
 def test_a_network_of_rank_two_is_proved_where_data_determine_it(kind, scale, rng):
@@ -215,6 +218,7 @@ def test_a_network_of_rank_two_is_proved_where_data_determine_it(kind, scale, rn
     assert solution.verify(A, b).gap == solution.certificate.gap < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [4, 8])
 def test_no_bound_exceeds_the_least_value_in_exact_digits(depth, rng):
     """A diagonal matrix, fully observed: the least is a sum over its entries, and the bound is next to it."""
@@ -245,6 +249,7 @@ def least_of_one_number(y, penalty, depth):
     return min(y * y / 2, (x - y) ** 2 / 2 + penalty * depth / 2 * x**power)
 
 
+@pytest.mark.slow
 def test_a_network_of_rank_one_is_proved_from_fewer_measurements_than_entries(rng):
     """By the distance from all matrices of a nuclear norm: the least eigenvalue of the measurements is zero."""
     proved = 0

@@ -140,6 +140,7 @@ def solved(rng, kind, depth, m):
     return A, b, bf.flat_minimum(A, b, depth, rng=0) if kind == "flat" else bf.norm_minimum(A, b, depth=depth)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "m"), [("flat", 16), ("flat", 5), ("norm", 16), ("norm", 5)])
 def test_what_is_true_of_a_file_survives_its_data(depth, kind, m, rng, tmp_path):
@@ -160,6 +161,7 @@ def test_what_is_true_of_a_file_survives_its_data(depth, kind, m, rng, tmp_path)
     assert proved.value >= solution.value * (1 - 1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flat", "norm"])
 def test_no_forged_network_survives_its_data(kind, rng, tmp_path, monkeypatch):
     monkeypatch.setattr(_lifted_bound, "_MOST_STEPS_LIFTED", 600)  # a file that claims a proof has every bound tried for it
@@ -221,6 +223,7 @@ def test_what_exact_arithmetic_covers_is_named(rng):
         bf.certify(A, A(layers[2] @ layers[0]), layers, depth=3, rigorous=True)
 
 
+@pytest.mark.slow
 def test_directions_that_no_measurement_sees_are_left_out(rng):
     stack = np.zeros((7, 4, 5))
     stack[:, :3, :4] = rng.standard_normal((7, 3, 4))

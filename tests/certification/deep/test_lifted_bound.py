@@ -18,6 +18,7 @@ from balancedfact.theorems._draw import orbit
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+@pytest.mark.slow
 def test_three_layers_are_proved_optimal():
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((3, 1)) @ rng.standard_normal((1, 3))
@@ -31,6 +32,7 @@ def test_three_layers_are_proved_optimal():
 DEEPER = [4, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (5, 12))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", DEEPER)
 def test_deeper_networks_are_proved_optimal(depth):
     rng = np.random.default_rng(0)

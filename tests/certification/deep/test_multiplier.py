@@ -36,6 +36,7 @@ def test_the_start_is_never_lost(rng):
     assert multiplier_bound(A, b, best_multipliers(A, b, start, 5), 5) >= multiplier_bound(A, b, start, 5)
 
 
+@pytest.mark.slow
 def test_one_singular_measurement_is_optimal(rng):
     A1 = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 4))
     for depth in (3, 4, 7):

@@ -139,6 +139,7 @@ def test_the_units_of_the_outer_layers(depth):
         assert weighted_isometry_bound(A, b, y, y, depth, work=2e5) <= least
 
 
+@pytest.mark.slow
 def test_it_is_close_for_gaussian_measurements(rng):
     truth = rng.standard_normal((6, 1)) @ rng.standard_normal((1, 6))
     A = gaussian(30, (6, 6), rng)

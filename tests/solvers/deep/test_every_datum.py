@@ -15,6 +15,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("spread", [1e3, 1e12])
 def test_no_network_that_misses_a_datum_passes(search, spread, rng):

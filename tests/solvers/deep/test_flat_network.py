@@ -127,6 +127,7 @@ def test_orthonormal_measurements_give_the_closed_form(depth, rng):
     np.testing.assert_allclose(solution.value, 2 / 24 * bf.curvature.isotropic_trace(solution.layers), rtol=1e-10)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (2, 1)])
 def test_one_measurement_is_solved_with_proof(shape, depth, rng):
@@ -159,6 +160,7 @@ def test_the_structure_of_the_map_does_not_matter(which, rng):
     np.testing.assert_allclose(one.matrix, two.matrix, atol=1e-5 * np.abs(two.matrix).max())
 
 
+@pytest.mark.slow
 def test_the_dual_vector_is_the_derivative_with_respect_to_the_data(rng):
     A, b = gaussian(5, (3, 4), rng), rng.standard_normal(5)
     dual = flattest(A, b, 3, rng=0).certificate.dual
@@ -181,6 +183,7 @@ def test_scales_of_data_and_measurements(rng):
         np.testing.assert_allclose(scaled.history["value"][-1], scaled.value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_repeated_and_dependent_measurements_weigh_in_the_trace(rng):
     base, b = rng.standard_normal((5, 3, 3)), rng.standard_normal(5)
     repeated = np.concatenate([base, 2 * base[:2], base[:1] + base[1:2]])
@@ -202,6 +205,7 @@ def test_rows_and_columns_that_nothing_sees_are_zero(rng):
     np.testing.assert_allclose(solution.value, seen.value, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_data_that_determine_the_matrix_are_solved_with_proof(rng):
     A, M = gaussian(15, (3, 4), rng), rng.standard_normal((3, 4))
     solution = bf.flat_minimum(A, A(M), 4)
@@ -243,6 +247,7 @@ def test_rank_limits(rng):
     assert excluded.status is Status.RANK_EXCLUDED
 
 
+@pytest.mark.slow
 def test_starts_of_too_low_a_rank_are_raised(rng, monkeypatch):
     from balancedfact.solvers.deep import _network_search as module
 
@@ -305,6 +310,7 @@ def test_history_and_callback(rng, capsys):
     assert "4 starts led to 1 minimum" in solution.message
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("after", [1, 8])
 def test_interruption_returns_the_best_so_far(after, rng):
     A, b = gaussian(20, (6, 6), rng), rng.standard_normal(20)
@@ -407,6 +413,7 @@ def test_the_published_ensemble(depth):
     assert np.linalg.norm(solution.matrix, "nuc") > 1.001 * np.linalg.norm(nuclear, "nuc")
 
 
+@pytest.mark.slow
 def test_rank_one_maps_keep_their_structure(rng):
     A = RankOne(rng.standard_normal((60, 9)), rng.standard_normal((60, 8)))
     truth = low_rank(rng, (9, 8), 1)
@@ -415,6 +422,7 @@ def test_rank_one_maps_keep_their_structure(rng):
     np.testing.assert_allclose(solution.matrix, truth, atol=1e-10 * np.abs(truth).max())
 
 
+@pytest.mark.slow
 def test_a_proved_isometry_gives_a_better_bound(rng):
     A, b = gaussian(13, (4, 4), rng), rng.standard_normal(13)
     solution = flattest(A, b, 3, rng=0)
@@ -425,6 +433,7 @@ def test_a_proved_isometry_gives_a_better_bound(rng):
     np.testing.assert_allclose(scaled.certificate.gap, solution.certificate.gap, atol=0.1)  # where a search ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scale", [1e-90, *(pytest.param(each, marks=pytest.mark.slow) for each in (1e-40, 1e-16, 1e-3, 1e3, 1e40))]
 )

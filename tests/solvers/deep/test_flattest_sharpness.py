@@ -153,6 +153,7 @@ def test_derivatives_are_those_of_differences(L):
     np.testing.assert_allclose(slopes, bending(A.adjoint(y), layers) @ direction, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-150, pytest.param(140, marks=pytest.mark.slow)])
 def test_extreme_scales(power):
     A, b = instance(2, 2, 2, 2)
@@ -199,6 +200,7 @@ def test_the_same_seed_gives_the_same_network_callbacks_and_bad_input():
         bf.flattest_sharpness(A, b, 2, gap_tol=-1.0)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("depth", [2, 3])
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6])
 def test_a_limit_on_seconds_leaves_a_network_that_fits_or_says_that_there_is_none(depth, share, monkeypatch):

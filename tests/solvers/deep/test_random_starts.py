@@ -8,6 +8,7 @@ from balancedfact.measurements import gaussian
 from balancedfact.solution import Status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("m", "noise"), [(14, 0.0), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((26, 0.0), (20, 0.3)))]

@@ -83,6 +83,7 @@ def test_one_ball_is_a_weighted_norm():
     np.testing.assert_allclose(_split(2 * Z / exact, [(Q, R)]), 2.0, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_split_is_a_proof_that_no_direction_descends():
     """Where the test passes, the derivative of F less that of the multipliers is nonnegative along every normal direction."""
     rng = np.random.default_rng(8)

@@ -30,6 +30,7 @@ def objective(A, b, penalty, shapes):
     return value
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("L", [3, 4, 6])
 @pytest.mark.parametrize("penalty", [0.05, 0.3, 1.0, 3.0])
 def test_full_observation_is_shrinkage(L, penalty):
@@ -44,6 +45,7 @@ def test_full_observation_is_shrinkage(L, penalty):
     assert solution.status is bf.Status.OPTIMAL
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("L", "penalty"), [(3, 0.1), (3, 5.0), (4, 1.0)])
 def test_first_and_second_order_are_those_of_automatic_differentiation(L, penalty):
     A, b = instance(L)
@@ -57,6 +59,7 @@ def test_first_and_second_order_are_those_of_automatic_differentiation(L, penalt
     assert curvatures[0] >= -1e-8 * curvatures[-1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("L", [3, 4])
 def test_descents_from_random_layers_end_above_the_bound_and_the_value(L):
     A, b = instance(10 + L)
@@ -131,6 +134,7 @@ def test_extreme_data(power):
     assert scaled.certificate.gap == pytest.approx(known.certificate.gap, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("share", "penalty"),

@@ -61,6 +61,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("number", range(len(PROBLEMS)))
 def test_agrees_with_brute_force(number):
     shape, rank, width, depth, kind, m = PROBLEMS[number]
@@ -246,6 +247,7 @@ def test_what_is_seen_from_one_side_only_is_unattained(depth, rank, rng):
     assert_direction_leads_to_the_infimum(solution, matrices)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("depth", [3, 5, 20])
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("fast_form_is_coarse", [False, True])  # then the problem is solved again with more care

@@ -30,6 +30,7 @@ def test_value_is_attained_and_the_gap_closes(L, d1, d2, rank, m):
     assert solution.certificate.gap <= 1e-8
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(2, 4))
 @settings(max_examples=15)
 def test_no_factorization_is_less_sharp_than_the_bound(seed, L):

@@ -74,6 +74,7 @@ def run(solve, at=np.inf):
     return contextvars.copy_context().run(watched), calls
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SOLVES)
 def test_an_interrupt_at_any_call(name):
     solve = SOLVES[name]

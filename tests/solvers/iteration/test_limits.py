@@ -61,6 +61,7 @@ def test_iterations_are_records(name):
     assert solution.history["iteration"].tolist() == [0.0]
 
 
+@pytest.mark.few(2)
 @EACH
 def test_a_callback_stops(name):
     def truthful(record):
@@ -156,6 +157,7 @@ def test_an_inner_search_leaves_the_end_to_the_outer_one():
     assert outer.ended is None
 
 
+@pytest.mark.slow
 def test_a_long_solve_ends_soon_after_its_time():
     rng = np.random.default_rng(0)
     mask = bf.measurements.bernoulli_mask((400, 300), 0.2, rng)

@@ -32,6 +32,7 @@ def seen(A, b):
     return Entries(rows, cols, (rows.max() + 1, cols.max() + 1), A.weights), b
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fraction", [0.5, pytest.param(0.1, marks=pytest.mark.slow), 0.01])
 @pytest.mark.parametrize(
     ("transposed", "spread"), [(True, 1.0), pytest.param(False, 1.0, marks=pytest.mark.slow), (False, 1e4)]

@@ -21,6 +21,7 @@ def instance(rng, shape, rank, condition, oversampling):
     return A, A(X), X
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("condition", "oversampling"), [(10, 1.8), (1e5, 2.2), (1e8, 3.0)])
 @pytest.mark.parametrize("shape", [(60, 80), (90, 60)])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])

@@ -56,6 +56,7 @@ def test_algorithms_are_chosen_by_size_and_structure():
     assert chosen(Size(8000, (30, 30))) == ["factored"]
 
 
+@pytest.mark.few(5)
 @METHODS
 @PENALTIES
 @pytest.mark.parametrize("flat", [True, False])
@@ -126,6 +127,7 @@ def test_a_limit_that_the_solution_meets_changes_nothing(solve, penalty):
         np.testing.assert_array_equal(limited.matrix, free.matrix)
 
 
+@pytest.mark.few(1)
 @SOLVERS
 @PENALTIES
 def test_a_limit_below_the_rank_of_the_solution(solve, penalty):
@@ -150,6 +152,7 @@ def test_a_limit_below_the_rank_of_the_solution(solve, penalty):
         assert limited.certificate.stationarity <= 10  # of the convex problem, which the pair does not solve
 
 
+@pytest.mark.slow
 def test_within_the_limit_the_best_of_many_random_starts_is_found():
     # Data of nearly rank 2, so that the problem within the limit is a benign one.
     rng = np.random.default_rng(1)
@@ -407,6 +410,7 @@ def test_frames_of_both_problems_are_those_of_the_units(rng):
     assert Frame(A, b, 0.0, flat=False).weight == 2
 
 
+@pytest.mark.few(1)
 @SOLVERS
 @pytest.mark.parametrize("penalty", [1e-100, 1e-300, 5e-324])
 def test_penalties_of_next_to_nothing_raise_nothing(solve, penalty, rng):

@@ -23,6 +23,7 @@ def few_entries(shape, m, rank, seed=0):
     return A, A.forward_factored(L, R)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("penalty", [0.0, 1e-3, 3.0])
 @pytest.mark.parametrize("shape", [(20, 20), (14, 22), (22, 14)])
 def test_the_optimum_is_that_of_the_interior_point_method(shape, penalty):
@@ -43,6 +44,7 @@ def test_extreme_data(scale):
     np.testing.assert_allclose(scaled.value / scale, plain.value, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_entries_at_the_edge_are_certified_at_any_rank():
     A, b = few_entries((60, 60), 1100, 6)
     solution = bf.flat_minimum(A, b, rng=0)
@@ -51,6 +53,7 @@ def test_entries_at_the_edge_are_certified_at_any_rank():
     assert solution.value <= bf.flat_minimum(A, b, method="splitting", rng=0).value * (1 + 1e-8)
 
 
+@pytest.mark.slow
 def test_the_preconditioner_saves_products():
     A, b = few_entries((40, 40), 560, 5)
     problem = NuclearProblem(A, b, 0.0)
@@ -113,6 +116,7 @@ def ill_conditioned(size, rank, m, seed):
     return A, A.forward_factored(U * np.logspace(0, -5, rank), V)
 
 
+@pytest.mark.slow
 def test_singular_values_of_many_sizes_are_left_to_an_interior_point_method():
     """The Newton matrix is then too ill-conditioned for conjugate gradients; the solution is of exact rank all the same."""
     A, b = ill_conditioned(40, 5, 562, seed=1)

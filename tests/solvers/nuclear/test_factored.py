@@ -19,6 +19,7 @@ def low_rank(rng, shape, rank):
     return rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("penalty", [0.0, 0.3])
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("name", ENSEMBLES)
@@ -27,6 +28,7 @@ def test_the_path_ends_at_the_optimum(name, flat, penalty, rng):
     assert_reaches_the_optimum(name, flat, penalty, points, matrix_tol=1e-3 if penalty == 0 else 1e-6, gap=1e-7)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_points_are_balanced_pairs_and_fit_data_that_are_to_be_interpolated(name, rng):
     problem = frame_of(name, True, 0.0).problem
@@ -61,6 +63,7 @@ LARGER = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("penalty", [0.0, 1e-2])
 @pytest.mark.parametrize("name", LARGER)
 def test_low_rank_data_are_recovered_and_proved(name, penalty, rng):
@@ -118,6 +121,7 @@ def test_few_measurements_and_thin_matrices(shape, penalty, rng):
         assert gap_of(verdict) <= 1e-7
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 2)])
 def test_long_matrices(shape, rng):
     A = bernoulli_mask(shape, 0.5, rng)
@@ -126,6 +130,7 @@ def test_long_matrices(shape, rng):
     assert gap_of(best(problem, factored(problem, rng))[1]) <= 1e-8
 
 
+@pytest.mark.slow
 def test_nothing_dense_is_formed(monkeypatch, rng):
     A = bernoulli_mask((800, 700), 0.05, rng)
     truth = rng.standard_normal((800, 2)), rng.standard_normal((700, 2))
@@ -182,6 +187,7 @@ def few_and_uneven(seed):
     return Entries(rows, cols, (100, 80)), rng.standard_normal(900)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("offset_penalty", [None, 1.0])
 @pytest.mark.parametrize("seed", [3])
 def test_few_uneven_entries(seed, offset_penalty):
@@ -200,6 +206,7 @@ def test_where_lapack_does_not_converge():
     assert flat_minimum(A, b, penalty=50.0, tol=1e-2, rng=0, method=Factored()).status is Status.OPTIMAL
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shape", [(11, 4), pytest.param((8, 9), marks=pytest.mark.slow)])
 def test_penalties_beyond_rounding_end_without_an_error(shape, rng):

@@ -78,6 +78,7 @@ def walked():
     return problem, path, records
 
 
+@pytest.mark.slow
 def test_the_choice_is_nearly_as_good_as_knowing_the_truth(walked):
     (A, b, truth), path, _ = walked
     end = path.penalties[0] * 1e-4
@@ -263,6 +264,7 @@ def test_bad_data():
         select_penalty(Entries([0], [0], (1, 1)), [1.0])
 
 
+@pytest.mark.slow
 def test_the_path_of_a_large_matrix_ends_at_the_noise_edge(monkeypatch, rng):
     monkeypatch.setattr(_hold_out, "MODERATE", 100)
     A = bernoulli_mask((150, 120), 0.3, rng)
@@ -291,6 +293,7 @@ def test_offsets_are_part_of_the_prediction(rng):
         select_penalty(A, b, offset_penalty=0.0)
 
 
+@pytest.mark.slow
 def test_limits_choose_among_what_was_tried():
     rng = np.random.default_rng(5)
     A = bf.measurements.bernoulli_mask((40, 30), 0.5, rng)

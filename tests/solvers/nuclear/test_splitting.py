@@ -11,6 +11,7 @@ from tests.solvers.points import assert_reaches_the_optimum, best, frame_of, fro
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("penalty", [0.0, 0.3])
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("name", ENSEMBLES)
@@ -33,6 +34,7 @@ def test_with_a_penalty_every_residual_is_the_dual_vector(name):
         np.testing.assert_allclose(problem.map(Z) + problem.q * y, problem.b, atol=1e-11 * np.abs(problem.b).max())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("penalty", [0.0, 0.3])
 def test_a_start_at_the_solution_is_worth_something(penalty, rng):
     problem = frame_of("bernoulli_mask", True, penalty).problem
@@ -79,6 +81,7 @@ def test_more_measurements_than_an_interior_point_method_likes(rng):
     assert gap_of(verdict) <= 1e-8
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("m", "shape"), [(1, (1, 6)), (1, (6, 1)), (5, (30, 1)), (5, (1, 30)), (20, (40, 2)), (3, (40, 2))])
 @pytest.mark.parametrize("penalty", [0.0, 0.02])
 def test_thin_matrices(m, shape, penalty, rng):

@@ -21,6 +21,7 @@ def data_of(A, rank=1, seed=0):
     return A(rng.standard_normal((d1, rank)) @ rng.standard_normal((rank, d2)))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_certified_value_is_reached(kind, rank):
@@ -69,6 +70,7 @@ def test_a_rank_limit_is_kept():
     assert all(point.s.size <= 2 for point in points)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("penalty", [0.0, 0.05, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_every_start_arrives(kind, penalty):
@@ -81,6 +83,7 @@ def test_every_start_arrives(kind, penalty):
         assert found.value == pytest.approx(expected.value, rel=2e-8)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", [43, 160])
 def test_few_entries_where_the_minimiser_is_nearly_not_unique(seed):
     """Columns of small singular values come and go there, and the Hessian is nearly singular."""

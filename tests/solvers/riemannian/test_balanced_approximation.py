@@ -58,6 +58,7 @@ def assert_solved(solution, M, k):
     assert solution.certificate.balance <= 1e-14
 
 
+@pytest.mark.slow
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 8), st.integers(0, 6), st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_any_shape_and_rank(d1, d2, k, r, seed):
@@ -92,6 +93,7 @@ def test_random_starts_arrive(seed, geometry):
     assert solution.certificate.stationarity <= 1e-8
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("places", [[1, 2, 3], [3, 4, 5], [0, 1], [2], []])
 def test_a_start_at_a_saddle_ends_at_the_optimum(places, geometry):

@@ -40,6 +40,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SEARCHES)
 def test_four_threads_at_once_end_at_the_bits_of_one(name):
     search, together = SEARCHES[name], Barrier(4)
