@@ -3,7 +3,7 @@ import pytest
 
 import balancedfact as bf
 from balancedfact.measurements import Entries, gaussian
-from balancedfact.solvers.nuclear._reweighted import _TangentSpace, reweighted
+from balancedfact.solvers.nuclear._reweighted import _followed, _TangentSpace, reweighted
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -70,6 +70,15 @@ def test_the_same_seed_gives_the_same_pair():
     A, b, _ = instance(np.random.default_rng(3), (40, 30), 2, 100, 2.0)
     once, again = (reweighted(A, b, 2, np.random.default_rng(1)) for _ in range(2))
     assert all(np.array_equal(p, q) for p, q in zip(once, again, strict=True))
+
+
+@pytest.mark.slow
+def test_where_the_smoothing_falls_too_fast_it_is_made_to_fall_slowly():
+    A, b, X = instance(np.random.default_rng(15), (200, 200), 5, 10, 1.3)
+    fast, _ = _followed(A, b, 5, np.random.default_rng(0), 0.85)
+    L, R = reweighted(A, b, 5, np.random.default_rng(0))
+    assert fast > 1e-4
+    assert np.linalg.norm(L @ R.T - X) <= 1e-9 * np.linalg.norm(X)
 
 
 def test_the_enclosure_is_saved_with_the_solution(rng, tmp_path):
