@@ -105,17 +105,15 @@ def sampled_product(L: np.ndarray, R: np.ndarray, rows: np.ndarray, cols: np.nda
         raise ValueError(f"L and R have shapes {L.shape} and {R.shape}; expected matrices with as many columns as each other")
     out = np.empty(rows.size)
     L, R = np.ascontiguousarray(L), np.ascontiguousarray(R)
-    count = _pieces(rows.size * L.shape[1])
-    bounds = np.linspace(0, rows.size, count + 1).astype(np.intp)
-    _run(lambda lo, hi: _inner_products(lo, hi, rows, cols, L, R, out), bounds)
+    pieces = _pieces(rows.size, rows.size * L.shape[1])
+    _run(lambda lo, hi: _inner_products(lo, hi, rows, cols, L, R, out), pieces)
     return out
 
 
 def gathered(values: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Return ``values[order]``, whose indices NumPy would copy to its own type first."""
     out = np.empty(order.size)
-    bounds = np.linspace(0, order.size, _pieces(_READING * order.size) + 1).astype(np.intp)
-    _run(lambda lo, hi: _gather(lo, hi, values, order, out), bounds)
+    _run(lambda lo, hi: _gather(lo, hi, values, order, out), _pieces(order.size, _READING * order.size))
     return out
 
 
@@ -173,10 +171,8 @@ class Layout:
     def by_rows(self, kernel: Callable[[int, int], None], work: int) -> None:
         """Run a kernel over all rows in pieces with about as many entries each."""
         total = int(self.pointers[-1])
-        marks = np.linspace(0, total, _pieces(total * work) + 1)
-        bounds = np.searchsorted(self.pointers, marks, side="left")
-        bounds[0], bounds[-1] = 0, self.pointers.size - 1
-        _run(kernel, bounds)
+        inner = np.searchsorted(self.pointers, _pieces(total, total * work)[1:-1]).tolist()
+        _run(kernel, [0, *inner, self.pointers.size - 1])
 
 
 def _is_level(rows: np.ndarray, cols: np.ndarray) -> bool:
@@ -207,13 +203,15 @@ def _sorted(keys: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
     return order
 
 
-def _pieces(work: int) -> int:
+def _pieces(total: int, work: int) -> list[int]:
+    """The bounds of equal pieces of so many numbers: several for every thread, or one where there is little work."""
     threads = cores()
-    return _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
+    count = _PIECES_PER_THREAD * threads if threads > 1 and work > _WORTH_TWO_CORES else 1
+    return [total * piece // count for piece in range(count + 1)]
 
 
-def _run(kernel: Callable[[int, int], None], bounds: np.ndarray) -> None:
-    if bounds.size == 2:
+def _run(kernel: Callable[[int, int], None], bounds: list[int]) -> None:
+    if len(bounds) == 2:
         kernel(bounds[0], bounds[1])
     else:
         for _ in _threads().map(kernel, bounds[:-1], bounds[1:]):

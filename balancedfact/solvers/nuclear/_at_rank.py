@@ -21,17 +21,19 @@ def is_determined(problem: NuclearProblem, rank: int) -> bool:
     return problem.q == 0 and rank < min(d1, d2) and rank * (d1 + d2 - rank) < problem.map.m
 
 
-def at_rank(problem: NuclearProblem, rank: int, rng: np.random.Generator, initial: Pair | None = None) -> Point:
+def at_rank(
+    problem: NuclearProblem, rank: int, rng: np.random.Generator, initial: Pair | None = None, *, again: bool = True
+) -> Point:
     """The point to which a search over matrices of at most this rank comes, with the dual vector of least norm at it.
 
     It starts from `initial`; else for distinct entries where iteratively reweighted least squares end, for other measurements
-    from the leading singular vectors of ``A*(b)``; and is a descent of Gauss and Newton's kind.
+    from the leading singular vectors of ``A*(b)``; and is a descent of Gauss and Newton's kind. See `reweighted` for `again`.
     """
     A, b = problem.map, problem.b
     if initial is not None:
         L, R = (part[:, :rank] for part in trimmed(*initial)[:2])
     elif _distinct(problem):
-        L, R = reweighted(A, b, rank, rng)
+        L, R = reweighted(A, b, rank, rng, again=again)
     else:
         d1, d2 = A.matrix_shape
         left, values, right = leading(A.adjoint_for_many(b), rank, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, tol=1e-3)

@@ -57,7 +57,7 @@ def proved_fits(problem: NuclearProblem, rng: np.random.Generator) -> Iterator[P
     rank = int(half - max(half**2 - _FIT_PARAMETERS * m, 0.0) ** 0.5)  # k (d1 + d2 - k) is at most that fraction
     if rank == 0:
         return
-    point = at_rank(problem, rank, rng)
+    point = at_rank(problem, rank, rng, again=False)  # entries so many as these do not need it
     if point.s.size and np.linalg.norm(problem.residual(point)) <= _EXACTLY_FITS * np.linalg.norm(problem.b):
         yield point
         yield from (point._replace(y=y) for y in completed_certificates(problem, point))

@@ -32,10 +32,13 @@ _LED_SOMEWHERE = 1e-4  # a relative residual from which a descent on the factors
 _LEAST_SMOOTHING = 1e-16  # relative to the first singular value
 
 
-def reweighted(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Generator) -> Pair:
-    """The pair of at most so many columns to which the iteration comes, for distinct entries of weight 1 or -1."""
+def reweighted(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Generator, *, again: bool = True) -> Pair:
+    """The pair of at most so many columns to which the iteration comes, for distinct entries of weight 1 or -1.
+
+    Where it leads nowhere it is tried `again` with a slower fall of the smoothing.
+    """
     ends = []
-    for slowly in _SLOWLY:
+    for slowly in _SLOWLY[: 1 + again]:
         ends.append(_followed(A, b, rank, rng, slowly))
         if ends[-1][0] <= _LED_SOMEWHERE:
             break
