@@ -35,16 +35,18 @@ def flat_minimum(
 ) -> Solution:
     r"""Find the flattest factorization that fits the data, and prove it.
 
-    With ``penalty = 0``, among all pairs of any width that interpolate, one of least scaled trace of the Hessian:
+    With ``penalty = 0``, among all pairs of any width that interpolate, one of least scaled trace of the Hessian of
+    :math:`\|\mathcal A(LR^\top) - b\|^2`, without a factor ``1 / m``:
 
-    .. math:: \min_{\mathcal A(LR^\top) = b} 2m(\|D_1L\|_F^2 + \|D_2R\|_F^2) = \min_{\mathcal A(X) = b} 4m\,\|D_1XD_2\|_*.
+    .. math:: \min_{\mathcal A(LR^\top) = b} 2m(\|D_1L\|_F^2 + \|D_2R\|_F^2) = \min_{\mathcal A(X) = b} 4m\,\|D_1XD_2\|_*,
 
+    with :math:`D_1 = (\frac1{md_2}\sum_iA_iA_i^\top)^{1/2}` and :math:`D_2 = (\frac1{md_1}\sum_iA_i^\top A_i)^{1/2}`.
     With a positive penalty, for noisy data,
 
     .. math:: \min_X \tfrac12\|\mathcal A(X) - b\|^2 + \text{penalty}\cdot\|D_1XD_2\|_*,
 
-    returned as the flat pair of its minimiser; with an `offset_penalty`, for entries, the model has a mean and an offset
-    for each row and column besides,
+    returned as the flat pair of its minimiser. With an `offset_penalty`, for measurements of entries, the model also has a
+    mean and an offset for each row and column,
 
     .. math:: \min_{X,\alpha,\beta} \tfrac12\|\mathcal A(X + \mu + \alpha 1^\top + 1\beta^\top) - b\|^2
               + \text{penalty}\cdot\|D_1XD_2\|_* + \tfrac12\,\mathrm{offset\_penalty}\,(\|\alpha\|^2 + \|\beta\|^2).
@@ -65,7 +67,7 @@ def flat_minimum(
         Number of layers, at least 2.
     method : str or Algorithm, optional
         By default what suits size and structure (`balancedfact.solvers.select_method`). "interior-point", "splitting",
-        "factored" and "riemannian" name the algorithms of `balancedfact.solvers`; an object, such as
+        "factored", "dual Newton" and "riemannian" name the algorithms of `balancedfact.solvers`; an object, such as
         ``bf.solvers.InteriorPoint(max_iterations=50)`` or one of your own (`balancedfact.solvers.Algorithm`), is used as it is.
         At depth 3 and more "riemannian" starts from random layers, see `flat_network`, and no other can be named.
     penalty : float
@@ -86,8 +88,8 @@ def flat_minimum(
         Randomness of the starting vectors of iterative linear algebra; at depth 2 the answer does not depend on it beyond
         rounding. For depth 3 and more also that of random starts.
     initial : tuple of array_like, optional
-        A pair ``(L, R)`` to start from, for the algorithms that can use one ("factored", "splitting" and "riemannian"). For
-        depth 3 and more, layers ``[W_1, ..., W_L]`` whose product is moved onto the data and is one more start.
+        A pair ``(L, R)`` to start from, for the algorithms that can use one: all but "interior-point". For depth 3 and more,
+        layers ``[W_1, ..., W_L]``, whose product is moved onto the data and serves as one more start.
     limits : Limits, optional
         Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
@@ -99,15 +101,18 @@ def flat_minimum(
     Returns
     -------
     Solution
-        With ``layers = [R.T, L]``, or `L` layers whose hidden widths are the rank of their product; its message names
-        unobserved rows and columns. ``KeyboardInterrupt`` ends the solve with the best point so far and
+        With ``layers = [R.T, L]``, or `depth` layers whose hidden widths are the rank of their product. `value` is the scaled
+        trace, with a penalty the penalised objective, at depth 3 and more the trace. The message names unobserved rows and
+        columns. ``KeyboardInterrupt`` ends the solve with the best point so far and
         ``Status.INTERRUPTED``.
 
     Raises
     ------
     ValueError
         If an argument is malformed. Data that contradict one another are not an error but ``Status.INFEASIBLE``, and a rank
-        limit that no solution meets is ``Status.RANK_EXCLUDED``.
+        limit within which no fit was found is ``Status.RANK_EXCLUDED``.
+    MemoryError
+        If the solve would take more memory than is free.
 
     See Also
     --------
@@ -127,12 +132,13 @@ def flat_minimum(
     **Algorithm**, chosen by size and structure: up to a few thousand measurements of matrices of moderate size a
     primal-dual interior-point method; otherwise, and for rank limits, a factored second-order method with increasing rank,
     which gives up where the rank becomes high and singular value decompositions are affordable: then accelerated
-    Douglas-Rachford splitting.
+    Douglas-Rachford splitting. More than a thousand exact entries of a matrix of moderate size are left to the factored
+    method and, where that gives up, to Newton's method on the dual.
 
     With "riemannian", an augmented Lagrangian on `balancedfact.manifolds.RescaledBalancedPairs`, minimised by trust regions
     from a random pair; its multipliers are the dual vector. The width of the pair doubles until the certificate closes.
 
-    **Depth 3 and more** is `flat_network`, which see for its verdicts: the problem is not convex.
+    **Depth 3 and more** is `flat_network` with ``bound="quick"``. The problem is not convex; the verdicts are explained there.
 
     **Unobserved parts.** Where no measurement sees a row, a column or another direction, `D1` or `D2` is singular and flatness
     says nothing; the solution is zero there.

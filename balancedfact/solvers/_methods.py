@@ -40,16 +40,16 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
     A : MeasurementMap
         The measurements.
     penalty : float
-        Weight of the flatness; the choice is the same for all.
+        Weight of the flatness; 0 interpolates, and all positive penalties lead to the same choice.
     offset_penalty : float, optional
         Given if there are row and column offsets.
 
     Returns
     -------
     Algorithm
-        `InteriorPoint` within its limits, unless there are more than a thousand exact entries, else `Factored`. Where that
-        leaves the gap open, `flat_minimum` goes on with the next that suits, `DualNewton` for exact entries of a matrix of
-        moderate size, `Splitting` otherwise.
+        `InteriorPoint` within its limits, unless there are more than a thousand entries to interpolate, else `Factored`. Where
+        the first algorithm leaves the gap open, `flat_minimum` goes on with the next that suits: after `Factored`,
+        `DualNewton` for so many entries of a matrix of moderate size, `Splitting` otherwise.
 
     Raises
     ------
@@ -63,9 +63,9 @@ def select_method(A: MeasurementMap, penalty: float = 0.0, *, offset_penalty: fl
 
     Notes
     -----
-    Measurements that depend on others are left out before the choice, and so are rows and columns that none sees: a solve
-    may therefore find a problem smaller than `A`, and choose for that. The limits of each algorithm are its fields, and are
-    explained there.
+    A solve first leaves out measurements that depend on others, and rows and columns that no measurement sees. It chooses for
+    the problem that remains, which may be smaller than `A`. `RiemannianSearch` is never chosen; it has to be named. The
+    limits of each algorithm are its fields, and are explained there.
 
     References
     ----------

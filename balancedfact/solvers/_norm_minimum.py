@@ -43,19 +43,19 @@ def norm_minimum(
     .. math:: \min_{\mathcal A(LR^\top) = b} \|L\|_F^2 + \|R\|_F^2 = \min_{\mathcal A(X) = b} 2\,\|X\|_*.
 
     With a positive penalty, :math:`\min_X \tfrac12\|\mathcal A(X) - b\|^2 + \text{penalty}\cdot\|X\|_*`, returned as the
-    balanced pair of its minimiser. The flat pair (`flat_minimum`) is the same with ``D1 X D2`` in place of `X`: the two
-    agree when the rescalings are multiples of the identity.
+    balanced pair of its minimiser. Replacing `X` by ``D1 X D2`` in the norm gives the flat pair (`flat_minimum`): the two
+    problems have the same solutions when the rescalings `D1` and `D2` are multiples of the identity.
 
-    At depth `L` the layers of least sum of squares that fit have an end-to-end matrix of least Schatten quasi-norm,
+    At depth `L`, layers that fit and have the least sum of squares have an end-to-end matrix of least Schatten quasi-norm,
 
     .. math:: \min_{\mathcal A(W_L\cdots W_1) = b}\sum_j\|W_j\|_F^2 = \min_{\mathcal A(E) = b} L\,\|E\|_{S_{2/L}}^{2/L},
 
-    and with a positive penalty weight decay, as at depth two,
+    and a positive penalty is weight decay, as at depth two,
 
     .. math:: \min_{W}\ \tfrac12\|\mathcal A(W_L\cdots W_1) - b\|^2 + \tfrac12\,\text{penalty}\sum_j\|W_j\|_F^2
               = \min_E \tfrac12\|\mathcal A(E) - b\|^2 + \tfrac12\,\text{penalty}\,L\,\|E\|_{S_{2/L}}^{2/L},
 
-    which beyond two layers are not convex: the result is a local minimum, proved global only where the bound closes.
+    Beyond two layers neither problem is convex: the result is a local minimum, proved global only where the bound closes.
 
     Parameters
     ----------
@@ -67,21 +67,24 @@ def norm_minimum(
         The number of layers `L`, at least 2. Beyond two `offset_penalty` and `max_rank` are not available;
         `closed_forms.schatten_shrinkage` has the penalised solution for a fully observed matrix.
     method : str or Algorithm, optional
-        As in `flat_minimum`.
+        As in `flat_minimum`. Beyond two layers it names the algorithm for the least nuclear norm, from which the search for an
+        interpolation starts; with a penalty it plays no part there.
     penalty : float
-        Weight of the nuclear norm; 0 interpolates.
+        Weight of the nuclear norm, or of half the sum of squares of the layers; 0 interpolates.
     offset_penalty : float, optional
         Weight of the squares of row and column offsets, for `Entries` with a penalty, as in `flat_minimum`.
     max_rank : int, optional
-        Largest number of columns of the factors; as in `flat_minimum`, the search goes straight to that rank where the data are
-        more than matrices of it have parameters.
+        Largest number of columns of the factors; as in `flat_minimum`, the search goes straight to that rank where there are
+        more data than matrices of that rank have parameters.
     tol : float
-        Relative gap between value and lower bound at which to stop.
+        Relative gap between value and lower bound at which to stop. Without a penalty, beyond two layers, this is the gap of
+        the least nuclear norm, and ``OPTIMAL`` needs a gap of 1e-8.
     rng : int or numpy.random.Generator, optional
         Randomness of the starting vectors of iterative linear algebra.
     initial : tuple of array_like, optional
-        A pair ``(L, R)`` to start from. Beyond two layers the search starts from its product, or from the matrix of least
-        nuclear norm, and where it ends may depend on it.
+        A pair ``(L, R)`` to start from, at any depth. Beyond two layers the search starts from the product ``L @ R.T``; by
+        default from the matrix of least nuclear norm, or with a penalty from ridge regression. Where it ends may depend on
+        where it starts.
     limits : Limits, optional
         Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional
@@ -97,16 +100,19 @@ def norm_minimum(
         1`` (or `penalty`), and the lower bound is ``2 b.y`` (or ``b.y - y.y / 2``).
         Beyond two layers, balanced layers whose hidden widths are the rank. The lower bound is `L` times the proved least
         nuclear norm to the power ``2 / L``: it closes at rank one. Elsewhere the status is ``STATIONARY`` for a local minimum
-        to second order: `stationarity` is the part of the weights along the fits, and `curvature` the least eigenvalue of the
-        Lagrangian's Hessian on these, zero where rotations of the hidden spaces are all that is free. With a penalty the search
-        ends at stationary points of every rank below the one it finds, returns the best, zero layers among them, and the
-        message lists the others. The lower bound closes where zero is best; where the data determine the matrix and no singular
-        value is about to collapse; and at rank one where the nuclear norm with the slope of the penalty has the same minimiser.
+        to second order: `stationarity` is the relative size of the gradient along the layers that fit, and `curvature` the
+        least eigenvalue of the Lagrangian's Hessian on their tangent space; the latter is zero where nothing but rotations of
+        the hidden spaces is free. With a penalty the search also visits the stationary points of every lower rank, down to
+        zero layers; it returns the best, and the message lists the others. The lower bound then closes where zero is best;
+        where the data determine the matrix and no singular value is about to collapse; and at rank one, where the nuclear
+        norm with the slope of the penalty has the same minimiser.
 
     Raises
     ------
     ValueError
-        If an argument is malformed.
+        If an argument is malformed. Data that contradict one another are ``Status.INFEASIBLE``, as in `flat_minimum`.
+    MemoryError
+        If the solve would take more memory than is free.
 
     See Also
     --------
@@ -116,8 +122,9 @@ def norm_minimum(
 
     Notes
     -----
-    Beyond two layers a fit of rank `r` that is the only one of its rank nearby is a strict local minimum whatever its norm:
-    another singular value `s` costs ``s**(2 / L)`` and gains no more than a multiple of `s`. Fits of different ranks coexist.
+    Beyond two layers a fit of rank `r` with no other fit of that rank near it is a strict local minimum, whatever its norm:
+    another singular value `s` costs ``L * s**(2 / L)`` and gains no more than a multiple of `s`. So there are local minima of
+    different ranks.
 
     References
     ----------
@@ -137,7 +144,7 @@ def norm_minimum(
     >>> bool(np.isclose(solution.value, 2 * np.linalg.norm(truth, "nuc")))
     True
     """
-    layers = as_depth(depth)
+    layers, named = as_depth(depth), as_method(method)
     if layers > 2:
         for name, value in (("offset_penalty", offset_penalty), ("max_rank", max_rank)):
             if value is not None:
@@ -150,7 +157,7 @@ def norm_minimum(
             flat=False,
             penalty=penalty,
             offset_penalty=offset_penalty,
-            method=as_method(method),
+            method=named,
             max_rank=max_rank,
             tol=tol,
             rng=rng,
@@ -170,5 +177,5 @@ def norm_minimum(
         as_rng(rng)
         return decayed_network(A, data, layers, penalty, start, as_tol, log)
     # The least nuclear norm is where the search starts and what its bound comes from.
-    nuclear = norm_minimum(A, b, method=method, tol=as_tol, rng=rng, limits=limits, progress=False)
+    nuclear = norm_minimum(A, b, method=named, tol=as_tol, rng=rng, limits=limits, progress=False)
     return schatten_minimum(A, data, layers, nuclear, start, log)

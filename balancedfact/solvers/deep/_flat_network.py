@@ -66,8 +66,8 @@ def flat_network(
     depth : int
         Number of layers, at least 3; for two see `flat_minimum`.
     method : {None, "riemannian"}
-        ``None`` starts from convex problems, which as a rule are close to the minimum. "riemannian" starts from the layers
-        `initial` alone, or from random ones, and knows nothing of convex problems on its way: one start, from afar.
+        ``None`` starts from convex problems, which as a rule are close to the minimum. "riemannian" makes no use of
+        convex problems: it has a single start, the layers `initial` or else random ones.
     bound : {"best", "quick"}
         How much to do for the lower bound once the network is found. "best" tries every bound that the size allows: about
         a minute of processor time for 250 measurements of 20 x 20 and three layers or for four layers of 4 x 4, many minutes
@@ -82,7 +82,8 @@ def flat_network(
     rng : int or numpy.random.Generator, optional
         Random starts, and the starting vectors of iterative linear algebra.
     initial : list of array_like, optional
-        Layers ``[W_1, ..., W_L]`` whose product is moved onto the data and is one more start.
+        Layers ``[W_1, ..., W_L]``, whose product is moved onto the data and serves as one more start; with "riemannian" as
+        the only one.
     limits : Limits, optional
         Time and iterations after which to stop, with the best point and ``Status.LIMIT``.
     callback : callable, optional

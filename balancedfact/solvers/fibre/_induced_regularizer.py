@@ -42,7 +42,7 @@ def induced_regularizer(
               \mathcal L(W) = \tfrac1m\|\mathcal A(W_L\cdots W_1) - b\|^2,
 
     which does not depend on `b`, nor on the hidden widths once these are at least the rank of `M`. Minimising the trace over
-    the weights that fit data is minimising `F` over the matrices that do, hence its name.
+    the weights that fit data is minimising `F` over the matrices that fit them: `F` is the regularizer that flatness induces.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ def induced_regularizer(
     depth : int
         The number of layers `L`, at least 2.
     tol : float
-        Relative gap between value and lower bound at which to stop; below ``16 * depth * eps`` it is rounding error.
+        Relative gap between value and lower bound at which to stop; at least ``16 * depth * eps`` is used, which is rounding
+        error.
     widths : sequence of int, optional
         The sizes ``[d2, d_1, ..., d_{L-1}, d1]`` of the layers, none below the numerical rank of `M`. By default all hidden
         widths are that rank (1 for a zero matrix); units beyond it are zero.

@@ -61,8 +61,8 @@ def minimal_sharpness(
     Solution
         `value` is the sharpness of `layers`, whose hidden widths are the rank of `M`. The lower bound holds for factorizations
         of any width. The columns of ``certificate.dual``, shape ``(m, q)``, are vectors `y_k` with squared norms that add up to
-        one: the least trace of the Hessian for the matrices :math:`\mathcal A^*(y_k)`, times `m` over `q` there and one over
-        `m` here, is that bound.
+        one. The bound is ``q / m`` times the induced regularizer (`induced_regularizer`) of `M` for the `q` measurements by the
+        matrices :math:`\mathcal A^*(y_k)`.
 
     Raises
     ------

@@ -23,8 +23,8 @@ class Algorithm(ABC):
     name : str
         What `Solution.method` says.
     low_rank : bool
-        Whether the points are pairs of the rank that they should have, and keep within `max_rank`. Those of other algorithms
-        are polished: brought to exact rank and fit by a descent on the factors; a rank limit is met by a search that follows.
+        Whether the points are pairs whose rank is meant, and at most `max_rank`. The points of other algorithms are polished: a
+        descent on the factors brings them to exact rank and onto the data; a search that follows sees to a rank limit.
 
     See Also
     --------

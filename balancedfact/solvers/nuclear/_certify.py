@@ -32,7 +32,7 @@ def certify(
     offset_penalty: float | None = None,
     rigorous: bool = False,
 ) -> Certificate:
-    r"""Compute the certificate of a candidate, whoever found it.
+    r"""Compute the certificate of a candidate factorization, whoever found it.
 
     Nothing is taken on trust: value, residual, lower bound and gap are computed from the numbers given, with a bound on all
     rounding. The bound holds for every `y`; a poor one only leaves a large gap.
@@ -44,11 +44,11 @@ def certify(
     b : array_like, shape (m,)
         The data.
     candidate : array_like or sequence of array_like
-        A matrix of shape ``(d1, d2)``, of which the best factorization is meant; a pair ``(L, R)`` with product ``L @ R.T``; or
-        layers ``[W_1, ..., W_L]``, `depth` of them, as in `Solution.layers`, given as a list.
+        A matrix of shape ``(d1, d2)``, which stands for its best factorization; at depth 2 a tuple ``(L, R)`` with product
+        ``L @ R.T``; or a list of `depth` layers ``[W_1, ..., W_L]``, as in `Solution.layers`.
     y : array_like, shape (m,), optional
-        A dual vector; it is brought within its constraint. By default the problem is solved to find one; at depth 3 and more it
-        is made of the multipliers at the candidate, or of those of the least nuclear norm, with the slope of the penalty there.
+        A dual vector; it is scaled to satisfy its constraint. By default the problem of two layers is solved to find one; for
+        the flattest at depth 3 and more it is made of the multipliers at the candidate.
     flat : bool
         Whether the objective is that of `balancedfact.flat_minimum`; otherwise that of `balancedfact.norm_minimum`.
     penalty : float
@@ -56,7 +56,8 @@ def certify(
     depth : int
         The number of factors `L`. For three or more the bound is the largest of those that cost little, see `flat_network`.
     offset_penalty : float, optional
-        Weight of the squares of offsets; the candidate is then judged with offsets of zero, which are within the model.
+        Weight of the squares of offsets; the candidate is then judged with a mean and offsets of zero, against all offsets.
+        `flat_minimum` subtracts a mean from the data first: to compare with its solution, pass ``b - solution.offsets.mean``.
     rigorous : bool
         Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. At depth 3 and more this
         covers value, residual and the bound of the dual vector alone, so that the gap may be larger than without it.
@@ -75,7 +76,7 @@ def certify(
     See Also
     --------
     Solution.verify : The same for a solution.
-    flat_minimum : A solver whose answers it judges.
+    flat_minimum, norm_minimum : Solvers of the problems that it certifies.
 
     References
     ----------

@@ -49,7 +49,7 @@ class DualNewton(Algorithm):
     max_iterations : int
         Largest number of Newton steps.
     most_measurements : int
-        Largest number of entries to be interpolated for which an interior-point method takes over where this is slow.
+        Largest number of entries to interpolate up to which an interior-point method takes over once it promises to be faster.
 
     See Also
     --------

@@ -39,15 +39,15 @@ _UNFIT = 4  # the penalty, of those at which no low rank fits, after which it is
 class Factored(Algorithm):
     """Second-order descent on factors whose rank follows the dual certificate; no ``d1 x d2`` array is formed.
 
-    Time and memory grow with the rank of the solution, not with the size of the matrix. It serves every problem, and is the
-    only algorithm with offsets.
+    Memory grows with the number of measurements and with ``(d1 + d2)`` times the rank of the solution, not with ``d1 d2``. It
+    serves every problem, and is the only algorithm with offsets.
 
     Parameters
     ----------
     give_up : float, optional
-        The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default none.
+        The rank, as a fraction of ``min(d1, d2)``, beyond which to stop; by default there is no such limit.
     same_fit : bool
-        Whether to stop once the same matrix fits the data at two penalties and is not proved to be best.
+        Whether to stop once two successive penalties lead to the same matrix, which fits the data and is not proved to be best.
     complete : bool
         Whether to try to prove a fit of low rank by Newton's method on the dual, for entries: this forms ``d1 x d2`` arrays.
 

@@ -157,8 +157,8 @@ def select_penalty(
     rng : int or numpy.random.Generator, optional
         Randomness of the choice of measurements and of the solves.
     limits : Limits, optional
-        When its time is spent, or so many penalties have been tried as it has iterations, the choice is made among those whose
-        solves came to their end; the first counts as it is.
+        When its time is spent, or as many penalties have been tried as it allows iterations, the choice is made among those
+        whose solves came to their end; the first penalty counts in any case.
     callback : callable, optional
         Called after every penalty with ``{"iteration", "penalty", "error", "rank"}``.
     progress : bool, optional
@@ -184,11 +184,12 @@ def select_penalty(
 
     Notes
     -----
-    A rise of the error is no evidence by itself: where rows and columns are seen unevenly, the first singular vectors may cost
-    more than they bring. While zero is the best, only a rise by a fifth ends the path.
+    A rise of the error alone does not end the path: where rows and columns are seen unevenly, the first singular vectors may
+    add more error than they remove. While the zero matrix is the best, only a rise by a fifth ends the path.
 
     Where the matrix is so large that only the factored algorithm serves (more than four million entries), the path goes on in
-    smaller steps below the noise edge, where the rank may explode, and ends there as soon as the error rises.
+    smaller steps below the noise edge, the penalty below which the solution takes up noise and its rank may explode; there it
+    ends as soon as the error rises.
 
     A matrix entry whose row or column lost all its measurements is predicted as zero at every penalty. That adds the same
     amount to all errors and leaves the choice as it is.

@@ -47,9 +47,9 @@ class InteriorPoint(Algorithm):
         Largest sum ``d1 + d2``, the order of the positive-semidefinite variables.
     most_work : float
         Largest number of multiplications ``m**2 * d1 * d2`` with which the Newton matrix is formed, for maps that form a stack
-        of all measurements.
+        of all measurements (`Dense` and maps of your own).
     max_iterations : int
-        Where to stop at last.
+        Largest number of iterations.
 
     See Also
     --------

@@ -24,9 +24,10 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Point(NamedTuple):
-    """A balanced pair ``Z = L @ R.T`` with its singular values `s` (``L.T @ L = R.T @ R = diag(s)``) and a dual vector.
+    r"""A balanced pair ``Z = L @ R.T`` with its singular values `s` (``L.T @ L = R.T @ R = diag(s)``) and a dual vector.
 
-    Where the problem has offsets, also their values `a` and `c`.
+    A dual vector `y` of shape ``(m,)`` should have :math:`\|\mathcal A^*(y)\|_{op}\le 1`; any other is scaled. At the optimum
+    with ``q > 0`` it is ``(b - A(Z)) / q``. Where the problem has offsets, the point also has their values `a` and `c`.
 
     See Also
     --------
@@ -84,12 +85,26 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class NuclearProblem:
-    """A map, its data and the penalty `q` (0: interpolate).
+    r"""The convex problem in normalised units, which algorithms see: a map, its data and the penalty `q`.
+
+    .. math:: \min_Z \|Z\|_* + \tfrac1{2q}\|\mathcal A(Z) - b\|^2, \qquad\text{or with } q = 0 \qquad
+              \min_{\mathcal A(Z) = b} \|Z\|_*.
+
+    Attributes
+    ----------
+    map : MeasurementMap
+        The measurements, in coordinates in which the objective is the nuclear norm.
+    b : numpy.ndarray, shape (m,)
+        The data.
+    q : float
+        The penalty; 0 interpolates.
+    offsets : OffsetTerms, optional
+        What belongs to row and column offsets, if the model has them.
 
     See Also
     --------
     Algorithm : What is given such a problem.
-    Point : What it returns.
+    Point : What an algorithm returns.
 
     References
     ----------

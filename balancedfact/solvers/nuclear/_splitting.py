@@ -36,7 +36,7 @@ class Splitting(Algorithm):
         Largest number of measurements whose Gram matrix is factored; single entries, whose Gram matrix is diagonal, are not
         limited.
     max_iterations : int
-        Where to stop at last.
+        Largest number of iterations.
 
     See Also
     --------

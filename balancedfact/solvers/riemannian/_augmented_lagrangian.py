@@ -48,14 +48,14 @@ _COARSE_START, _FINE_END = 1e-2, 1e-11  # relative gradients of the searches
 class RiemannianSearch(Algorithm):
     """An augmented Lagrangian on rescaled-balanced pairs, by trust regions from a random pair.
 
-    It knows nothing of convexity and arrives at the same value. It is the algorithm to build upon where the manifold is what
-    one is after.
+    It makes no use of convexity, and arrives at the same value as the other algorithms. It is here for comparison, and to be
+    built upon by those who study the manifold itself.
 
     See Also
     --------
     Factored : Second-order descent on factors.
     balancedfact.manifolds.RescaledBalancedPairs : The manifold it searches.
-    select_method : The choice between them.
+    select_method : The choice where no method is named; this one is never chosen.
 
     References
     ----------

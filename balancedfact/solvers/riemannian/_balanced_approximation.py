@@ -48,11 +48,11 @@ def balanced_approximation(
     rank : int
         Number `k` of columns of `L` and `R`, which may exceed the rank and the sizes of `M`.
     method : {"svd", "riemannian"}
-        The first takes singular vectors. The second, which is here to be compared and to be built upon, minimises over a
+        "svd" takes singular vectors. "riemannian", which is here for comparison and to be built upon, minimises over a
         manifold by trust regions from a random point, and leaves saddles along their negative curvature.
     geometry : {"pairs", "triples", "merged"}
-        The manifold of "riemannian": `BalancedPairs`, or `StiefelTriples` with the factor between the orthonormal ones free or
-        merged into a positive definite one.
+        The manifold of "riemannian": `BalancedPairs`; `StiefelTriples`, with any matrix between the orthonormal factors; or the
+        same with a positive-definite matrix between them.
     rng : int or numpy.random.Generator, optional
         The random point, and the start of iterative linear algebra.
     initial : tuple of array_like, optional
@@ -84,14 +84,14 @@ def balanced_approximation(
 
     Notes
     -----
-    **Certificate.** By Eckart and Young (1936) no matrix of rank `k` is nearer than :math:`\|M\|^2` less the sum `s` of the
-    `k` largest eigenvalues of :math:`M^\top M`. For an orthonormal basis `Z` of the columns of `R` and
+    **Certificate.** By Eckart and Young (1936) the squared distance to a matrix of rank `k` is at least :math:`\|M\|_F^2 - s`,
+    with `s` the sum of the `k` largest eigenvalues of :math:`M^\top M`. For an orthonormal basis `Z` of the columns of `R` and
     :math:`N = M(I - ZZ^\top)`, every :math:`\varepsilon>0` gives
     :math:`M^\top M \preceq (A + DD^\top\!/\varepsilon)\oplus(N^\top N + \varepsilon I)` with :math:`A = Z^\top M^\top MZ` and
     :math:`D = Z^\top M^\top N`, and therefore, with :math:`t = \|N\|_{op}^2 + \varepsilon` and the eigenvalues :math:`a_i` of
     `A` (zeros for columns missing from `Z`),
 
-    .. math:: \|M\|^2 - s \ge \|N\|_F^2 - \|D\|_F^2/\varepsilon - \sum_{i\le k}\max(t - a_i, 0).
+    .. math:: \|M\|_F^2 - s \ge \|N\|_F^2 - \|D\|_F^2/\varepsilon - \sum_{i\le k}\max(t - a_i, 0).
 
     That is the reported `lower_bound`, for the best of a few `ε`. At the optimum `D` vanishes and it is tight, ties among
     singular values included; it needs no singular value decomposition, only a bound on the norm of `N`. Errors below ``1e-13

@@ -42,7 +42,7 @@ def balanced_factorization(
     widths : list of int
         :math:`d_0, \dots, d_L`, the hidden ones at least the rank of `M`.
     tol : float
-        Relative gap between value and lower bound at which to stop; below ``16 * L * eps`` it is rounding error.
+        Relative gap between value and lower bound at which to stop; at least ``16 * L * eps`` is used, which is rounding error.
     rng : int or numpy.random.Generator, optional
         The random point to start from.
     initial : list of array_like, optional

@@ -39,9 +39,10 @@ def flattest_factorization(
 
     Over the layers with :math:`W_L\cdots W_1 = M` it minimises
 
-    - without measurements, the isotropic trace :math:`R(W)`;
-    - with measurements and two layers, the scaled trace :math:`2m(\|D_1L\|_F^2 + \|D_2R\|_F^2)`;
-    - with measurements and more layers, the trace of the Hessian,
+    - without measurements, the isotropic trace :math:`R(W) = \sum_j\|C_j\|_F^2\|B_{j-1}\|_F^2`, with
+      :math:`C_j = W_L\cdots W_{j+1}` and :math:`B_{j-1} = W_{j-1}\cdots W_1`;
+    - with measurements and two layers, ``[R.T, L]``, the scaled trace :math:`2m(\|D_1L\|_F^2 + \|D_2R\|_F^2)`;
+    - with measurements and more layers, the trace of the Hessian of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`,
 
     from a random point of `balancedfact.manifolds.Factorizations` or from given layers. For the first two there are closed
     forms (`balancedfact.closed_forms`): here one can see that a search which knows nothing of them arrives at the same value.
@@ -55,7 +56,7 @@ def flattest_factorization(
     A : MeasurementMap, optional
         Measurements of matrices of the shape of `M`.
     tol : float
-        Relative gap between value and lower bound at which to stop; below ``16 * L * eps`` it is rounding error.
+        Relative gap between value and lower bound at which to stop; at least ``16 * L * eps`` is used, which is rounding error.
     rng : int or numpy.random.Generator, optional
         The random point to start from.
     initial : list of array_like, optional

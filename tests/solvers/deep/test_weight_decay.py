@@ -175,3 +175,5 @@ def test_limits_callbacks_zero_data_and_bad_input():
         bf.norm_minimum(A, b, depth=3, penalty=-1.0)
     with pytest.raises(ValueError, match="max_rank is 2 at depth 3"):
         bf.norm_minimum(A, b, depth=3, penalty=1.0, max_rank=2)
+    with pytest.raises(ValueError, match="method is 'no such'"):
+        bf.norm_minimum(A, b, depth=3, penalty=1.0, method="no such")
