@@ -1,4 +1,4 @@
-"""Execute the notebooks from a fresh kernel; with ``--write``, store their outputs in place.
+"""Execute the notebooks from fresh kernels, two side by side; with ``--write``, store their outputs in place.
 
 Run from anywhere, with the ``docs`` extra installed::
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -41,8 +42,13 @@ def main() -> None:
     paths = arguments.notebooks or sorted(FOLDER.glob("*.ipynb"))
     if not paths:
         parser.error(f"no notebooks in {FOLDER}")
-    for path in paths:
-        execute(path.resolve(), write=arguments.write)
+    with ProcessPoolExecutor(2) as pool:
+        runs = [pool.submit(execute, path.resolve(), write=arguments.write) for path in paths]
+        try:
+            for run in runs:
+                run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":
