@@ -358,14 +358,14 @@ def test_what_a_loader_raises_is_raised(client):
 
 
 def noisy_completion(rng):
-    A = bf.measurements.bernoulli_mask((600, 550), 0.2, rng)
-    L, R = rng.standard_normal((600, 4)), rng.standard_normal((550, 4))
+    A = bf.measurements.bernoulli_mask((300, 275), 0.3, rng)
+    L, R = rng.standard_normal((300, 4)), rng.standard_normal((275, 4))
     return A, A.forward_factored(L, R) + 0.1 * rng.standard_normal(A.m), 1e6
 
 
 def exact_completion(rng):
-    A = bf.measurements.bernoulli_mask((600, 550), 0.2, rng)
-    return A, A.forward_factored(rng.standard_normal((600, 4)), rng.standard_normal((550, 4))), 0.0
+    A = bf.measurements.bernoulli_mask((300, 275), 0.3, rng)
+    return A, A.forward_factored(rng.standard_normal((300, 4)), rng.standard_normal((275, 4))), 0.0
 
 
 def bilinear_sensing(rng):

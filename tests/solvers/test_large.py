@@ -30,7 +30,9 @@ def hidden(solution, truth):
     return np.sqrt(np.mean((solution.predict(rows, cols) - expected) ** 2))
 
 
-def test_noisy_entries_are_completed_to_the_noise_level_and_proved():
+@pytest.fixture(scope="module")
+def noisy():
+    """Entries, data, the matrix behind them, a penalty, the solution and the bytes that it took."""
     A, b, e, truth = completion(0.1)
     penalty = 1.1 * largest_penalty(A, e, np.random.default_rng(0))
     bf.flat_minimum(A, b, penalty=30 * penalty, tol=0.5, rng=0)  # compiles
@@ -38,6 +40,11 @@ def test_noisy_entries_are_completed_to_the_noise_level_and_proved():
     solution = bf.flat_minimum(A, b, penalty=penalty, tol=1e-3, rng=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    return A, b, truth, penalty, solution, peak
+
+
+def test_noisy_entries_are_completed_to_the_noise_level_and_proved(noisy):
+    *_, truth, _, solution, peak = noisy
     assert solution.status.ok
     assert solution.certificate.gap <= 1e-3
     assert "randomised Lanczos" in solution.certificate.proof
@@ -54,11 +61,9 @@ def test_exact_entries_are_completed_to_rounding_error():
     assert hidden(solution, truth) <= 1e-12 * np.sqrt(RANK)
 
 
-def test_the_order_of_the_entries_does_not_matter():
-    A, b, e, _ = completion(0.1)
-    penalty = 1.1 * largest_penalty(A, e, np.random.default_rng(0))
+def test_the_order_of_the_entries_does_not_matter(noisy):
+    A, b, _, penalty, one, _ = noisy
     order = np.random.default_rng(2).permutation(A.m)
-    one = bf.flat_minimum(A, b, penalty=penalty, tol=1e-3, rng=0)
     other = bf.flat_minimum(A.select(order), b[order], penalty=penalty, tol=1e-3, rng=0)
     np.testing.assert_allclose(other.certificate.dual, one.certificate.dual[order], atol=1e-10 * np.abs(b).max())
     assert other.value == pytest.approx(one.value, rel=1e-12)

@@ -16,7 +16,7 @@ def test_claim_holds(claim):
 @pytest.mark.slow
 @CLAIMS
 def test_claim_holds_on_more_instances(claim):
-    assert_holds(claim, [1, *range(100, 109)])
+    assert_holds(claim, [1, *range(100, 104)])
 
 
 @pytest.mark.parametrize("key", ["ddf-flat-value-of-a-matrix", "glcrmj-theorem-1-nuclear-norm", "blog-construction"])

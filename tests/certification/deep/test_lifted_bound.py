@@ -210,10 +210,10 @@ def test_sizes_of_networks_are_within_their_bounds(depth, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1e-120, 1e120])
-def test_the_share_does_not_depend_on_the_scale(scale, rng):
+def test_the_share_does_not_depend_on_the_scale(rng):
     truth = rng.standard_normal((3, 1)) @ rng.standard_normal((1, 3))
     A = gaussian(7, (3, 3), rng)
-    shares = [1 - bf.flat_network(Dense(s * A.stack()), s * A(truth), 4, rng=0).certificate.gap for s in (1.0, scale)]
+    scaled = ((Dense(scale * A.stack()), scale * A(truth)) for scale in (1.0, 1e-120, 1e120))
+    shares = [1 - bf.flat_network(*problem, 4, rng=0).certificate.gap for problem in scaled]
     assert shares[0] > 0.98
-    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+    assert shares[1:] == pytest.approx([shares[0]] * 2, rel=0.02)

@@ -151,12 +151,12 @@ def test_it_is_close_for_gaussian_measurements(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1e-120, 1e120])
-def test_the_share_does_not_depend_on_the_scale(scale, rng):
+def test_the_share_does_not_depend_on_the_scale(rng):
     truth = rng.standard_normal((4, 1)) @ rng.standard_normal((1, 4))
     A = gaussian(12, (4, 4), rng)
-    shares = [1 - bf.flat_network(Dense(s * A.stack()), s * A(truth), 3, rng=0).certificate.gap for s in (1.0, scale)]
-    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+    scaled = ((Dense(scale * A.stack()), scale * A(truth)) for scale in (1.0, 1e-120, 1e120))
+    shares = [1 - bf.flat_network(*problem, 3, rng=0).certificate.gap for problem in scaled]
+    assert shares[1:] == pytest.approx([shares[0]] * 2, rel=0.02)
 
 
 def test_rounding_beyond_the_first_shift_ends_the_search(rng):

@@ -1,4 +1,4 @@
-from functools import partial
+from functools import cache, partial
 
 import autograd
 import autograd.numpy as anp
@@ -433,18 +433,23 @@ def test_a_proved_isometry_gives_a_better_bound(rng):
     np.testing.assert_allclose(scaled.certificate.gap, solution.certificate.gap, atol=0.1)  # where a search ends
 
 
+@cache
+def at_scale(scale):
+    """Measurements and a matrix at scale one, and the flattest network where the measurements are larger by a factor."""
+    rng = np.random.default_rng(3)
+    stack, truth = rng.standard_normal((14, 4, 5)), rng.standard_normal((4, 1)) @ rng.standard_normal((1, 5))
+    b = np.tensordot(stack * scale, truth, 2)
+    return stack, truth, bf.flat_network(bf.measurements.Dense(stack * scale), b, 3, rng=0, bound="quick")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scale", [1e-90, *(pytest.param(each, marks=pytest.mark.slow) for each in (1e-40, 1e-16, 1e-3, 1e3, 1e40))]
 )
 def test_bounds_and_verdict_do_not_depend_on_the_scale_of_the_map(scale):
     """Weighted isometries were lost for maps of about 1e-16, and the rank test failed for those of 1e40."""
-    rng = np.random.default_rng(3)
-    stack, truth = rng.standard_normal((14, 4, 5)), rng.standard_normal((4, 1)) @ rng.standard_normal((1, 5))
-    plain, other = (
-        bf.flat_network(bf.measurements.Dense(stack * factor), np.tensordot(stack * factor, truth, 2), 3, rng=0, bound="quick")
-        for factor in (1.0, scale)
-    )
+    stack, truth, plain = at_scale(1.0)
+    *_, other = at_scale(scale)
     assert plain.status is other.status is Status.STATIONARY
     assert other.value / scale / scale == pytest.approx(plain.value, rel=1e-12)
     assert "weighted isometries" in other.certificate.proof

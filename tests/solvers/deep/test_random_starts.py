@@ -32,7 +32,7 @@ def test_random_layers_lead_to_the_minimum_that_the_convex_starts_find(depth, m,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [3, 5])
-@pytest.mark.parametrize(("m", "starts"), [(100, 20), (250, 4)])
+@pytest.mark.parametrize(("m", "starts"), [(100, 8), (250, 2)])
 def test_random_starts_end_at_one_network(depth, m, starts):
     rng = np.random.default_rng(0)
     A = gaussian(m, (20, 20), rng)
