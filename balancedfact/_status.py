@@ -10,7 +10,7 @@ class Status(Enum):
 
     See Also
     --------
-    Solution : Where it stands.
+    Solution : The result that carries it.
     Certificate : The numbers behind it.
 
     References

@@ -121,8 +121,8 @@ def read_problem(
     Raises
     ------
     ValueError
-        If the file cannot be read as a problem, or in two ways; the message names the file, what was found, and what was
-        expected or the argument that decides.
+        If the file cannot be read as a problem, or in more than one way; the message names the file, what was found, and
+        what was expected or the argument that decides.
 
     See Also
     --------

@@ -42,13 +42,13 @@ class Solution(ByValue):
     message : str
         The verdict as a sentence, with what a reader should know about the result.
     certificate : Certificate
-        The proof.
+        The numbers behind the verdict: lower bound and gap, residual, stationarity.
     history : dict of str to numpy.ndarray
         One entry per iteration in each array, such as ``"gap"`` and ``"seconds"``.
     method : str
         The algorithm that was used.
     offsets : Offsets, optional
-        The mean and the offsets of rows and columns, where the model has them: what `matrix` lacks and `predict` adds.
+        The mean and the offsets of rows and columns, where the model has them; `predict` adds them, `matrix` does not.
     row_labels, col_labels : list of str, optional
         The names of rows and columns, where the data have them.
     row_fit : RowFit, optional
@@ -110,7 +110,7 @@ class Solution(ByValue):
 
     @property
     def singular_values(self) -> np.ndarray:
-        """The singular values of the end-to-end matrix that its layers leave room for, largest first."""
+        """The singular values of the end-to-end matrix, largest first; as many as its layers leave room for."""
         left, right = self.sides
         if left.shape[1] > min(len(left), len(right)):
             return np.linalg.svd(left @ right.T, compute_uv=False)
@@ -179,7 +179,7 @@ class Solution(ByValue):
         Returns
         -------
         numpy.ndarray, shape (n,)
-            The entries, in ``O(n k)`` operations for layers of `k` hidden columns.
+            The entries, in ``O(n k)`` operations for a hidden width `k`.
         known : numpy.ndarray of bool, shape (n,)
             Where both labels are known, with `return_known`.
 
@@ -233,8 +233,8 @@ class Solution(ByValue):
                   + \tfrac12 w_S\|\ell\|^2 + \tfrac12 w_\alpha\alpha^2,
 
         with :math:`w_S = \text{penalty}\,|S|/(m d_2)` where flatness is penalised (:math:`m` entries were seen in the
-        solve) and :math:`w_S = \text{penalty}` where the nuclear norm is. Without a penalty :math:`\ell` is the least of those
-        that fit best.
+        solve) and :math:`w_S = \text{penalty}` where the nuclear norm is, and :math:`w_\alpha` the `offset_penalty`. Without a
+        penalty :math:`\ell` is the one of least norm among those that fit best.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class Solution(ByValue):
         Returns
         -------
         numpy.ndarray, shape (n, d2)
-            What the model says of them, in every column.
+            The values of the model in every column, also where something was seen.
 
         Raises
         ------

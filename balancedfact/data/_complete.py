@@ -28,9 +28,10 @@ def complete(
     limits: Limits | None = None,
     return_solution: bool = False,
 ) -> Any:
-    r"""Fill in a matrix by the flattest factorization.
+    r"""Fill in the missing entries of a matrix by the flattest factorization.
 
-    What was seen stays as it is; what was not is taken from :math:`X + \mu + \alpha 1^\top + 1\beta^\top` of `flat_minimum`.
+    What was seen stays as it is. The rest is taken from the solution of `flat_minimum`: the matrix :math:`X`, with an
+    `offset_penalty` :math:`X + \mu + \alpha 1^\top + 1\beta^\top`.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def complete(
     Raises
     ------
     ValueError
-        If `M` is none of these, or no entry was seen.
+        If `M` is none of these, no entry was seen, or another argument is malformed, such as offsets without a penalty.
     KeyboardInterrupt
         If the user stops the solve and did not ask for the `Solution`, whose status would say so.
 

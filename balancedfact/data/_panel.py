@@ -37,9 +37,9 @@ class PanelEffect:
     effect : float
         Mean of `effects` over the treated entries.
     effects : numpy.ndarray, shape (d1, d2)
-        What was observed minus what is expected without treatment, ``nan`` where nothing was treated or observed.
+        What was observed minus what is expected without treatment, ``nan`` where an entry is not treated or not observed.
     by_period : numpy.ndarray, shape (d2,)
-        Means of `effects` over the units, ``nan`` in periods without treatment.
+        The mean of `effects` in each period, ``nan`` in periods without treatment.
     counterfactual : numpy.ndarray, shape (d1, d2)
         What is expected without treatment: :math:`X + \alpha 1^\top + 1\beta^\top`.
     penalty : float
@@ -105,13 +105,14 @@ def panel_effect(
 ) -> PanelEffect:
     r"""Estimate the effect of a treatment on a panel of units and periods, with a certificate of the fit.
 
-    What would have been without treatment is completed from the entries `O` that are observed and not treated,
+    The outcomes without treatment are estimated by completion from the entries `O` that are observed and not treated,
 
     .. math:: \min_{X,\alpha,\beta}\ \tfrac12\sum_{(i,t)\in O}(Y_{it} - X_{it} - \alpha_i - \beta_t)^2
               + \text{penalty}\,\|X\|_*,
 
-    with effects of units and of periods that are not penalised, and the effect is the mean of what was observed minus that over
-    the treated entries. From the largest useful penalty on `X` is zero: the estimate is that of two-way fixed effects.
+    with effects of units and of periods that are not penalised. The effect is the mean, over the treated entries, of what was
+    observed minus what the model expects. From a certain penalty on, :math:`X = 0`, and the estimate is that of two-way fixed
+    effects.
 
     Parameters
     ----------
@@ -120,8 +121,8 @@ def panel_effect(
     treated : array_like of bool, shape (d1, d2)
         Where there was treatment.
     penalty : float or "auto"
-        Weight of the nuclear norm. Where the squares are averaged over the entries, as in the reference, it is half the number
-        of entries times the weight there. ``"auto"`` takes the one of least error over `folds`.
+        Weight of the nuclear norm, positive. The reference averages the squares over the `n` entries of `O`: a weight `w` there
+        is a penalty of ``n * w / 2`` here. ``"auto"`` takes the one of least error over `folds`.
     folds : int
         Number of parts of the untreated entries, each held out in turn.
     tol : float
@@ -132,6 +133,7 @@ def panel_effect(
     Returns
     -------
     PanelEffect
+        The effect, what is expected without treatment, and the fit with its certificate.
 
     Raises
     ------
@@ -199,7 +201,7 @@ def panel_path(
     Y, treated
         As for `panel_effect`.
     penalties : sequence of float, optional
-        By default 13 over three decades, from the largest useful one down.
+        By default 13 over three decades, from the least one at which :math:`X = 0` down.
     tol : float
         Relative gap of each fit.
     rng : int or numpy.random.Generator, optional
@@ -209,6 +211,11 @@ def panel_path(
     -------
     list of PanelEffect
         In the order of `penalties`, each with its certificate.
+
+    Raises
+    ------
+    ValueError
+        As `panel_effect` does.
 
     See Also
     --------

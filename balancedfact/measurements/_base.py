@@ -179,7 +179,7 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
     def half_steps(self, shift: float) -> tuple[HalfStep, HalfStep] | None:
         r"""The steps of alternating least squares for :math:`\|\mathcal A(LR^\top) - b\|^2 + s(\|L\|^2 + \|R\|^2)`.
 
-        Functions of ``b`` and the other factor, see `_ridge.HalfStep`; ``None`` where rows are not on their own.
+        Functions of ``b`` and the other factor, see `_ridge.HalfStep`; ``None`` where rows are coupled.
         """
         return None
 

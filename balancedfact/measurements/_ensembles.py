@@ -11,7 +11,26 @@ from balancedfact.measurements._rank_one import RankOne
 
 
 def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
-    """Matrix sensing: `m` matrices of `shape` with independent standard normal entries (Ding et al. 2022).
+    r"""Matrix sensing: `m` matrices of `shape` with independent standard normal entries (Ding et al. 2022).
+
+    Parameters
+    ----------
+    m : int
+        The number of measurements.
+    shape : tuple of int
+        ``(d1, d2)``, the shape of the matrices measured.
+    rng : int or numpy.random.Generator, optional
+        The seed or the generator to draw from.
+
+    Returns
+    -------
+    Dense
+        Not divided by ``sqrt(m)``: the mean of :math:`\langle A_i, X\rangle^2` has the expectation :math:`\|X\|_F^2`.
+
+    Raises
+    ------
+    ValueError
+        If `m` or `shape` is malformed.
 
     See Also
     --------
@@ -34,7 +53,26 @@ def gaussian(m: int, shape: tuple[int, int], rng: int | np.random.Generator | No
 
 
 def bernoulli(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> Dense:
-    """Matrix sensing: `m` matrices of `shape` with independent symmetric signs as entries (Ding et al. 2022).
+    r"""Matrix sensing: `m` matrices of `shape` whose entries are independent random signs (Ding et al. 2022).
+
+    Parameters
+    ----------
+    m : int
+        The number of measurements.
+    shape : tuple of int
+        ``(d1, d2)``, the shape of the matrices measured.
+    rng : int or numpy.random.Generator, optional
+        The seed or the generator to draw from.
+
+    Returns
+    -------
+    Dense
+        Not divided by ``sqrt(m)``: the mean of :math:`\langle A_i, X\rangle^2` has the expectation :math:`\|X\|_F^2`.
+
+    Raises
+    ------
+    ValueError
+        If `m` or `shape` is malformed.
 
     See Also
     --------
@@ -63,7 +101,26 @@ def _fitting(m: int, shape: tuple[int, int]) -> tuple[int, tuple[int, int]]:
 
 
 def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | None = None) -> RankOne:
-    """Bilinear sensing: `m` matrices ``u_i v_i.T`` with independent standard normal vectors (Ding et al. 2022).
+    r"""Bilinear sensing: `m` matrices ``u_i v_i.T`` with independent standard normal vectors (Ding et al. 2022).
+
+    Parameters
+    ----------
+    m : int
+        The number of measurements.
+    shape : tuple of int
+        ``(d1, d2)``, the shape of the matrices measured.
+    rng : int or numpy.random.Generator, optional
+        The seed or the generator to draw from.
+
+    Returns
+    -------
+    RankOne
+        Not divided by ``sqrt(m)``: the mean of :math:`\langle A_i, X\rangle^2` has the expectation :math:`\|X\|_F^2`.
+
+    Raises
+    ------
+    ValueError
+        If `m` or `shape` is malformed.
 
     See Also
     --------
@@ -89,10 +146,24 @@ def bilinear(m: int, shape: tuple[int, int], rng: int | np.random.Generator | No
 def bernoulli_mask(shape: tuple[int, int], p: float, rng: int | np.random.Generator | None = None) -> Entries:
     """Matrix completion: each entry of a matrix of `shape` observed independently with probability `p`.
 
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(d1, d2)``, the shape of the matrices measured.
+    p : float
+        The probability, above 0 and at most 1.
+    rng : int or numpy.random.Generator, optional
+        The seed or the generator to draw from.
+
+    Returns
+    -------
+    Entries
+        The entries observed, row by row, with weight one.
+
     Raises
     ------
     ValueError
-        Also when the draw observes no entry at all: there is no map of zero measurements.
+        If an argument is malformed, or the draw observes no entry at all: there is no map of zero measurements.
 
     See Also
     --------

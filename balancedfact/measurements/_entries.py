@@ -34,7 +34,7 @@ class Entries(SingleEntries):
     Parameters
     ----------
     rows, cols : array_like of int, shape (m,)
-        Where the entries stand, counted from zero.
+        Where the entries stand, counted from zero and within `shape`, or else a ``ValueError`` is raised.
     shape : tuple of int
         ``(d1, d2)``, the shape of the matrices measured.
     weights : array_like, shape (m,), optional
@@ -48,9 +48,9 @@ class Entries(SingleEntries):
 
     Notes
     -----
-    No ``d1 x d2`` array is formed unless `adjoint` is called. `D1` and `D2` are diagonal, the roots of the row and column
-    counts over ``m d2`` and ``m d1``: the flat completion is that of least weighted trace norm (Salakhutdinov and Srebro
-    2010). On a factored matrix ``L @ R.T`` of ``k`` columns the forward map costs ``O(m k)`` operations.
+    No ``d1 x d2`` array is formed unless `adjoint` is called. `D1` and `D2` are diagonal, the roots of the sums of squared
+    weights in each row and column over ``m d2`` and ``m d1``: the flat completion is that of least weighted trace norm
+    (Salakhutdinov, Srebro 2010). On a factored matrix ``L @ R.T`` of ``k`` columns the forward map costs ``O(m k)``.
 
     References
     ----------

@@ -62,7 +62,7 @@ class IsometryEnclosure:
         r"""An interval that holds the isometry constant :math:`\delta_r`.
 
         The lower end is attained, hence proven, and as the best of many searches it is also the estimate to use where evidence
-        is enough. The map satisfies `(rank, delta)`-RIP with the upper end.
+        is enough. The map satisfies ``(rank, delta)``-RIP with `delta` the upper end.
         """
         return (
             max(self.largest[0] - 1, 1 - self.smallest[1], 0.0),

@@ -38,8 +38,8 @@ class RankOne(MeasurementMap):
 
     Notes
     -----
-    A second moment costs two products, ``O(m d (d1 + d2))`` operations; so does the forward map, or ``O(m k (d1 + d2))`` on
-    a factored matrix of ``k`` columns.
+    A second moment costs two matrix products, ``O(m (d1**2 + d2**2))`` operations; the forward map ``O(m d1 d2)``, or
+    ``O(m k (d1 + d2))`` on a factored matrix ``L @ R.T`` of ``k`` columns.
 
     References
     ----------

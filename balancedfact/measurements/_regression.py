@@ -10,9 +10,10 @@ from balancedfact.measurements._rank_one import RankOne
 
 
 def regression(inputs: ArrayLike, readout: ArrayLike | None = None, *, outputs: int | None = None) -> RankOne:
-    r"""The map :math:`\mathcal A(E)_i = p^\top E\,x_i` of a linear network with one output, evaluated at `n` inputs.
+    r"""The predictions :math:`\mathcal A(E)_i = p^\top E\,x_i` of a linear network at `n` inputs, as measurements.
 
-    With it, :math:`\frac1n\|\mathcal A(W_L\cdots W_1) - y\|^2` is the risk of univariate regression.
+    With them, :math:`\frac1n\|\mathcal A(W_L\cdots W_1) - y\|^2` is the risk of univariate regression. With `outputs` the
+    predictions are all entries of :math:`E\,x_i`, and the loss, with ``1 / m = 1 / (n q)``, is the risk divided by `q`.
 
     Parameters
     ----------
@@ -33,11 +34,11 @@ def regression(inputs: ArrayLike, readout: ArrayLike | None = None, *, outputs: 
     Raises
     ------
     ValueError
-        If an argument is not a finite real array of the right shape.
+        If an argument is not a finite real array of the right shape, or both `readout` and `outputs` are given.
 
     See Also
     --------
-    RankOne : The map that it returns for several outputs.
+    RankOne : The kind of map that it returns.
     balancedfact.closed_forms.minimal_sharpness : The least sharpness of a regression.
 
     References

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Sharded(MeasurementMap):
     r"""Measurements whose shards, ordinary measurement maps, live on the workers of a Dask cluster.
 
-    Made by `from_map` or `from_loaders`. Forward map, adjoint and second moments are sums, or numbers put in place, over the
-    shards; only these travel. Solvers, curvature and all else take it as they take any map.
+    Made by `from_map` or `from_loaders`. The adjoint and the second moments are summed over the shards, and the measurements
+    put together; only arguments and results travel. Solvers, curvature and all else take it as they take any map.
 
     See Also
     --------

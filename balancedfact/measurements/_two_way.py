@@ -26,14 +26,17 @@ _DENSE = 100_000  # entries of a matrix
 
 
 class TwoWayEntries(MeasurementMap):
-    r"""The entries :math:`PX_{r_ic_i}`, from which effects of rows and columns are projected out.
+    r"""Entries of a matrix, from which effects of rows and columns are projected out.
+
+    The map is :math:`\mathcal A(X) = cP(X_{r_1c_1}, \dots, X_{r_mc_m})`, with `c` the factor and `P` the orthogonal projection
+    onto the complement of all vectors :math:`(\alpha_{r_i} + \beta_{c_i})_i`.
 
     Parameters
     ----------
     entries : Entries
         Different entries of weight one.
     factor : float
-        What all measurements are multiplied by.
+        The number `c` that multiplies all measurements.
 
     Raises
     ------
