@@ -181,7 +181,7 @@ def _lower(
     proved = proved_dual(A, b / level, y)
     lower, source = proved.bound(A.m, A.matrix_shape, depth) * units * (1 - 64 * EPS), "a dual vector alone"
     least = flattest_of_product(unit, inner) * power * power
-    if least > lower and _determined(unit):
+    if least > lower and reached(*fit_of_layers(A, b, layers)) and _determined(unit):  # of a matrix that fits
         lower, source = least, "the least trace of the matrix, which the data determine"
     closed = lower >= (1 - GAP_OF_NETWORKS) * value
     if effort != "dual" and not closed and proved.along > 0 and 0 < value < np.inf and not A.uncertain:

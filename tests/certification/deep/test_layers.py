@@ -202,6 +202,12 @@ def test_a_network_is_demoted_on_other_data(rng, tmp_path):
     assert "not reached" in found.message
 
 
+def test_layers_of_another_matrix_do_not_bound_where_the_data_determine_one(rng):
+    A, _, E = network(rng, 3, m=16)
+    found = bf.certify(A, A(E), bf.induced_regularizer(3 * E, A, 3).layers, depth=3)
+    assert found.lower_bound <= least_trace(E, A, 3) * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_anyone_s_network_is_certified(flat, rng):
     A, _, E = network(rng, 3, m=16)
