@@ -143,8 +143,9 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     .. math:: \sum_i (x_ix_i^\top)\otimes(y_iy_i^\top) = \sum_i\operatorname{vec}A_i\operatorname{vec}A_i^\top
               = (X^\top X)\otimes(YY^\top)
 
-    have a trace of the Hessian that is ``2 / m`` times this sum, so the least trace of the Hessian is ``2 / m`` times the
-    value returned. With ``X = I`` and ``Y = I`` it is `min_isotropic_trace`. See `kronecker_layers` for which side is which.
+    with `vec` taken row by row, have a trace of the Hessian that is ``2 / m`` times this sum, so the least trace of the Hessian
+    is ``2 / m`` times the value returned. With ``X = I`` and ``Y = I`` the value is `min_isotropic_trace`. See
+    `kronecker_layers` for which side is which.
 
     Parameters
     ----------
@@ -160,6 +161,7 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
     Returns
     -------
     float
+        The infimum; 0 if ``X @ M @ Y`` is zero.
 
     Raises
     ------
@@ -196,7 +198,7 @@ def kronecker_minimum(M: ArrayLike, X: ArrayLike, Y: ArrayLike, depth: int) -> f
 
 
 def kronecker_layers(M: ArrayLike, X: ArrayLike, Y: ArrayLike, widths: list[int]) -> list[np.ndarray]:
-    r"""A factorization that attains `kronecker_minimum`, wherever one does.
+    r"""A factorization with the value of `kronecker_minimum`, or with one close to it where none attains it.
 
     With :math:`XMY = U\Sigma V^\top` of rank `r` and invertible `X` and `Y`,
 

@@ -41,7 +41,7 @@ def minimal_sharpness(
     depth : int
         The number of layers `L`, at least 2.
     w : array_like, shape (d,), optional
-        The same as `M`, for one output.
+        In place of `M`, for one output.
 
     Returns
     -------
@@ -51,7 +51,8 @@ def minimal_sharpness(
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, if `M` does not fit it or `depth` is below 2.
+        If the covariance is not a symmetric positive semidefinite matrix, `M` does not fit it, `depth` is below 2, or not
+        exactly one of `M` and `w` is given.
 
     See Also
     --------
@@ -64,12 +65,13 @@ def minimal_sharpness(
     Notes
     -----
     The value depends on :math:`M\hat\Sigma^{1/2}` alone, so at hidden widths of at least its rank it is the least sharpness of
-    *all* global minimisers of the risk. The lower bound needs no width. Narrower networks have another problem, whose
-    minimisers fit worse: at two layers of hidden width 1, inputs ``diag(1, 3)`` and targets ``diag(2, 1)``, the flattest has
-    sharpness 9, where this formula at its own product gives 6.36.
+    *all* global minimisers of the risk. As a lower bound for weights with product `M` it holds at every width. Narrower
+    networks cannot reach the least risk, and the formula is not the least sharpness of the best of them: with two layers of
+    hidden width 1, inputs ``diag(1, 3)`` and targets ``diag(2, 1)``, that is 9, where the formula at the product of these
+    layers gives 6.36.
 
     Marion and Chizat bound the value for one output from both sides (`sharpness_bounds`); Mulayoff and Michaeli have it for
-    white data. The exact value is proved in the documentation, under "Several outputs".
+    white data. The exact value is proved in the chapter :doc:`/theory/several_outputs`.
 
     References
     ----------
@@ -97,10 +99,11 @@ def minimal_sharpness(
 
 
 def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> np.ndarray:
-    r"""The direction of the data that makes every minimiser sharp: the dual maximiser of `minimal_sharpness`.
+    r"""The direction of the data that makes every minimiser sharp: the maximiser `y` in the formula of `minimal_sharpness`.
 
     For every unit vector `y`, every network with product `M`, of any width, has a sharpness of at least
-    :math:`2L(y^\top\hat\Sigma y)^{1/L}\|M\hat\Sigma^{1/2}y\|^{2-2/L}`. Here is the `y` at which this is the least sharpness.
+    :math:`2L(y^\top\hat\Sigma y)^{1/L}\|M\hat\Sigma^{1/2}y\|^{2-2/L}`. The vector returned makes this bound largest: it is
+    then the least sharpness itself, so the vector proves it.
 
     Parameters
     ----------
@@ -114,13 +117,13 @@ def sharpest_data_direction(covariance: ArrayLike, M: ArrayLike, depth: int) -> 
     Returns
     -------
     numpy.ndarray, shape (d,)
-        A unit vector; its sign is arbitrary. Where ``M @ covariance`` is zero every vector does, and it is an eigenvector of
-        the covariance.
+        A unit vector; its sign is arbitrary. If ``M @ covariance`` is zero, so is every bound, and an eigenvector of the
+        covariance is returned.
 
     Raises
     ------
     ValueError
-        As `minimal_sharpness` does.
+        If the covariance is not a symmetric positive semidefinite matrix, `M` does not fit it or `depth` is below 2.
 
     See Also
     --------
@@ -162,7 +165,7 @@ def flattest_regression_layers(
     widths : sequence of int
         ``[d, d_1, ..., d_{L-1}, outputs]``, with hidden widths of at least the rank of ``M @ covariance``.
     w : array_like, shape (d,), optional
-        The same as `M`, for one output.
+        In place of `M`, for one output.
 
     Returns
     -------
@@ -174,8 +177,9 @@ def flattest_regression_layers(
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, or `M` or `widths` do not fit it; if a hidden width
-        is below the rank of ``M @ covariance``, where no network solves the regression.
+        If the covariance is not a symmetric positive semidefinite matrix, `M` or `widths` do not fit it, a hidden width is
+        below the rank of ``M @ covariance``, where no network solves the regression, or not exactly one of `M` and `w` is
+        given.
 
     See Also
     --------
@@ -221,9 +225,9 @@ def balanced_sharpness(
 ) -> float:
     r"""The sharpness of balanced weights that solve a regression, exactly.
 
-    Balanced weights, :math:`W_{k+1}^\top W_{k+1} = W_kW_k^\top`, are where gradient flow ends that starts from weights near
-    zero, and where weight decay pulls. All that have the product `M`, with singular values :math:`\sigma_1\ge\sigma_2\ge\dots`,
-    have the sharpness
+    Weights are balanced if :math:`W_{k+1}^\top W_{k+1} = W_kW_k^\top`. Gradient flow from weights near zero ends close to such
+    weights, and weight decay leads to them. All balanced weights with the product `M`, whose singular values are
+    :math:`\sigma_1\ge\sigma_2\ge\dots`, have the sharpness
 
     .. math:: 2\,\lambda_{\max}\Bigl(\hat\Sigma^{1/2}\sum_{j=1}^L\sigma_1^{2(L-j)/L}(M^\top M)^{(j-1)/L}\,
               \hat\Sigma^{1/2}\Bigr).
@@ -233,31 +237,33 @@ def balanced_sharpness(
     covariance : array_like, shape (d, d)
         :math:`\hat\Sigma`, symmetric positive semidefinite, of any rank.
     M : array_like, shape (d,) or (outputs, d)
-        A minimiser of the risk: what the weights multiply to.
+        A minimiser of the risk over all matrices: the product of the weights.
     depth : int
         The number of layers `L`, at least 2.
     w : array_like, shape (d,), optional
-        The same as `M`, for one output.
+        In place of `M`, for one output.
 
     Returns
     -------
     float
-        Zero for a zero `M`.
+        In the units of `minimal_sharpness`; zero for a zero `M`.
 
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, if `M` does not fit it or `depth` is below 2.
+        If the covariance is not a symmetric positive semidefinite matrix, `M` does not fit it, `depth` is below 2, or not
+        exactly one of `M` and `w` is given.
 
     See Also
     --------
-    schatten_layers : Such weights.
+    minimal_sharpness : The least sharpness of all weights with this product.
+    schatten_layers : Balanced weights.
 
     Notes
     -----
-    Divided by `minimal_sharpness` it is how much sharper than necessary gradient flow from a small start ends. The ratio is at
-    most the condition number of the covariance, over its positive eigenvalues, if the covariance is definite or `M` is the
-    minimiser of least norm; for one output, at most ``(condition + L - 1) / L``.
+    The ratio to `minimal_sharpness` tells how much sharper than necessary gradient flow from a small start ends. If the
+    covariance is definite or `M` is the minimiser of least norm, the ratio is at most ``condition``, the quotient of the
+    largest and the least positive eigenvalue of the covariance, and for one output at most ``(condition + L - 1) / L``.
 
     References
     ----------
@@ -288,7 +294,7 @@ def balanced_sharpness(
 
 
 def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[float, float]:
-    r"""The published lower and upper bound on the least sharpness.
+    r"""The lower and upper bound of Marion and Chizat on the least sharpness of a regression with one output.
 
     .. math:: 2L\|w\|^{2-2/L}a \;\le\; S_{\min} \;\le\; 2\|w\|^{2-2/L}\sqrt{(2L-1)\Lambda^2 + (L-1)^2a^2},
               \qquad a = \frac{w^\top\hat\Sigma w}{\|w\|^2},\quad \Lambda = \lambda_{\max}(\hat\Sigma).
@@ -305,12 +311,12 @@ def sharpness_bounds(covariance: ArrayLike, w: ArrayLike, depth: int) -> tuple[f
     Returns
     -------
     lower, upper : float
-        Both zero for a zero `w`.
+        In the units of `minimal_sharpness`; both zero if ``covariance @ w`` is zero.
 
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
+        If the covariance is not a symmetric positive semidefinite matrix, `w` does not fit it or `depth` is below 2.
 
     See Also
     --------

@@ -34,8 +34,8 @@ def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np
     X : array_like, shape (d1, d2)
         The matrix.
     rank : int, optional
-        Number of columns of the factors, at least the numerical rank of `X`, which is the default (1 for a zero matrix).
-        Columns beyond the rank are zero.
+        Number of columns of the factors, at least the numerical rank of `X`, which is the default (1 for a zero matrix): the
+        number of singular values above ``max(X.shape) * eps`` times the largest. Columns beyond the rank are zero.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np
 
     See Also
     --------
-    flat_pair : Flat in place of balanced.
+    flat_pair : The flat pair of the same matrix.
     schatten_layers : More than two layers.
     balancedfact.balanced_approximation : The best balanced pair of a given rank.
 
@@ -76,13 +76,14 @@ def balanced_pair(X: ArrayLike, rank: int | None = None) -> tuple[np.ndarray, np
 def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     r"""The flat factorization of a matrix under a measurement map.
 
-    Among all pairs with :math:`LR^\top = X` it has the least scaled trace of the Hessian,
+    Among all pairs with :math:`LR^\top = X` it has the least scaled trace of the Hessian of
+    :math:`\|\mathcal A(LR^\top) - b\|^2` (no factor ``1/m``; see `balancedfact.curvature.scaled_trace`),
 
     .. math:: \min_{LR^\top = X} 2m(\|D_1L\|_F^2 + \|D_2R\|_F^2) = 4m\,\|D_1XD_2\|_*,
 
     and is rescaled-balanced, :math:`L^\top D_1^2 L = R^\top D_2^2 R`. For invertible rescalings and
     :math:`D_1XD_2 = U\Sigma V^\top` it is :math:`L = D_1^{-1}U\Sigma^{1/2}`, :math:`R = D_2^{-1}V\Sigma^{1/2}`, unique up to
-    an orthogonal factor.
+    ``(L @ Q, R @ Q)`` with `Q` orthogonal.
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
     A : MeasurementMap
         Measurements of ``d1 x d2`` matrices, whose `D1` and `D2` set the cost.
     rank : int, optional
-        Number of columns of the factors, at least the numerical rank of `X`, which is the default (1 for a zero matrix).
-        Columns beyond the rank are zero.
+        Number of columns of the factors, at least the numerical rank of `X`, as for `balanced_pair`. Columns beyond the rank
+        are zero.
 
     Returns
     -------
@@ -106,20 +107,21 @@ def flat_pair(X: ArrayLike, A: MeasurementMap, rank: int | None = None) -> tuple
 
     See Also
     --------
-    balanced_pair : Balanced in place of flat.
-    two_layer_minimum : Its trace.
+    balanced_pair : The balanced pair of the same matrix.
+    balancedfact.curvature.scaled_trace : The scaled trace of any pair.
+    two_layer_minimum : The least trace, not scaled by the sides of the matrix.
     balancedfact.flat_minimum : The flattest over all matrices that fit.
 
     Notes
     -----
     **Singular rescalings.** A row or column that `A` never sees makes `D1` or `D2` singular. The infimum is still
-    ``4 m nuclear(D1 X D2)``, and ``L @ R.T`` is still `X`. It is attained unless some part of `X` is visible on one side
-    only; the cost of that part tends to zero as its weight moves to the side that is not seen, so no minimiser exists. The
-    weight is then moved by a factor ``2**27`` each way: the pair multiplies to `X` and its scaled trace equals the infimum to
-    rounding error, but its entries on the unseen side are large.
+    ``4 m nuclear(D1 X D2)``, and ``L @ R.T`` is still `X`. The infimum is attained unless some part of `X` is visible on one
+    side only; the cost of that part tends to zero as its weight moves to the side that is not seen, so no minimiser exists.
+    The weight is then moved by a factor ``2**27`` each way: the pair multiplies to `X` and its scaled trace equals the infimum
+    to rounding error, but its entries on the unseen side are large.
 
-    All factorizations of `X` of its own rank are ``(H G, K inv(G).T)`` for one of them, ``X = H K.T``; the method is thin QR
-    factorizations of ``D1 H`` and ``D2 K`` and one small singular value decomposition, so no `D` is ever inverted.
+    If ``X = H K.T`` is one factorization of `X` at its rank, all others are ``(H G, K inv(G).T)``. The method is thin QR
+    factorizations of ``D1 H`` and ``D2 K`` and one small singular value decomposition, so neither `D1` nor `D2` is inverted.
 
     References
     ----------

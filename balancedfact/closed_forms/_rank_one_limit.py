@@ -13,13 +13,13 @@ from balancedfact.closed_forms._minimal_sharpness import balanced_sharpness, pad
 
 
 def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
-    r"""The limit of gradient flow from a vanishing initialisation, up to rotations of the hidden layers.
+    r"""The limit of gradient flow from a vanishing start in a regression with one output, up to rotations of hidden spaces.
 
-    All layers have rank one and equal norm, and consecutive ones are aligned:
+    All layers have rank one and equal norm, and consecutive layers are aligned:
 
     .. math:: W_k = c\,u_kv_k^\top, \qquad c = \|w\|^{1/L}, \qquad u_k = v_{k+1}, \quad v_1 = w/\|w\|.
 
-    The hidden directions depend on the start; here they are first unit vectors.
+    The hidden directions depend on the start; here each is the first unit vector.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def rank_one_limit(w: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
 
 
 def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) -> float:
-    r"""The sharpness of the rank-one limit.
+    r"""The sharpness of `rank_one_limit`, the end of gradient flow from a vanishing start in a regression with one output.
 
     .. math:: 2\|w\|^{2-2/L}\,\lambda_{\max}\bigl(\hat\Sigma + (L-1)\hat\Sigma^{1/2}\hat w\hat w^\top\hat\Sigma^{1/2}\bigr),
               \qquad \hat w = w/\|w\|.
@@ -83,12 +83,12 @@ def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) ->
     Returns
     -------
     float
-        Zero for a zero `w`.
+        In the units of `minimal_sharpness`; zero for a zero `w`.
 
     Raises
     ------
     ValueError
-        If the covariance is not a symmetric positive semidefinite matrix, if `w` does not fit it or `depth` is below 2.
+        If the covariance is not a symmetric positive semidefinite matrix, `w` does not fit it or `depth` is below 2.
 
     See Also
     --------
@@ -98,7 +98,7 @@ def rank_one_limit_sharpness(covariance: ArrayLike, w: ArrayLike, depth: int) ->
     Notes
     -----
     Marion and Chizat bound its ratio to `minimal_sharpness` by four times the condition number of the covariance
-    (Corollary 2). Both numbers being exact, so is the ratio.
+    (Corollary 2). Here both numbers are exact, and so is their ratio.
 
     References
     ----------

@@ -19,13 +19,14 @@ def regression_sharpness(
     r"""The largest eigenvalue of the Hessian of the risk of a deep linear network for univariate regression.
 
     The model is :math:`f(x) = p^\top W_L\cdots W_1x` and the risk, up to a constant,
-    :math:`(w_{\rm prod}-w)^\top\hat\Sigma(w_{\rm prod}-w)`. At a minimiser the largest eigenvalue is that of a ``d x d``
-    matrix,
+    :math:`(w_{\rm prod}-w)^\top\hat\Sigma(w_{\rm prod}-w)`, where :math:`w_{\rm prod} = W_1^\top\cdots W_L^\top p`. With
+    :math:`B_{k-1} = W_{k-1}\cdots W_1` and :math:`C_k = W_L\cdots W_{k+1}`, the largest eigenvalue at a minimiser is that of a
+    ``d x d`` matrix,
 
     .. math:: 2\hat\Sigma^{1/2}\Bigl(\sum_k\|C_k^\top p\|^2B_{k-1}^\top B_{k-1}\Bigr)\hat\Sigma^{1/2},
 
-    and away from minimisers that of a matrix with :math:`\sum_k(d_k+d_{k-1}-1)` rows: the eigenvalue is the signed one, and
-    no iteration is involved.
+    and away from minimisers that of a matrix with at most :math:`\sum_k(d_k+d_{k-1}-1)` rows. It is the largest with regard to
+    sign, not the largest in magnitude, and never negative.
 
     Parameters
     ----------
@@ -41,6 +42,7 @@ def regression_sharpness(
     Returns
     -------
     float, or numpy.ndarray of the leading shape
+        The sharpness of each network.
 
     Raises
     ------

@@ -102,12 +102,12 @@ def schatten_layers(M: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
     Raises
     ------
     ValueError
-        If `M` is not a finite real matrix, or `widths` do not fit it.
+        If `M` is not a finite real matrix, `widths` do not fit its shape, or a hidden width is below its rank.
 
     See Also
     --------
     schatten_value : The value that they attain.
-    balanced_pair : Two layers.
+    balanced_pair : The same for two layers.
 
     References
     ----------
@@ -131,7 +131,7 @@ def schatten_layers(M: ArrayLike, widths: Sequence[int]) -> list[np.ndarray]:
 
 
 def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
-    r"""The end-to-end matrix of the best deep linear network with weight decay for a fully observed matrix.
+    r"""The product of the layers of the best deep linear network with weight decay for a fully observed matrix.
 
     The global minimiser of
 
@@ -139,8 +139,8 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
               = \tfrac12\|E - Y\|_F^2 + \tfrac{\lambda L}2\sum_i\sigma_i(E)^{2/L}
 
     has the singular vectors of `Y`. Each singular value `y` becomes the larger root `x` of
-    :math:`x + \lambda x^{2/L-1} = y`, or zero if `y` is below the `collapse_threshold`: it jumps. For two layers it is soft
-    thresholding, :math:`\max(y-\lambda, 0)`.
+    :math:`x + \lambda x^{2/L-1} = y`, or zero if `y` is not above the `collapse_threshold`, where it jumps. For two layers this
+    is soft thresholding, :math:`\max(y-\lambda, 0)`.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def schatten_shrinkage(Y: ArrayLike, penalty: float, depth: int) -> np.ndarray:
 
 
 def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
-    r"""The singular values below which weight decay lets a deep linear network collapse.
+    r"""The singular values up to which weight decay makes a deep linear network collapse to zero, globally and locally.
 
     For :math:`\tfrac12(x-y)^2 + \tfrac{\lambda L}2x^{2/L}` (see `schatten_shrinkage`), the global minimiser is zero exactly for
     `y` up to
@@ -214,7 +214,8 @@ def collapse_threshold(penalty: float, depth: int) -> tuple[float, float]:
     threshold : float
         :math:`y^*`.
     local : float
-        :math:`y_c\le y^*`: between the two, gradient flow keeps what it has learned although zero is better.
+        :math:`y_c\le y^*`. Between the two, gradient flow stays at a nonzero local minimum once it is there, although zero is
+        better.
 
     Raises
     ------

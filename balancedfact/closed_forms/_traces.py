@@ -48,9 +48,9 @@ def single_measurement_minimum(M: ArrayLike, A1: ArrayLike, depth: int) -> float
 
     Notes
     -----
-    **Attainment.** It is a minimum if the power has the rank of `M`, which is the generic case. Otherwise it may be an
-    infimum that no factorization attains: for :math:`M = e_1e_2^\top`, :math:`A_1 = I` and ``L = 3`` the value is 0, and the
-    layers :math:`te_2^\top`, :math:`t^{-2}`, :math:`te_1` have the trace :math:`4t^{-2}`.
+    **Attainment.** The value is attained if :math:`(A_1^\top M)^{L-1}A_1^\top` has the rank of `M`, which is the generic case.
+    Otherwise it may be an infimum that no factorization attains: for :math:`M = e_1e_2^\top`, :math:`A_1 = I` and ``L = 3`` the
+    value is 0, and the layers :math:`te_2^\top`, :math:`t^{-2}`, :math:`te_1` have the trace :math:`4t^{-2}`.
 
     **Accuracy.** The exponent ``2 / L`` would turn the rounding errors of a formed power, ``1e-16`` of the largest singular
     value, into numbers of order one. The product is therefore compressed to the rank of `M` and never formed; its singular
@@ -119,7 +119,7 @@ def two_layer_minimum(M: ArrayLike, A: MeasurementMap) -> float:
 
     See Also
     --------
-    flat_pair : The pair that attains it.
+    flat_pair : The pair of least scaled trace; the notes say how it gives the layers of least trace.
     balancedfact.induced_regularizer : Any depth.
 
     Notes

@@ -23,7 +23,7 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
     .. math:: \tfrac2m\sum_i\bigl(C_j^\top A_iB_{j-1}^\top\bigr)_{pq}^2,
 
     with :math:`B_{j-1} = W_{j-1}\cdots W_1` and :math:`C_j = W_L\cdots W_{j+1}`. The end-to-end matrix is linear in each layer,
-    so it depends neither on `b` nor on whether the layers fit.
+    so the diagonal depends neither on `b` nor on whether the layers fit.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def diagonal(layers: Sequence[ArrayLike], A: MeasurementMap) -> list[np.ndarray]
 
     See Also
     --------
-    layer_traces : Its sums over the layers.
-    trace : Its sum.
+    layer_traces : The sum over the entries of each layer.
+    trace : The sum of all entries.
 
     Notes
     -----

@@ -24,7 +24,7 @@ _STARTS = 8
 
 
 def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np.ndarray:
-    r"""All eigenvalues of the Hessian, exactly, with their signs.
+    r"""All eigenvalues of the Hessian of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, with their signs.
 
     Parameters
     ----------
@@ -38,12 +38,13 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
     Returns
     -------
     numpy.ndarray
-        As many eigenvalues as weights, ascending. At zero loss at most `m` are not zero.
+        As many eigenvalues as weights, ascending, of the full matrix. At zero loss at most `m` are not zero.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or there are more weights than that: `top_eigenpairs` has no limit.
+        If shapes do not fit, something has NaN, infinite or complex entries, or there are more than 2048 weights:
+        `top_eigenpairs` has no limit.
 
     See Also
     --------
@@ -70,7 +71,7 @@ def spectrum(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> np
 def top_eigenpairs(
     layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike, k: int = 1
 ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-    r"""The `k` largest eigenvalues of the Hessian and their eigenvectors.
+    r"""The `k` largest eigenvalues of the Hessian of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, with eigenvectors.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def top_eigenpairs(
     Raises
     ------
     ValueError
-        If shapes do not fit, or `k` is not from 1 to the number of weights.
+        If shapes do not fit, something has NaN, infinite or complex entries, or `k` is not from 1 to the number of weights.
 
     See Also
     --------
@@ -133,7 +134,9 @@ def top_eigenpairs(
 
 
 def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> float:
-    r"""Frobenius norm of the Hessian, exactly: the root of the sum of the squares of its entries, or of its eigenvalues.
+    r"""Frobenius norm of the Hessian of :math:`\frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`, exactly.
+
+    It is the root of the sum of the squares of the entries of the Hessian, and of its eigenvalues.
 
     Parameters
     ----------
@@ -167,8 +170,9 @@ def hessian_norm(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -
     .. math:: \bigl\|\sum_iJ_iJ_i^\top + N\bigr\|_F^2
               = \sum_i\bigl\langle J_i, \bigl(\sum_kJ_kJ_k^\top + 2N\bigr)J_i\bigr\rangle + \|N\|_F^2,
 
-    where the block of `N` between the layers `j < k` is a Kronecker product of :math:`C_k^\top GB_{j-1}^\top` and
-    :math:`W_{k-1}\cdots W_{j+1}`.
+    where the block of `N` between the layers `j < k` is a Kronecker product of
+    :math:`C_k^\top\mathcal A^*(\mathcal A(E) - b)B_{j-1}^\top` and :math:`W_{k-1}\cdots W_{j+1}`, with
+    :math:`E = W_L\cdots W_1`, :math:`B_{j-1} = W_{j-1}\cdots W_1` and :math:`C_k = W_L\cdots W_{k+1}`.
 
     References
     ----------
@@ -210,7 +214,8 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
 
     .. math:: \max_{\|V\|\le\rho}\ \mathcal L(W+V) - \mathcal L(W),
 
-    over all layers jointly in the Frobenius norm. For small radii it is :math:`\rho\|\nabla\mathcal L\|`, and at a minimiser
+    where :math:`\mathcal L(W) = \frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2` and :math:`\|V\|` is the Frobenius norm of all
+    layers together. For small radii the maximum is about :math:`\rho\|\nabla\mathcal L\|`, and at a minimiser about
     :math:`\frac{\rho^2}2` times the largest eigenvalue of the Hessian.
 
     Parameters
@@ -227,14 +232,16 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
     Returns
     -------
     Rise
-        `value` is attained at ``W + directions``, of norm `radius`: the best of ascents from the largest eigenvector of the
-        Hessian, with either sign, from the gradient, and from six fixed pseudorandom directions. The problem is not concave,
-        so it is a lower bound; `upper` is a proved one, and the two agree to first order in the radius.
+        A named tuple. `value` is the rise at ``W + directions``, where `directions` has one array for each layer and norm
+        `radius` together. It is the best of ascents from the leading eigenvector of the Hessian, with either sign, from the
+        gradient, from their sums, and from six fixed pseudorandom directions. The problem is not concave, so `value` is a
+        lower bound on the maximum; `upper` is a proved upper bound, and the two agree to first order in the radius.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or `radius` is not positive.
+        If shapes do not fit, something has NaN, infinite or complex entries, or `radius` is not positive or so large that the
+        loss overflows.
 
     See Also
     --------
@@ -243,12 +250,18 @@ def worst_direction_sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b:
 
     Notes
     -----
-    The upper bound: the residual moves by the linear term :math:`JV` and by the terms of higher order in `V`, whose norm is at
-    most :math:`\|\mathcal A\|` times :math:`\prod_k(w_k + v_k) - \prod_kw_k - \sum_kv_k\prod_{i\ne k}w_i`, with `w_k` the
-    spectral norms of the layers and :math:`v_k\le\rho`; with the linear term bounded by the largest singular value of `J`,
+    The upper bound: the residual :math:`r = \mathcal A(W_L\cdots W_1) - b` moves by a linear term :math:`JV` and by terms of
+    higher order in `V`. With :math:`w_k` the spectral norms of the layers, the norm of these terms is at most
+
+    .. math:: q = \|\mathcal A\|\,\Bigl(\prod_k(w_k + \rho) - \prod_kw_k - \rho\sum_k\prod_{i\ne k}w_i\Bigr),
+
+    and with the largest singular value :math:`\|J\|`
 
     .. math:: \mathcal L(W+V) - \mathcal L(W) \le \rho\|\nabla\mathcal L\|
               + \tfrac1m\bigl((\rho\|J\| + q)^2 + 2\|r\|q\bigr).
+
+    For :math:`\|\mathcal A\|` stands its bound :math:`(\sum_i\|A_i\|_F^2)^{1/2}`, and for more than 2048 weights a bound stands
+    for :math:`\|J\|` too.
 
     References
     ----------

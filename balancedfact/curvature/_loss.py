@@ -71,7 +71,7 @@ def hessian_vector_product(
     .. math:: \nabla^2\mathcal L[V]_j = C_j^\top\,\tfrac2m\mathcal A^*\mathcal A(\dot E)\,B_{j-1}^\top
               + \dot C_j^\top GB_{j-1}^\top + C_j^\top G\dot B_{j-1}^\top .
 
-    The first term is the Gauss--Newton part, all there is at zero loss.
+    The first term is the Gauss--Newton part; at zero loss the others vanish.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def hessian_vector_product(
     --------
     spectrum : All eigenvalues.
     sharpest_direction : The leading eigenvector.
-    loss_gradient : The derivative before.
+    loss_gradient : The first derivative.
 
     Notes
     -----

@@ -63,17 +63,17 @@ def sharpness(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayLike) -> f
 
     See Also
     --------
-    sharpest_direction : The direction of it.
-    worst_direction_sharpness : Its use in sharpness-aware training.
+    sharpest_direction : A direction in which it is attained.
+    worst_direction_sharpness : The sharpness that sharpness-aware training lowers.
     balancedfact.minimal_sharpness : Its least value over all factorizations.
 
     Notes
     -----
-    The residual term is left out only where a bound on its norm proves it to be below ``1e-13`` of the result. What remains is
-    decomposed on the smallest side: as a matrix of order ``d_0 d_L``, which for one output is
-    :math:`2\hat\Sigma^{1/2}K\hat\Sigma^{1/2}`, or by Lanczos iterations on vectors of ``m`` numbers or of as many as the layers
-    have. Elsewhere the Lanczos iterations run on the Hessian itself. They start from fixed pseudorandom vectors, so that the
-    result is deterministic.
+    The residual term is left out only where a bound on its norm proves it to be below ``1e-13`` of the result. The rest has the
+    same positive eigenvalues as a matrix of order ``d_0 d_L``, which is :math:`2\hat\Sigma^{1/2}K\hat\Sigma^{1/2}` for one
+    output, and as one of order ``m``. The former is decomposed if it is small; otherwise Lanczos iterations run on vectors of
+    as many numbers as there are weights or measurements, whichever are fewer. Where the residual term counts, they run on the
+    Hessian itself. They start from fixed pseudorandom vectors, so that the result is deterministic.
 
     References
     ----------
@@ -103,8 +103,8 @@ def sharpest_direction(layers: Sequence[ArrayLike], A: MeasurementMap, b: ArrayL
     -------
     sharpness : float
     directions : list of numpy.ndarray
-        One array for each layer, of its shape, with squared norms that add up to one. Its sign is arbitrary, and where the
-        largest eigenvalue is multiple, so is its choice among the eigenvectors.
+        One array for each layer, of its shape, with squared norms that add up to one. The common sign is arbitrary, and so is
+        the choice of an eigenvector where the largest eigenvalue is multiple.
 
     Raises
     ------

@@ -128,7 +128,7 @@ def trace(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> floa
 
 
 def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) -> np.ndarray:
-    r"""The parts of the trace of the Hessian that belong to the single layers.
+    r"""The parts of `trace` that belong to the single layers.
 
     The trace over the entries of the layer `W_j` is
     :math:`\frac2m\sum_i\|C_j^\top A_iB_{j-1}^\top\|_F^2`, with :math:`B_{j-1} = W_{j-1}\cdots W_1` and
@@ -136,18 +136,20 @@ def layer_traces(layers: Sequence[ArrayLike], A: MeasurementMap | SecondMoment) 
 
     Parameters
     ----------
-    layers, A
+    layers : list of array_like
+        ``[W_1, ..., W_L]`` with ``W_k`` of shape ``(d_k, d_{k-1})``, `W_1` applied first.
+    A : MeasurementMap or SecondMoment
         As for `trace`.
 
     Returns
     -------
     numpy.ndarray, shape (L,)
-        They add up to `trace`. At the flattest factorization of a matrix all are equal.
+        The parts, which add up to `trace`. At the flattest factorization of a matrix all are equal.
 
     Raises
     ------
     ValueError
-        As `trace` does.
+        If the layers do not multiply to the shape that `A` measures, or have NaN, infinite or complex entries.
 
     See Also
     --------
