@@ -58,7 +58,8 @@ def balanced_flow(
     Returns
     -------
     Trajectory
-        Its layers are balanced and have the final product; the series ``"matrix"`` has the product at every step.
+        Its layers are balanced and multiply to the final product; the series ``"matrix"``, of shape ``(records, d_L, d_0)``,
+        has the product at every step.
 
     Raises
     ------
@@ -67,7 +68,8 @@ def balanced_flow(
 
     See Also
     --------
-    balanced_layers : A start of `gradient_flow` that this flow describes.
+    balanced_layers : Balanced layers with a given product.
+    gradient_flow : The flow of the layers, from any start.
 
     References
     ----------

@@ -42,14 +42,14 @@ def central_flow(
 
     .. math:: \dot W = -\nabla\mathcal L(W) - \tfrac12\nabla\langle\nabla^2\mathcal L(W),\Sigma\rangle, \quad \Sigma = UXU^\top,
 
-    where `X` is the one that keeps the curvatures from passing :math:`2/\eta`: with
-    :math:`G = \frac2\eta I - U^\top\nabla^2\mathcal LU`,
+    where :math:`\mathcal L(W) = \frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2` and `X` keeps the curvatures from passing
+    :math:`2/\eta`: with :math:`G = \frac2\eta I - U^\top\nabla^2\mathcal LU`,
 
     .. math:: X\succeq0, \quad \tfrac G\tau - \tfrac{d}{dt}U^\top\nabla^2\mathcal LU\succeq0, \quad
               \big\langle X, \tfrac G\tau - \tfrac d{dt}U^\top\nabla^2\mathcal LU\big\rangle = 0 .
 
-    As :math:`\tau\to0` that is a flow that descends where the sharpness is below :math:`2/\eta` and stays within the set of
-    weights whose sharpness is at most that; here :math:`\tau = \eta`, which also brings back a start that is too sharp.
+    As :math:`\tau\to0` this becomes gradient flow where the sharpness is below :math:`2/\eta`, confined to the weights whose
+    sharpness is at most :math:`2/\eta`. Here :math:`\tau = \eta`, which also brings a start that is too sharp back to that set.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def central_flow(
 
     See Also
     --------
-    edge_flow : The flow that stays at the edge.
-    gradient_descent : What it averages.
+    edge_flow : The model with one unstable direction and the size of its oscillation.
+    gradient_descent : The training that it describes.
 
     Notes
     -----
@@ -97,7 +97,8 @@ def central_flow(
     References
     ----------
     Cohen, Damian, Talwalkar, Kolter, Lee, "Understanding optimization in deep learning with central flows", 2024
-    (arXiv 2410.24206): the model, from memory; the relaxation by :math:`\tau` is ours.
+    (arXiv 2410.24206): the idea of the model. Its equations were written without the paper at hand, and the relaxation by
+    :math:`\tau` was added here.
 
     Chapter :doc:`/theory/sharpness_and_dynamics`.
 

@@ -49,16 +49,19 @@ def gradient_descent(
     momentum : float, optional
         :math:`\mu` of the heavy ball, at least 0 and less than 1.
     weight_decay : float, optional
-        :math:`\lambda`: the gradient is that of the loss plus :math:`\frac\lambda2\|W\|^2`.
+        :math:`\lambda`: the gradient is that of :math:`\mathcal L(W) + \frac\lambda2\sum_k\|W_k\|_F^2`.
     normalised : bool, optional
         Divide the gradient by its norm over all layers; a zero gradient stays zero.
     record : int or sequence of int, optional
         Record every so many steps, or after these numbers of steps; by default about a hundred times. The start and the
         end are always recorded.
     observe : sequence of str or dict of str to callable
-        Which series to record: names among ``"norms"``, ``"spectral_norms"``, ``"alignment"``, ``"imbalance"``,
-        ``"nuclear_norm"``, ``"sharpness"``, ``"trace"`` and, for regression, ``"distance"``; or functions of the layers of
-        one run.
+        Which series to record, by name or as functions of the layers of one run. The names are ``"norms"`` and
+        ``"spectral_norms"`` of each layer; ``"alignment"``, the squared cosines between the leading left singular vector of a
+        layer and the leading right one of the next; ``"imbalance"``, the largest
+        :math:`\|W_{k+1}^\top W_{k+1} - W_kW_k^\top\|_F`; ``"nuclear_norm"`` of the product; ``"sharpness"`` and ``"trace"`` of
+        the Hessian of the loss; and, for regression with one output, ``"distance"``, the squared distance of
+        :math:`w_{\rm prod}` from the minimiser of least norm.
     limits : Limits, optional
         Time and number of records after which to stop; the trajectory then ends at its last record, and its message says so.
         Ctrl-C ends it the same way.
@@ -70,12 +73,12 @@ def gradient_descent(
     Raises
     ------
     ValueError
-        If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
+        If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
 
     See Also
     --------
-    gradient_flow : Its limit for small steps.
-    sgd : Batches and noise.
+    gradient_flow : The limit of small steps.
+    sgd : Steps with batches and noise.
     regression_descent : Many regressions at once.
     stability_threshold : The largest stable step.
 
@@ -85,7 +88,7 @@ def gradient_descent(
 
     .. math:: V \leftarrow \mu V + g, \qquad W \leftarrow W - \eta V.
 
-    Divergence is data: a run whose gradient overflows is stopped, and the trajectory says at which step.
+    Divergence is no error: a run whose gradient overflows is stopped, and `Trajectory.diverged` says at which step.
 
     Small networks run side by side in a compiled loop, on all cores; a step costs products with as many vectors as there are
     outputs or inputs, whichever are fewer. Networks of more than a few thousand weights run one by one in NumPy.
@@ -149,7 +152,7 @@ def regression_descent(
     record : int or sequence of int, optional
         As in `gradient_descent`.
     observe : sequence of str or dict of str to callable
-        As in `gradient_descent`.
+        As in `gradient_descent`; ``"distance"`` is the squared distance from `w`.
     limits : Limits, optional
         As in `gradient_descent`.
 
@@ -161,13 +164,13 @@ def regression_descent(
     Raises
     ------
     ValueError
-        If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
+        If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
 
     See Also
     --------
-    gradient_descent : Measurements of any kind.
-    gaussian_layers, residual_layers : Where it starts.
-    balancedfact.closed_forms.minimal_sharpness : The least sharpness it can end at.
+    gradient_descent : The same for measurements of any kind.
+    gaussian_layers, residual_layers : Usual starts.
+    balancedfact.closed_forms.minimal_sharpness : The least sharpness at which it can end.
 
     Notes
     -----

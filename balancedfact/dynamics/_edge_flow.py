@@ -41,13 +41,15 @@ def edge_flow(
 ) -> Trajectory:
     r"""Edge flow: a continuous model of gradient descent that oscillates.
 
-    Descent with the step :math:`\eta` is near :math:`c\pm a v` at even and odd steps: a centre, a unit direction and a size,
+    At even and odd steps, descent with the step :math:`\eta` is near :math:`c + av` and :math:`c - av`: a centre, a unit
+    direction and a size, which follow
 
     .. math:: \dot c = -\tfrac12\big(\nabla\mathcal L(c+av)+\nabla\mathcal L(c-av)\big), \qquad
               \dot v = (I - vv^\top)Hv, \qquad \dot a = \big(v^\top Hv - \tfrac2\eta\big)a, \qquad H = \nabla^2\mathcal L(c),
 
-    in the time that counts :math:`\eta` for each step. When the sharpness passes :math:`2/\eta` the oscillation grows, bends
-    the way of the centre towards flatter weights, and dies out once the sharpness is below.
+    in the time that counts :math:`\eta` for each step, with :math:`\mathcal L(W) = \frac1m\|\mathcal A(W_L\cdots W_1) - b\|^2`.
+    When the sharpness passes :math:`2/\eta` the oscillation grows and bends the path of the centre towards flatter weights; it
+    dies out once the sharpness is below :math:`2/\eta`.
 
     Parameters
     ----------
@@ -79,8 +81,8 @@ def edge_flow(
     Returns
     -------
     Trajectory
-        Its layers are those of the centre; the series ``"amplitude"`` has `a`, ``"rayleigh"`` has :math:`v^\top Hv` and
-        ``"direction"`` has `v`, all layers one after another.
+        Its layers and its loss are those of the centre; the series ``"amplitude"`` has `a`, ``"rayleigh"`` has
+        :math:`v^\top Hv` and ``"direction"`` has `v`, the entries of all layers one after another.
 
     Raises
     ------
@@ -89,8 +91,8 @@ def edge_flow(
 
     See Also
     --------
-    central_flow : A finer model.
-    stability_threshold : Where descent becomes unstable.
+    central_flow : The model of the average, with several unstable directions.
+    stability_threshold : The largest stable step.
 
     References
     ----------

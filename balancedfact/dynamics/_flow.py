@@ -54,7 +54,7 @@ def gradient_flow(
     t_final : float, optional
         The time at which to stop; without it the flow runs until it is stationary.
     rtol : float, optional
-        The accuracy of the weights, relative to the largest one.
+        The accuracy of the weights, relative to the largest of them.
     stationarity : float, optional
         Without `t_final`, stop once the gradient of the loss in the end-to-end matrix is this much smaller than at the zero
         matrix, or every layer's gradient this much smaller than the product of the norms of its factors.
@@ -72,7 +72,7 @@ def gradient_flow(
     -------
     Trajectory
         Beside the series of `observe` it has ``"drift"``: the change of the conserved matrices
-        :math:`W_{k+1}^\top W_{k+1} - W_kW_k^\top` since the start, relative to the largest squared norm of a layer, which
+        :math:`W_{k+1}^\top W_{k+1} - W_kW_k^\top` since the start, relative to the largest squared norm of a layer. The drift
         tells the accuracy of the whole run. Of many starts each has times of its own; a run that ended with fewer records
         repeats its last one.
 
@@ -83,8 +83,8 @@ def gradient_flow(
 
     See Also
     --------
-    gradient_descent : With steps.
-    balanced_flow : From balanced layers, in closed form.
+    gradient_descent : Gradient flow in steps of a given size.
+    balanced_flow : The flow of the product alone, from balanced layers.
 
     Notes
     -----

@@ -36,8 +36,8 @@ def gaussian_layers(widths: Sequence[int], scale: ArrayLike, rng: int | np.rando
 
     See Also
     --------
-    residual_layers : Near the identity.
-    balanced_layers : Balanced from the start.
+    residual_layers : A start near the identity.
+    balanced_layers : A balanced start.
 
     References
     ----------
@@ -84,7 +84,7 @@ def residual_layers(width: int, depth: int, scale: ArrayLike, rng: int | np.rand
     See Also
     --------
     gaussian_layers : A Gaussian start.
-    regression_descent : Training from it.
+    regression_descent : Training of such networks, with a readout.
 
     References
     ----------
@@ -117,9 +117,9 @@ def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Ge
     M : array_like, shape (d_L, d_0)
         The product.
     widths : sequence of int
-        ``[d_0, ..., d_L]``, hidden widths at least the numerical rank of `M`.
+        ``[d_0, ..., d_L]``, with hidden widths of at least the numerical rank of `M`.
     rng : int or numpy.random.Generator, optional
-        Draws the orthonormal columns :math:`Q_k`; without it they are first unit vectors.
+        Draws the orthonormal columns of the matrices :math:`Q_k`; without it these are the first unit vectors.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def balanced_layers(M: ArrayLike, widths: Sequence[int], rng: int | np.random.Ge
     --------
     gaussian_layers : A start that is not balanced.
     balanced_flow : The flow from such a start.
-    balancedfact.manifolds.BalancedLayers : The set of all.
+    balancedfact.manifolds.BalancedLayers : The manifold of all balanced layers.
 
     References
     ----------

@@ -90,12 +90,13 @@ def label_noise_flow(
     See Also
     --------
     sgd : The noisy training that it describes.
-    balancedfact.induced_regularizer : Where it ends.
+    balancedfact.induced_regularizer : The least trace over the factorizations of one matrix.
+    balancedfact.flat_network : The flattest layers that fit, where this flow leads at best.
 
     Notes
     -----
-    Every step of the integration is followed by Gauss-Newton steps back to zero loss. Where `K` is singular the drift is that
-    of the directions that the measurements see.
+    Every step of the integration is followed by Gauss-Newton steps back to zero loss. Where `K` is singular, the equation for
+    `X` is solved on the range of `K`.
 
     References
     ----------

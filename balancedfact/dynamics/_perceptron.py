@@ -81,8 +81,8 @@ def perceptron_sharpness(layers: Sequence[ArrayLike], inputs: ArrayLike, targets
 
     See Also
     --------
-    perceptron : The network.
-    balancedfact.curvature.sharpness : Linear networks.
+    perceptron : The outputs of the network.
+    balancedfact.curvature.sharpness : The same for linear networks.
 
     Notes
     -----
@@ -133,7 +133,7 @@ def perceptron_descent(
     record : int or sequence of int, optional
         As in `gradient_descent`.
     observe : sequence of str or dict of str to callable
-        As in `gradient_descent`; of the names, ``"sharpness"`` and those of series of the layers alone.
+        As in `gradient_descent`, without the names ``"trace"`` and ``"distance"``.
     limits : Limits, optional
         As in `gradient_descent`.
 
@@ -144,12 +144,12 @@ def perceptron_descent(
     Raises
     ------
     ValueError
-        If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
+        If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
 
     See Also
     --------
-    perceptron : The network.
-    regression_descent : Linear networks.
+    perceptron : The outputs of the network.
+    regression_descent : The same for linear networks.
 
     References
     ----------

@@ -57,7 +57,8 @@ def sgd(
     batch : int or "all"
         The number `B` of measurements in a step; ``"all"`` takes each of them once.
     label_noise : float or array_like, shape (m,) or (m, m), optional
-        The standard deviation :math:`\sigma` of the noise on the labels, one for each label, or the covariance of all of them.
+        The standard deviation :math:`\sigma` of the noise on the labels, the same for all or one for each, or the covariance
+        of the noise on all labels.
     momentum, weight_decay, normalised : optional
         As in `gradient_descent`.
     rng : int or numpy.random.Generator, optional
@@ -78,12 +79,12 @@ def sgd(
     Raises
     ------
     ValueError
-        If shapes do not fit, an argument is not finite, `step` is not positive or `observe` has an unknown name.
+        If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
 
     See Also
     --------
-    gradient_descent : All measurements at every step.
-    label_noise_flow : Its continuous model.
+    gradient_descent : Steps with all measurements.
+    label_noise_flow : The continuous model of label noise.
     stability_threshold : The largest stable step.
 
     Notes
@@ -91,7 +92,8 @@ def sgd(
     The stream of random numbers of a single run is ``rng.integers(0, m, batch)``, then, with label noise,
     ``rng.standard_normal(batch)``, at each step; many runs use the generators ``rng.spawn(runs)`` in order. A batch of
     ``"all"`` draws no integers, and a covariance draws ``z = rng.standard_normal(m)`` for the noise ``F z``, with `F` its
-    eigenvectors times the roots of its eigenvalues. It depends on nothing else, so a run is the prefix of a longer one.
+    eigenvectors times the roots of its eigenvalues. The stream depends on nothing else, so a short run is the beginning of a
+    longer one.
 
     References
     ----------

@@ -50,7 +50,7 @@ def sharpness_aware(
       at the highest, by Danskin's theorem, `g` is the gradient of :math:`\max_{\|e\|\le\rho}\mathcal L(W+e)`;
     - ``"average"``: the mean over `samples` directions :math:`e = \rho z/\|z\|` with standard normal `z`.
 
-    Where a gradient is zero `e` stays what it was.
+    Where the gradient is zero, `e` is left as it is.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def sharpness_aware(
 
     See Also
     --------
-    gradient_descent : Without the inner step.
-    balancedfact.curvature.worst_direction_sharpness : What it lowers.
+    gradient_descent : The same without the move to ``W + e``.
+    balancedfact.curvature.worst_direction_sharpness : The sharpness that it lowers.
 
     Notes
     -----

@@ -65,8 +65,8 @@ def stability_threshold(
 
     See Also
     --------
-    gradient_descent, sgd : The rules whose threshold it is.
-    balancedfact.curvature.sharpness : Its reciprocal for full batches, up to the factor two.
+    gradient_descent, sgd : The training rules.
+    balancedfact.curvature.sharpness : The sharpness; with all measurements in a step the threshold is ``2 / sharpness``.
 
     References
     ----------

@@ -15,7 +15,7 @@ from balancedfact.solution import Status
 class Trajectory:
     """A run of training, or many at once.
 
-    For many runs every array below has the leading axes of the layers in front of the shape given here.
+    For many runs the arrays below have the leading axes of the layers in front of the shape given here.
 
     Attributes
     ----------
@@ -29,13 +29,15 @@ class Trajectory:
         What else was recorded, each of shape ``(records, ...)``; ``nan`` after a run diverged. ``trajectory["norms"]`` is
         short for ``trajectory.series["norms"]``.
     iterations : numpy.ndarray, shape (records,)
-        The number of steps before each record, the same for all runs of a rule; of a flow, the steps of its integration.
+        The number of steps before each record, one array for all runs of a training rule. For `gradient_flow` these are the
+        steps of the integration; the other flows leave it empty.
     diverged : numpy.ndarray of int
         The step at which the loss overflowed, -1 for a run that stayed finite. A scalar array for one run.
     message : str
         How the run ended.
     status : Status or None
-        `LIMIT` or `INTERRUPTED` where the run was stopped before its end, and ``None`` otherwise.
+        `LIMIT` or `INTERRUPTED` where `limits` or Ctrl-C stopped the run, and ``None`` otherwise. A flow that ends at its
+        ``max_steps`` says so in `message` alone.
 
     See Also
     --------
