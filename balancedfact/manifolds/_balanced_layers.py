@@ -69,9 +69,9 @@ class BalancedLayers(LayerManifold):
 
     See Also
     --------
-    BalancedPairs : Two factors.
-    check_manifold : The check of all its properties.
-    balancedfact.dynamics.balanced_layers : A random balanced start.
+    BalancedPairs : The same for two factors.
+    check_manifold : A check of any manifold.
+    balancedfact.dynamics.balanced_layers : Balanced layers with a given product.
 
     Notes
     -----
@@ -163,7 +163,7 @@ class BalancedLayers(LayerManifold):
         return self.projection(point, hessian)
 
     def preconditioner(self, point: Layers, vector: Layers) -> TangentVector:
-        r"""Apply the inverse of :math:`2\|\dot X\|^2`, the Hessian of the squared distance of the product from itself.
+        r"""Apply the inverse of the Hessian of :math:`\|W_L\cdots W_1 - M\|^2` where the product is `M`.
 
         For ``pymanopt.Problem(manifold, cost, preconditioner=manifold.preconditioner)`` and costs of the product
         :math:`X = W_L\cdots W_1`. What leaves the product as it is, such as rotations of hidden spaces, is divided by the

@@ -38,9 +38,9 @@ class BalancedPairs(Manifold):
     :math:`SG + GS = \tfrac12(U^\top L + L^\top U - V^\top R - R^\top V)`, and the Riemannian Hessian is the projection of
     :math:`\nabla^2 f[U, V] - (US, -VS)`, where :math:`S` belongs to the Euclidean gradient.
 
-    The retraction is the metric projection of :math:`(L + U, R + V)` on the set (see `nearest`), which makes it of second
-    order. It costs :math:`O((d_1 + d_2)k^2)`, as does a projection at a new point; further projections at the same point cost
-    three products with ``k x k`` matrices.
+    The retraction is `nearest` at :math:`(L + U, R + V)`: for :math:`k \le \min(d_1, d_2)`, the metric projection on the set.
+    For tangent steps from pairs of rank :math:`q` it is of second order. It costs :math:`O((d_1 + d_2)k^2)`, as does a
+    projection at a new point; further projections at the same point cost three products with ``k x k`` matrices.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class BalancedPairs(Manifold):
         :math:`(d_1 + d_2 + k)q - \tfrac12 q(3q + 1)`, which for :math:`k \le \min(d_1, d_2)` is
         :math:`(d_1 + d_2)k - \tfrac12 k(k + 1)`.
     second_order_retraction : bool
-        True: the retraction agrees with geodesics to second order.
+        True: the retraction agrees with geodesics to second order, at pairs of rank :math:`q`.
 
     Raises
     ------
@@ -69,9 +69,9 @@ class BalancedPairs(Manifold):
 
     See Also
     --------
-    RescaledBalancedPairs : Flat in place of balanced.
-    stiefel_product : Another parametrisation.
-    balancedfact.balanced_approximation : A search over it.
+    RescaledBalancedPairs : The manifold of rescaled-balanced pairs, such as flat ones.
+    stiefel_product : A parametrisation of the same set.
+    balancedfact.balanced_approximation : A search over this manifold.
 
     Notes
     -----
@@ -83,10 +83,11 @@ class BalancedPairs(Manifold):
 
     **Where** `L` **loses rank** (below :math:`q`) the set is a cone over a smaller set of balanced pairs, not a manifold.
     Nothing fails there: the Lyapunov equation is solved in the least-squares sense (eigenvalue sums that vanish to rounding
-    get zero), so that `projection` is the projection on the null space of the linearised constraint. It contains every
-    direction that leads out of the point, and the retraction is still the nearest balanced pair, so an escape from a
-    rank-deficient saddle is found and followed. `dim` is the dimension at rank :math:`q`; the space is larger there. The
-    curvature of the manifold grows like the inverse of the smallest singular value of `L` as such a point is approached.
+    get zero), so that `projection` is the projection on the null space of the linearised constraint. That space contains every
+    direction that leads out of the point, and the retraction still returns balanced pairs, there to first order, so an escape
+    from a rank-deficient saddle is found and followed. `dim` is the dimension at rank :math:`q`; the null space is larger at
+    lower rank. As such a point is approached, the curvature of the manifold grows like the inverse of the smallest singular
+    value of `L`.
 
     There is no closed form of the geodesic distance: `dist`, `exp` and `log` raise ``NotImplementedError``.
 
@@ -145,14 +146,15 @@ class BalancedPairs(Manifold):
     # Points and vectors.
 
     def nearest(self, A: np.ndarray, B: np.ndarray) -> ProductPoint:
-        r"""The balanced pair nearest to a pair ``(A, B)`` in the Frobenius norm.
+        r"""A balanced pair near to a pair ``(A, B)``; the nearest in the Frobenius norm if :math:`k \le \min(d_1, d_2)`.
 
         .. math:: L = \tfrac12(A + OB), \quad R = \tfrac12(B + O^\top A), \qquad O = PQ^\top
                   \text{ from the singular value decomposition } AB^\top = P\Sigma Q^\top.
 
-        It is a global nearest point for :math:`k \le \min(d_1, d_2)` and for :math:`d_1 = d_2`. For
-        :math:`k > \min(d_1, d_2)` and :math:`d_1 \ne d_2` the taller matrix is first replaced by its nearest matrix of rank
-        :math:`\min(d_1, d_2)`; the pair is then balanced, and agrees with the nearest one to second order near the set.
+        No balanced pair is nearer for :math:`k \le \min(d_1, d_2)` or :math:`d_1 = d_2`. For :math:`k > \min(d_1, d_2)` and
+        :math:`d_1 \ne d_2` the taller matrix is first replaced by its nearest matrix of rank :math:`\min(d_1, d_2)`. The result
+        is then balanced and, for tangent steps from pairs of rank :math:`q`, agrees with the nearest pair to second order;
+        elsewhere it can be much farther away than that.
         """
         left, T = _orthonormal_factor(as_array(A, "A", shape=(self.d1, self.k)), self.rank)
         right, S = _orthonormal_factor(as_array(B, "B", shape=(self.d2, self.k)), self.rank)
@@ -161,7 +163,7 @@ class BalancedPairs(Manifold):
         return ProductPoint([left @ (P @ core), right @ (Qt.T @ core)])
 
     def edge(self, point: PairLike, small: float) -> ProductPoint | None:
-        """The pair without its singular values up to `small`, from where all sheets of the set are seen; None without such."""
+        """The pair without its singular values up to `small`, where the set branches; None if there are none."""
         L, R = point
         _, s, Vt = np.linalg.svd(np.concatenate([L, R]), full_matrices=False)
         kept = Vt[s > small]
@@ -200,7 +202,7 @@ class BalancedPairs(Manifold):
         return self.projection(point_b, tangent_vector_a)
 
     def retraction(self, point: PairLike, tangent_vector: PairLike) -> ProductPoint:
-        """The balanced pair nearest to ``(L + U, R + V)``, see `nearest`."""
+        """The balanced pair that `nearest` returns for ``(L + U, R + V)``."""
         (L, R), (U, V) = point, tangent_vector
         return self.nearest(L + U, R + V)
 

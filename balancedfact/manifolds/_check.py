@@ -41,9 +41,9 @@ def check_manifold(
     point : optional
         The point to look at instead of a random one.
     quotient : bool
-        Whether points represent classes and tangent vectors are horizontal. The path of a retraction need not be, so that it
-        is then not asked to be tangent. A quotient also needs a `cost` that is the same for all of a class, such as a
-        function of ``Y @ Y.T`` for subspaces: others have no Hessian there.
+        Whether points represent classes and tangent vectors are horizontal. The path of a retraction need not be horizontal,
+        so its tangency is then not checked. A quotient also needs a `cost` that is the same for all points of a class, such as
+        a function of ``Y @ Y.T`` for subspaces; other functions have no Hessian on it.
 
     Returns
     -------
@@ -52,9 +52,9 @@ def check_manifold(
 
     See Also
     --------
-    ManifoldReport : What is returned.
-    Cost : A cost of your own for it.
-    LayerManifold : A base class.
+    ManifoldReport : The report that is returned.
+    Cost : A function of your own, with derivatives, for the check.
+    LayerManifold : A base class for manifolds of layers.
 
     Notes
     -----

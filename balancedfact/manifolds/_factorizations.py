@@ -76,8 +76,8 @@ class Factorizations(LayerManifold):
 
     See Also
     --------
-    ZeroLoss : All networks that fit.
-    balancedfact.flattest_factorization : A search over it.
+    ZeroLoss : The manifold of all layers that fit the data.
+    balancedfact.flattest_factorization : The factorization of least trace.
 
     Notes
     -----
@@ -86,8 +86,9 @@ class Factorizations(LayerManifold):
     factorizations, whose layers have larger rank. All of them together are a manifold if and only if `r` is the smallest of
     the widths. Otherwise they are singular at the points of this manifold, and a smooth set only on open parts, of
     different dimensions when hidden layers are narrower than both ends. Nothing is lost for flatness: projecting the hidden
-    layers to rank `r` keeps the product and lowers the trace of the Hessian and its surrogate, so their minimisers are all
-    in this manifold. Widths above the rank only add directions to it. Solving at width `r` and calling `embed` is cheaper.
+    layers to rank `r` keeps the product and never raises the trace of the Hessian or its surrogate, so their least values over
+    all factorizations are those over this manifold. Widths above the rank only add directions to it. Solving at width `r` and
+    calling `embed` is cheaper.
 
     `projection` is orthogonal in the Euclidean inner product of layers, as a projection of ambient vectors should be. It
     solves a dense least-squares problem in :math:`\sum_kd_k^2` unknowns; the optimizers do not use it. After every step the

@@ -28,8 +28,8 @@ class Finding:
 
     See Also
     --------
-    ManifoldReport : The report it stands in.
-    check_manifold : Makes it.
+    ManifoldReport : All findings of one check.
+    check_manifold : The check itself.
 
     References
     ----------
@@ -59,12 +59,12 @@ class ManifoldReport:
     name : str
         The manifold.
     entries : dict of str to Finding
-        One verdict per property.
+        One verdict for each property, by its name.
 
     See Also
     --------
-    check_manifold : Makes it.
-    Finding : One entry.
+    check_manifold : The check itself.
+    Finding : One entry of the report.
 
     References
     ----------

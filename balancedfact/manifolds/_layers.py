@@ -42,8 +42,8 @@ class LayerManifold(Manifold):
 
     See Also
     --------
-    TangentVector : Its tangent vectors.
-    check_manifold : Tells whether a subclass is right.
+    TangentVector : The tangent vectors of such manifolds.
+    check_manifold : A check of any manifold.
     BalancedLayers, ZeroLoss : Subclasses of the package.
 
     References

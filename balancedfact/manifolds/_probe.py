@@ -13,11 +13,22 @@ from balancedfact.manifolds._product import TangentVector
 
 
 class Cost(NamedTuple):
-    """A smooth function for the check, with derivatives in the ambient space; all take the point as pymanopt passes it.
+    """A smooth function for `check_manifold`, with its derivatives in the ambient space.
+
+    All three functions take the point as pymanopt passes it to retractions, and vectors in the layout of points.
+
+    Attributes
+    ----------
+    value : callable
+        ``value(point)`` returns a number.
+    gradient : callable
+        ``gradient(point)`` returns the Euclidean gradient.
+    hessian : callable
+        ``hessian(point, vector)`` returns the derivative of the Euclidean gradient along a vector.
 
     See Also
     --------
-    check_manifold : Takes one to check derivatives with.
+    check_manifold : The check that takes one.
 
     References
     ----------

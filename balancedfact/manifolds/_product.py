@@ -12,7 +12,7 @@ class ProductPoint(ndarraySequenceMixin, list):
     See Also
     --------
     TangentVector : The tangent vectors at such points.
-    LayerManifold : The manifolds of such points.
+    LayerManifold : A base class for manifolds of such points.
 
     References
     ----------
@@ -35,8 +35,8 @@ class TangentVector(_ProductTangentVector):
 
     See Also
     --------
-    ProductPoint : The points.
-    LayerManifold : The manifolds.
+    ProductPoint : A point in the same layout.
+    LayerManifold : A base class for manifolds with such vectors.
 
     References
     ----------

@@ -35,13 +35,13 @@ class RescaledBalancedPairs(BalancedPairs):
 
     See Also
     --------
-    BalancedPairs : The case of equal moments.
+    BalancedPairs : The case of identity matrices :math:`D_1`, :math:`D_2`.
     balancedfact.flat_minimum : A search over it, with ``method="riemannian"``.
 
     Notes
     -----
-    For a function of ``L @ R.T`` the conditioning of the problem contains that of `D1` and `D2`, which first-order optimizers
-    feel; trust regions do much less.
+    For a function of ``L @ R.T``, ill-conditioned `D1` and `D2` make the problem ill-conditioned. That slows first-order
+    optimizers down, trust regions much less.
 
     References
     ----------

@@ -13,9 +13,9 @@ def stiefel_product(d1: int, d2: int, k: int) -> Product:
     r"""The manifold of triples ``(B, C, D)`` with ``B.T @ B = D.T @ D = I``, which `pair_of` maps onto the balanced pairs.
 
     It is :math:`\mathrm{St}(d_1, q)\times\mathbb R^{q\times k}\times\mathrm{St}(d_2, q)` with
-    :math:`q = \min(d_1, d_2, k)`. Every balanced pair is reached (see `factors_of`), and by the orthogonal group of triples
-    ``(B Q, Q.T C, D Q)``; a minimiser is therefore never isolated, which second-order methods feel. `BalancedPairs` is
-    the same set without the redundancy.
+    :math:`q = \min(d_1, d_2, k)`. Every balanced pair is reached (see `factors_of`), and with each triple all triples
+    ``(B Q, Q.T C, D Q)`` with `Q` orthogonal give the same pair. A minimiser is therefore never isolated, which makes the
+    Hessian there singular. `BalancedPairs` is the same set without this redundancy.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def stiefel_product(d1: int, d2: int, k: int) -> Product:
 
     References
     ----------
-    Liu, Shen, Zhou (CS282 report), section 5, which prints ``R = B D`` and believes that solutions are lost.
+    Liu, Shen, Zhou (CS282 report), section 5, which prints ``R = B D`` for ``R = D C`` and supposes that solutions are lost.
 
     Chapter :doc:`/theory/balanced_geometry`.
 
@@ -74,7 +74,7 @@ def pair_of(B: ArrayLike, C: ArrayLike, D: ArrayLike) -> tuple[np.ndarray, np.nd
 
     See Also
     --------
-    stiefel_product : The manifold whose points it reads.
+    stiefel_product : The manifold of such triples.
     factors_of : The triple of a pair.
 
     References
@@ -103,7 +103,7 @@ def factors_of(L: ArrayLike, R: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.n
     r"""The triple ``(B, C, D)`` with ``L = B C`` and ``R = D C`` of a balanced pair, by polar decomposition.
 
     ``L.T @ L = R.T @ R = V diag(s**2) V.T`` gives ``C = diag(s) V.T`` with `q` rows and orthonormal `B` and `D`, completed
-    arbitrarily where `C` loses rank. It exists for every balanced pair because its rank is at most
+    arbitrarily where `C` loses rank. Every balanced pair has such a triple, since its rank is at most
     :math:`q = \min(d_1, d_2, k)`.
 
     Parameters
@@ -124,8 +124,8 @@ def factors_of(L: ArrayLike, R: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.n
 
     See Also
     --------
-    stiefel_product : The manifold whose points it reads.
-    pair_of : The pair of a point.
+    stiefel_product : The manifold of such triples.
+    pair_of : The pair of a triple.
 
     References
     ----------

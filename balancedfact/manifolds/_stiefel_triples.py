@@ -50,7 +50,7 @@ class StiefelTriples(Manifold):
     k : int
         Number of columns of the pair, which may exceed `d1` and `d2`.
     merged : bool
-        Whether the middle factor is :math:`S = CC^\top`, positive definite.
+        Whether the middle factor is the positive definite :math:`S = CC^\top` in place of `C`.
     rng : int or numpy.random.Generator, optional
         Randomness of `random_point`, `random_tangent_vector` and `turned`. Without it every draw is seeded from NumPy's global
         state, so that ``numpy.random.seed`` decides, as for pymanopt's own manifolds.
@@ -58,10 +58,10 @@ class StiefelTriples(Manifold):
     Attributes
     ----------
     rank : int
-        :math:`q`.
+        :math:`q`, the number of columns of `B` and `D`.
     dim : int
-        That of `BalancedPairs` of the same sizes; merged, less by the :math:`qk - \tfrac12q(q+1)` numbers in which pairs of one
-        product differ.
+        The dimension of `BalancedPairs` of the same sizes; if `merged`, less :math:`qk - \tfrac12q(q+1)`, the number of
+        dimensions in which pairs with one product differ.
     second_order_retraction : bool
         True: the retraction agrees with geodesics to second order.
 
@@ -72,20 +72,21 @@ class StiefelTriples(Manifold):
 
     See Also
     --------
-    BalancedPairs : The same set without a parametrisation.
+    BalancedPairs : The set of balanced pairs itself, without a parametrisation.
     stiefel_product : The triples themselves, not modulo rotations.
     balancedfact.balanced_approximation : A search over it with ``geometry="triples"`` or ``"merged"``.
 
     Notes
     -----
     **It has local minima that balanced pairs do not have.** Where `C` loses rank, the columns of `B` and `D` that belong to
-    its null space, `b` and `d`, do not show in the pair, but a cost that falls along :math:`bd^\top` can only use it if
-    :math:`b^\top(-\nabla f)d>0`: `C` has squares in it. With the wrong sign the triple is a local minimum (Proposition 5 of the
-    chapter); at `S` the search then runs towards a singular one for ever. `turned` has the triples from which
-    to go on: `d` turned round, or both to where the cost falls. `balancedfact.riemannian_minimum` tries them.
+    its null space, `b` and `d`, do not show in the pair. Since only :math:`CC^\top` enters the product, a search can lower the
+    cost along :math:`bd^\top` only if :math:`b^\top(-\nabla f)d>0`. With the opposite sign the triple can be a local minimum
+    (Proposition 5 of the chapter); with a `merged` core the search then runs without end towards a singular `S`. `turned` has
+    the triples from which to go on: those with `d` replaced by its negative, or with both turned to where the cost falls.
+    `balancedfact.riemannian_minimum` tries them.
 
     **Preconditioning.** `preconditioner` inverts the Hessian of :math:`\|BCC^\top D^\top - M\|^2` where the product is `M`,
-    in closed form. Columns of `B` are then as easy to turn as they are short in the pair.
+    in closed form. Columns of `B` that count for little in the pair then turn by larger angles.
 
     References
     ----------
@@ -263,13 +264,13 @@ class StiefelTriples(Manifold):
         return self.projection(point, [hU - U @ _sym(B.T @ gU), core, hW - W @ _sym(D.T @ gW)])
 
     def preconditioner(self, point: TripleLike, vector: TripleLike) -> TangentVector:
-        r"""Apply the inverse of :math:`2\|\dot X\|^2`, the Hessian of the squared distance of the product from itself.
+        r"""Apply the inverse of the Hessian :math:`2\|\dot X\|^2` of :math:`\|X - M\|^2` where the product `X` is `M`.
 
         For ``pymanopt.Problem(manifold, cost, preconditioner=manifold.preconditioner)``. A change of the product,
         :math:`\dot X = \dot BSD^\top + B\dot SD^\top + BS\dot D^\top`, consists of the parts of :math:`\dot BS` and
         :math:`\dot DS` outside of the factors, of the difference of the rotations of `B` and `D`, and of
         :math:`\dot S` less their mean; each is divided by its own curvature. What leaves the product as it is, rotations of `C`
-        from the right, is divided by the largest of those.
+        from the right, is divided by the largest of these curvatures.
         """
         (B, C, D), (U, V, W) = point, vector
         at = self._spectrum(C)

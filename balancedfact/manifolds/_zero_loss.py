@@ -76,15 +76,15 @@ class ZeroLoss(LayerManifold):
 
     See Also
     --------
-    Factorizations : The networks of one matrix.
-    balancedfact.flat_network : A search for the flattest of its points.
+    Factorizations : The manifold of layers with one given product.
+    balancedfact.flat_network : The flattest layers that fit.
 
     Notes
     -----
     **Where it is a manifold.** At the points where `J` has its largest rank :math:`\min(m, p(d_0 + d_L - p))`. At weights
-    whose layers all have rank `r` the range of `K` has dimension :math:`r(d_0 + d_L - r)`, so that the Gram matrix is singular
-    when this is below `m`: so it is at the flattest layers whenever a matrix of low rank is recovered exactly. Such a point
-    is singular.
+    whose layers all have rank `r` the range of `K` has dimension :math:`r(d_0 + d_L - r)`. Where this is below `m`, the Gram
+    matrix is singular, and so is the point. That is the rule at the flattest layers when a matrix of low rank is recovered
+    exactly.
 
     **What is done there.** Eigenvalues of the Gram matrix below rounding count as zero. `projection` is then the projection
     on the null space of `J`, which contains every direction that leads along the set, and the retraction uses the
@@ -142,8 +142,8 @@ class ZeroLoss(LayerManifold):
         Returns
         -------
         numpy.ndarray
-            Square, of the number of independent measurements. Its eigenvalues, those that are zero everywhere on the set
-            aside, tell how far the point is from a singular one.
+            Square, with as many rows as there are independent measurements. Apart from eigenvalues that are zero everywhere on
+            the set, the smallest tells how far the point is from a singular one.
         """
         return self._gram(*products(point))
 
