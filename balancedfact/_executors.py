@@ -86,21 +86,27 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def process_pool(workers: int | None = None) -> Iterator[Executor]:
-    """A pool of fresh processes with one thread each, so that rounding does not depend on how many there are.
+    """A pool of new processes on this machine, as an executor within a ``with`` statement.
 
     Parameters
     ----------
     workers : int, optional
         The number of processes; by default one per core.
 
+    Yields
+    ------
+    concurrent.futures.Executor
+        The processes end with the statement.
+
     See Also
     --------
     dask_cluster : Machines of a cluster.
-    reproduce : What runs there.
+    reproduce : Runs an experiment on it.
 
     Notes
     -----
-    A worker that is killed is replaced, and what ran in it runs again. Workers end when their parent does.
+    Each process has one thread, so that rounding does not depend on the number of processes. A process that is killed is
+    replaced, and what ran in it runs again. All end when their parent does.
 
     References
     ----------
@@ -129,12 +135,17 @@ def process_pool(workers: int | None = None) -> Iterator[Executor]:
 
 @contextmanager
 def dask_cluster(address: str) -> Iterator[Executor]:
-    """The workers of a running Dask scheduler.
+    """The workers of a running Dask scheduler, as an executor within a ``with`` statement.
 
     Parameters
     ----------
     address : str
-        Such as ``tcp://127.0.0.1:8786``.
+        The address of the scheduler, such as ``tcp://127.0.0.1:8786``.
+
+    Yields
+    ------
+    concurrent.futures.Executor
+        The connection is closed at the end of the statement.
 
     Raises
     ------
@@ -144,7 +155,7 @@ def dask_cluster(address: str) -> Iterator[Executor]:
     See Also
     --------
     process_pool : Processes of this machine.
-    reproduce : What runs there.
+    reproduce : Runs an experiment on it.
 
     References
     ----------

@@ -33,8 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0 when all is proved, 3 on evidence, 1 for every other result, 2 for bad input or usage, 130 when the
-        user stopped it before there was a result.
+        The exit status: 0 where the command did what it was asked for, which for ``solve`` and ``check`` is a proof of
+        optimality and for ``verify`` that every statement holds; 3 where ``solve`` has evidence but no proof; 1 for every
+        other result; 2 for bad input or usage; 130 where the user stopped the command before there was a result.
+
+    References
+    ----------
+    Guide :doc:`/guide/command_line`.
 
     Examples
     --------

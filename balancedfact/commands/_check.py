@@ -15,14 +15,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
         help="check a saved solution against its data",
-        description="Compute value, residual, lower bound and gap of SOLUTION, the solution.npz of balancedfact solve or its "
-        "folder, anew from its layers, its dual vector and the data in FILE, and print the verdict that follows. Nothing that "
-        "the file says of itself is believed. The exit status is 0 if the solution is proved to be optimal, else 1.",
+        description="Compute the value, residual, lower bound and gap of a saved solution anew, from its layers, its dual "
+        "vector and the data in FILE, and print the verdict that follows. Verdicts stored with the solution are not used. The "
+        "exit status is 0 if the solution is proved to be optimal, else 1.",
         epilog="example: balancedfact check ratings-flat ratings.csv",
     )
-    parser.add_argument("solution", metavar="SOLUTION", type=Path, help="solution.npz, or the folder that holds it")
+    parser.add_argument("solution", metavar="SOLUTION", type=Path, help="solution.npz of balancedfact solve, or its folder")
     parser.add_argument("file", metavar="FILE", type=Path, help="the problem, as balancedfact solve read it")
-    parser.add_argument("--rigorous", action="store_true", help="in exact arithmetic, for small problems (extra: rigorous)")
+    parser.add_argument("--rigorous", action="store_true", help="use exact arithmetic, for small problems (extra: rigorous)")
     parser.add_argument(
         "--tol", metavar="T", type=real, default=1e-8, help="relative gap that counts as closed (default: 1e-8)"
     )

@@ -14,9 +14,9 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand to those of the command line."""
     parser = subparsers.add_parser(
         "compare",
-        help="put every way to a factorization of the data in a file side by side",
-        description="Put closed forms, the certified solver, a Riemannian search, gradient flow, descent and its "
-        "variants, sharpness-aware minimisation, SGD and label-noise SGD side by side on the problem in FILE. Prints a table "
+        help="compare all ways to a factorization of the data in a file",
+        description="Compare closed forms, the certified solver, a Riemannian search, gradient flow, gradient descent and its "
+        "variants, sharpness-aware minimisation, SGD and label-noise SGD on the problem in FILE. Prints a table "
         "and writes comparison.json and comparison.png.",
         epilog="example: balancedfact compare problem.npz --depth 3 --out comparison",
     )

@@ -14,12 +14,12 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         help="predict entries from a saved solution",
-        description="Predict the entries that PAIRS asks for from SOLUTION, the solution.npz of balancedfact solve or its "
-        "folder. PAIRS is a table of rows and columns, by the names that the data had. Prints row, column, value and known as "
-        "CSV; known is 0 where the row or the column was not among the data, and the value is then what is known without it.",
+        description="Predict entries from a saved solution. PAIRS is a table of rows and columns, by the names that the data "
+        "had. Prints row, column, value and known as CSV. known is 0 where the row or the column was not among the data; the "
+        "value is then the mean plus the offset of the other one, or 0 for a solution without offsets.",
         epilog="example: balancedfact predict ratings-flat/solution.npz pairs.csv --out predictions.csv",
     )
-    parser.add_argument("solution", metavar="SOLUTION", type=Path, help="solution.npz, or the folder that holds it")
+    parser.add_argument("solution", metavar="SOLUTION", type=Path, help="solution.npz of balancedfact solve, or its folder")
     parser.add_argument("pairs", metavar="PAIRS", type=Path, help="a table of rows and columns")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the table there instead of printing it")
     parser.set_defaults(run=run)

@@ -15,9 +15,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand to those of the command line."""
     parser = subparsers.add_parser(
         "reproduce",
-        help="reproduce published figures",
-        description="Reproduce published figures. Each leaves FIGURE.csv, FIGURE.png and FIGURE.json (provenance) in DIR. A "
-        "run that was stopped, or killed, goes on where it was when the same command is given again.",
+        help="reproduce the figures of the papers and of the documentation",
+        description="Reproduce the figures of the papers and of the documentation. Each leaves FIGURE.csv, FIGURE.png and "
+        "FIGURE.json (provenance) in DIR. A run that was stopped or killed goes on where it was when the same command is given "
+        "again.",
         epilog="example: balancedfact reproduce mc-1 mc-2 --scale quick --out figures",
     )
     parser.add_argument("figures", metavar="FIGURE", nargs="*", help="which figures; all by default, --list shows them")

@@ -26,9 +26,9 @@ FILE is a table of entries or a matrix with missing values (.csv, .tsv, .txt,
 _EPILOG = """\
 exit status:
   0    optimal, and proved
-  1    a result was written, but nothing is proved of it but the gap; or no matrix fits
-  3    a local minimum with evidence, but no proof, of a global one (--depth 3 and more)
+  1    a result was written, but its gap is not closed; or no matrix fits the data
   2    bad input or usage
+  3    a local minimum with evidence, but no proof, of a global one (--depth 3 and more)
   130  interrupted before there was a result
 
 example:
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         type=real,
         nargs="?",
         const=1.0,
-        help="add a mean and row and column offsets, their squares weighed by W (1 if W is left out); needs a penalty",
+        help="add a mean and offsets of rows and columns, whose squares W weighs (1 if W is left out); needs --penalty",
     )
     parser.add_argument("--max-rank", metavar="K", type=whole, help="largest rank allowed (default: any)")
     parser.add_argument("--tol", metavar="T", type=real, default=1e-8, help="relative gap to reach (default: 1e-8)")
@@ -75,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
         "--limit",
         metavar="SECONDS",
         type=seconds,
-        help="time for the solve, such as 60 or 60s, that for --penalty auto included; then the best so far is written",
+        help="time limit, such as 60 or 60s, for the solve and for --penalty auto; the best solution so far is then written",
     )
     parser.add_argument("--pictures", choices=PICTURES, default="png", help="format of the pictures (default: png)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: name of FILE + -flat, here)")

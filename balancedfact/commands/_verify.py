@@ -40,9 +40,9 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand to those of the command line."""
     parser = subparsers.add_parser(
         "verify",
-        help="run the theorem ledger",
-        description="Run every statement of the theorem ledger, or those whose key starts with one of the given words, on "
-        "random instances. Prints a table by source; the exit status is 1 if any statement fails.",
+        help="test the theorems on random instances",
+        description="Test every statement of the ledger of theorems, or those whose keys start with one of the given words, "
+        "on random instances. Prints a table by source. The exit status is 1 if any statement fails, else 0.",
         epilog="example: balancedfact verify glcrmj mc-theorem --instances 20",
     )
     parser.add_argument("claims", metavar="CLAIM", nargs="*", help="beginnings of keys, such as mc or glcrmj-lemma-4")

@@ -28,7 +28,7 @@ def compare(
     rng: int | np.random.Generator | None = None,
     limits: Limits | None = None,
 ) -> Comparison:
-    r"""Put every way to a factorization that fits the data side by side.
+    r"""Compare the ways to a factorization that fits the data: closed forms, solvers, flows and training, one row each.
 
     The rows are, in this order:
 
@@ -44,10 +44,10 @@ def compare(
       ends; the balanced layers have the product of the start of the rules below, and stay balanced;
     - **descent**, **descent, large step**, **momentum**, **normalised**, **weight decay**, **SAM, ascent**, **SAM, worst**,
       **SAM, average**: rules of training from one start of ordinary size, each followed by half as many steps of plain descent;
-    - **SGD** and **label-noise SGD**: the same steps from the same start, without and with noise on the labels, and then half
-      as many without.
+    - **SGD** and **label-noise SGD**: stochastic gradient descent with the same batches from that start, without and with
+      noise on the labels, followed by half as many steps without noise.
 
-    The large step is 0.95 of the largest at which the analytic layers are stable.
+    The large step is 0.95 of the largest stable step at the analytic layers, ``2 / sharpness``.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def compare(
 
     See Also
     --------
-    flat_minimum : The certified way alone.
+    flat_minimum : The certified solver alone.
     balancedfact.dynamics.gradient_descent : Training alone.
     balancedfact.plots.comparison : A picture of the table.
 

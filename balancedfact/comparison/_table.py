@@ -22,7 +22,7 @@ class ComparisonRow:
     Attributes
     ----------
     method : str
-        The way.
+        The name of the way, as `compare` lists them.
     fit : float
         Relative residual ``norm(A(E) - b) / norm(b)``.
     trace : float
@@ -32,7 +32,7 @@ class ComparisonRow:
     sharpness : float
         Largest eigenvalue of the Hessian of the mean squared error.
     nuclear_norm : float
-        Of the end-to-end matrix.
+        Nuclear norm of the end-to-end matrix.
     rank : int
         Numerical rank of the end-to-end matrix.
     imbalance : float
@@ -40,10 +40,10 @@ class ComparisonRow:
     rank_one : float
         Least share of the squared norm of a layer that lies in its leading singular value, over the layers.
     rank_one_limit : float
-        The same for balanced layers with this product, :math:`s_1^{2/L}/\sum_i s_i^{2/L}` for its singular values `s`: where
-        gradient flow from a vanishing start would have it.
+        The value of `rank_one` for balanced layers with this product, :math:`s_1^{2/L}/\sum_i s_i^{2/L}` with its singular
+        values `s`: what gradient flow from a vanishing start would give.
     alignment : float
-        Least squared cosine between leading singular vectors of neighbouring layers; 1 in that limit.
+        Least squared cosine between leading singular vectors of neighbouring layers; 1 for balanced layers.
     error : float
         Relative distance to the truth, ``nan`` without one.
     seconds : float
@@ -55,15 +55,15 @@ class ComparisonRow:
     excess : float
         How far the trace is above the certified one, relative to it.
     distance : float
-        Distance of the layers from the certified ones, relative to their norm: the least over orthogonal changes of basis of
-        the hidden spaces, under which no quantity of this table changes.
+        Distance of the layers from the certified ones, relative to the norm of these, after orthogonal changes of basis of the
+        hidden spaces, under which no quantity of this table changes: the least at depth 2, an upper bound of it beyond.
     steps : int
         Steps of training, or of the integration of a flow; 0 for a construction or a solver.
 
     See Also
     --------
-    compare : Makes them.
-    Comparison : The table of which it is a row.
+    compare : The function that computes the rows.
+    Comparison : The table of all rows.
 
     References
     ----------
@@ -154,8 +154,8 @@ class Comparison:
 
     See Also
     --------
-    compare : Makes one.
-    ComparisonRow : One of its rows.
+    compare : The function that returns one.
+    ComparisonRow : One row of the table.
 
     References
     ----------

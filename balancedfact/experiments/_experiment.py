@@ -19,33 +19,35 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A figure, as a declaration.
+    """A figure that can be run: its settings, the units of work, the table that they fill and the picture of it.
 
-    Everything in `settings` and in a unit is plain data that JSON can hold.
+    Settings and units are mappings of plain data that JSON can hold.
 
     Attributes
     ----------
     name : str
-        What the command line calls it.
+        The name of the files and on the command line.
     source : str
-        The paper and figure.
+        The paper and the figure in it.
     caption : str
-        What is seen.
+        What the figure shows.
     scales : mapping of str to mapping
-        The settings by scale, ``"paper"`` and ``"quick"``.
+        The settings by scale, such as ``"paper"`` and ``"quick"``.
     units : callable
-        From the settings to the list of units, in the order of the rows of the table.
+        ``units(settings)`` returns the list of units of work, in the order of the rows of the table.
     run : callable
-        A function of a module, called with the settings, one unit and the generator of that unit; returns rows of the table.
+        ``run(settings, unit, rng)`` returns the rows of the table for one unit, each a dictionary. To run on other processes
+        it must be a function of a module.
     draw : callable
-        From the settings and the whole table to a figure.
+        ``draw(settings, table)`` returns a matplotlib figure.
     stream : str
-        The randomness; figures that show the same runs share it. By default the name.
+        The name from which the random numbers follow, with the seed in the settings; figures that show the same runs share it.
+        By default `name`.
 
     See Also
     --------
-    reproduce : Runs one.
-    Table : What its runs fill.
+    reproduce : Runs an experiment.
+    Table : The table that the units fill.
 
     References
     ----------

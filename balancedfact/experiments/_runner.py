@@ -40,14 +40,15 @@ def reproduce(
 ) -> Table:
     """Run an experiment, or finish one that was stopped, and leave its table, picture and provenance in a folder.
 
-    Finished units lie in ``NAME.SCALE.units/`` until the end; a run that was killed starts again from them. The table does
-    not depend on the executor, its number of workers, or interruptions.
+    The folder ``NAME.SCALE.units/`` keeps finished units until the end, and a run that was killed goes on from them. The table
+    does not depend on the executor, its number of workers, or interruptions.
 
     Parameters
     ----------
     experiment : Experiment
+        The figure to run.
     scale : str
-        One of ``experiment.scales``.
+        A key of ``experiment.scales``.
     out : str or path-like
         The folder; made if it does not exist.
     executor : concurrent.futures.Executor, optional
@@ -70,9 +71,9 @@ def reproduce(
 
     See Also
     --------
-    Experiment : What is run.
+    Experiment : The declaration of a figure.
     redraw : Draws the picture again.
-    process_pool, dask_cluster : Where it may run.
+    process_pool, dask_cluster : Executors for the units.
 
     References
     ----------
@@ -116,6 +117,7 @@ def redraw(experiment: Experiment, out: str | os.PathLike[str], *, pictures: str
     Parameters
     ----------
     experiment : Experiment
+        The figure to draw.
     out : str or path-like
         The folder with ``NAME.csv`` and ``NAME.json``.
     pictures : {"png", "svg", "pdf"}
@@ -124,7 +126,7 @@ def redraw(experiment: Experiment, out: str | os.PathLike[str], *, pictures: str
     Returns
     -------
     Table
-        What was drawn.
+        The table that was drawn.
 
     Raises
     ------

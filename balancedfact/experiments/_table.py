@@ -42,12 +42,25 @@ def _value(text: str) -> Any:
 
 
 class Table:
-    """The columns of a table as arrays, with selection by value.
+    """The rows of an experiment, with columns as arrays and selection by value.
+
+    ``table["loss"]`` is the column of that name, with ``nan`` (in a column of texts an empty one) where a row has no value;
+    ``len(table)`` is the number of rows.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        One dictionary of quantities for each row.
+
+    Attributes
+    ----------
+    rows : list of dict
+        The rows.
 
     See Also
     --------
     Experiment : The declaration of a figure.
-    reproduce : Fills one.
+    reproduce : Runs an experiment and returns its table.
 
     References
     ----------
@@ -78,5 +91,5 @@ class Table:
         return Table([row for row in self.rows if all(row.get(name) == value for name, value in values.items())])
 
     def values(self, name: str) -> list[Any]:
-        """The different values of a column, in order of first appearance."""
+        """The distinct values of a column, in order of first appearance."""
         return list(dict.fromkeys(row[name] for row in self.rows if name in row))

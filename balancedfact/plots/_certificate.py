@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def singular_values(ax: Axes, solution: Solution) -> Axes:
     """Draw the singular values of the end-to-end matrix, computed from the factors.
 
-    Values below rounding error are drawn at rounding error. The rank in the title counts the values above the dashed line.
+    Values below 1e-16 of the largest are drawn there. The rank in the title counts the values above 1e-6 of the largest, where
+    a dashed line is drawn if there are values below it.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
 
     See Also
     --------
-    recovered_matrix : The matrix itself.
+    recovered_matrix : The picture of the matrix itself.
 
     References
     ----------
@@ -67,9 +68,9 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
 
 
 def gap_history(ax: Axes, solution: Solution) -> Axes:
-    """Draw the relative gap, gradient and residual at every iteration, on a logarithmic axis.
+    """Draw the relative gap, gradient and residual of a solve at every iteration, on a logarithmic axis.
 
-    Values below rounding error are drawn at rounding error. What the solver did not record is left out.
+    Values below 1e-16 are drawn there. What the solver did not record is left out.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
 
     See Also
     --------
-    value_history : The values in place of their gap.
+    value_history : The values and bounds of which this is the gap.
     balancedfact.Certificate : The gap at the end.
 
     References
@@ -115,7 +116,7 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
 
 
 def value_history(ax: Axes, solution: Solution) -> Axes:
-    """Draw the objective and its lower bound at every iteration, on a logarithmic axis.
+    """Draw the objective of a solve and its lower bound at every iteration, on a logarithmic axis.
 
     Lower bounds that are not positive say nothing yet and are left out.
 
@@ -133,7 +134,7 @@ def value_history(ax: Axes, solution: Solution) -> Axes:
 
     See Also
     --------
-    gap_history : The distance between value and bound.
+    gap_history : The relative distance between value and bound.
 
     References
     ----------

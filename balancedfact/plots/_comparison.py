@@ -28,6 +28,8 @@ _PANELS = {
 def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     """Draw the rows of a comparison as dots, one quantity to each of the axes.
 
+    Trace, sharpness and nuclear norm are drawn relative to the least of the table.
+
     Parameters
     ----------
     axes : sequence of matplotlib.axes.Axes
@@ -43,8 +45,8 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
 
     See Also
     --------
-    balancedfact.compare : Makes the table.
-    comparison_map : The same as a map.
+    balancedfact.compare : The function that computes the table.
+    comparison_map : Trace against distance, in one picture.
 
     References
     ----------
@@ -81,7 +83,10 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
 
 
 def comparison_map(ax: Axes, table: Comparison) -> Axes:
-    """Draw where every way ends: how far from the certified layers, and how far above their trace.
+    """Draw where every way of a comparison ends: its distance from the certified layers, and its trace relative to theirs.
+
+    The vertical axis shows the absolute value of the excess of the trace. Both axes are logarithmic, and values below 1e-16 are
+    drawn at 1e-16.
 
     Parameters
     ----------
@@ -97,8 +102,8 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
 
     See Also
     --------
-    balancedfact.compare : Makes the table.
-    comparison : The same as bars.
+    balancedfact.compare : The function that computes the table.
+    comparison : One quantity to each of several axes.
 
     References
     ----------

@@ -46,8 +46,8 @@ def recovered_matrix(
 
     See Also
     --------
-    observed : What was seen of it.
-    singular_values : Its spectrum.
+    observed : The picture of the observed entries.
+    singular_values : The picture of the spectrum.
 
     References
     ----------
@@ -98,7 +98,7 @@ def observed(
 
     See Also
     --------
-    recovered_matrix : The whole matrix.
+    recovered_matrix : The picture of a whole matrix.
 
     References
     ----------

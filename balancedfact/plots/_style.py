@@ -40,11 +40,11 @@ _STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The settings of the package's figures, as a context: what is drawn inside has them, and nothing outside changes.
+    """The settings of the package's figures, as a context manager: only figures made inside have them.
 
     See Also
     --------
-    singular_values, gap_history : Drawn in it.
+    singular_values, gap_history : Pictures to draw inside the context.
 
     References
     ----------

@@ -41,9 +41,10 @@ __all__ = [
 
 
 def ledger() -> list[Claim]:
-    """List all claims, by source in the order of ``SOURCES``, and within a source by name, numbers in their order.
+    """List all claims: the statements of the sources that can be run.
 
-    Sources of your own come last.
+    They are sorted by source, in the order of ``SOURCES`` with your own sources last, and within a source by name, with numbers
+    in their order.
 
     Returns
     -------
@@ -52,7 +53,7 @@ def ledger() -> list[Claim]:
     See Also
     --------
     Claim : One entry.
-    claim : Enters one of your own.
+    claim : Enters a claim of your own.
 
     References
     ----------

@@ -31,22 +31,22 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result on one instance.
+    """The result of a claim on one instance.
 
     Attributes
     ----------
     holds : bool
-        Whether the statement holds on this instance.
+        Whether the statement holds on this instance; it does not where a number is not finite.
     slack : float
-        How far from failing, relative; negative exactly when it fails. For an identity ``1 - deviation / tolerance``, for an
-        inequality ``(bound - value) / |bound|``.
+        How far the statement is from failing, relative; negative exactly when it fails. It is ``1 - deviation / tolerance`` for
+        an identity and ``(bound - value) / |bound|`` for ``value <= bound``, zero where only rounding is on the wrong side.
     details : dict of str to float
-        Both sides, sizes, and whatever else a reader may want.
+        Both sides of the comparison, and other numbers of the instance.
 
     See Also
     --------
-    Claim.check : Returns one.
-    equal, at_most, at_least, all_of, fails : Make one.
+    Claim.check : Draws an instance and returns its outcome.
+    equal, at_most, at_least, all_of, fails : Comparisons that return one.
 
     References
     ----------
@@ -67,28 +67,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a source, executable.
+    """One statement of a source, with the code that tests it on a random instance.
 
     Attributes
     ----------
     source : str
         A key of ``SOURCES``.
     name : str
-        How the source calls it, such as "Theorem 2".
+        What the source calls it, such as "Theorem 2".
     statement : str
-        What it says, in one sentence of our own.
+        What the statement says, in one sentence and not the words of the source.
     kind : str
         A key of ``KINDS``.
     page : str
         The page of the documentation that explains it, such as ``"theory/two_factors"``.
     test : callable
-        Draws an instance that meets the hypotheses from a generator, and compares.
+        Draws an instance that meets the hypotheses from a generator and returns an `Outcome`.
 
     See Also
     --------
-    claim : Enters one.
-    ledger : All of them.
-    Outcome : What a run returns.
+    claim : Enters a claim in the ledger.
+    ledger : All claims.
+    Outcome : The result on one instance.
 
     References
     ----------
@@ -129,25 +129,24 @@ class Claim:
 
 LEDGER: list[Claim] = []
 
-
 Test = Callable[[np.random.Generator], Outcome]
 
 
 def claim(source: str, name: str, statement: str, *, kind: str, page: str = "") -> Callable[[Test], Test]:
-    """Enter the decorated function in the ledger.
+    """Enter the decorated function in the ledger of claims.
 
-    It takes a generator, draws an instance that meets the hypotheses, computes both sides and returns an `Outcome`, usually
-    from `equal`, `at_most`, `at_least`, `all_of` or `fails`. Entering a function again, as when a notebook cell is run twice,
-    replaces it.
+    The function takes a generator, draws an instance that meets the hypotheses, computes both sides and returns an `Outcome`,
+    usually from `equal`, `at_most`, `at_least`, `all_of` or `fails`. Entering a function again, as when a notebook cell is run
+    twice, replaces it.
 
     Parameters
     ----------
     source : str
         Where the statement is from: a key of ``SOURCES``, or a word of your own.
     name : str
-        How the source calls it. Source and name together make the key.
+        What the source calls the statement. Source and name together make the key.
     statement : str
-        What it says, in one sentence.
+        What the statement says, in one sentence.
     kind : str
         A key of ``KINDS``: ``"exact"``, ``"bound"``, ``"empirical"`` or ``"counterexample"``.
     page : str, optional
@@ -165,8 +164,8 @@ def claim(source: str, name: str, statement: str, *, kind: str, page: str = "") 
 
     See Also
     --------
-    ledger : Where it is listed then.
-    equal, at_most, at_least : Comparisons for its end.
+    ledger : The list of all claims.
+    equal, at_most, at_least : Comparisons that return an outcome.
 
     References
     ----------
@@ -209,12 +208,32 @@ def _origin(test: Test) -> str:
 
 
 def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = None, **details: float) -> Outcome:
-    """Compare two numbers or arrays, relative to the larger of them or to `scale`.
+    """Check that two numbers or arrays are equal, up to a tolerance relative to the larger of them or to `scale`.
+
+    Parameters
+    ----------
+    left, right : float or array_like
+        The two sides, of one shape.
+    rtol : float
+        The largest deviation, in the Frobenius norm, that counts as equal.
+    scale : float, optional
+        What deviations are relative to, in place of the larger of the two norms.
+    **details : float
+        Further numbers to keep in `Outcome.details`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If the two sides have different shapes.
 
     See Also
     --------
     at_most, at_least : Inequalities.
-    all_of : Several at once.
+    all_of : Several comparisons at once.
 
     References
     ----------
@@ -238,11 +257,23 @@ def equal(left: Any, right: Any, *, rtol: float = 1e-9, scale: float | None = No
 def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """Check that a number does not exceed a bound, up to rounding relative to the bound.
 
+    Parameters
+    ----------
+    value, bound : float
+        The two sides of ``value <= bound``.
+    rtol : float
+        The excess, relative to the bound, that counts as rounding; none is allowed if the bound is zero.
+    **details : float
+        Further numbers to keep in `Outcome.details`.
+
+    Returns
+    -------
+    Outcome
+
     See Also
     --------
-    at_least : The other direction.
-    equal : An identity.
-    all_of : Several at once.
+    at_least, equal : The inequality in the other direction, and an identity.
+    all_of : Several comparisons at once.
 
     References
     ----------
@@ -261,11 +292,21 @@ def at_most(value: float, bound: float, *, rtol: float = 1e-9, **details: float)
 def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float) -> Outcome:
     """Check that a number is not below a bound, up to rounding relative to the bound.
 
+    Parameters
+    ----------
+    value, bound : float
+        The two sides of ``value >= bound``.
+    rtol, **details : float
+        As in `at_most`.
+
+    Returns
+    -------
+    Outcome
+
     See Also
     --------
-    at_most : The other direction.
-    equal : An identity.
-    all_of : Several at once.
+    at_most, equal : The inequality in the other direction, and an identity.
+    all_of : Several comparisons at once.
 
     References
     ----------
@@ -282,11 +323,21 @@ def at_least(value: float, bound: float, *, rtol: float = 1e-9, **details: float
 
 
 def all_of(**parts: Outcome) -> Outcome:
-    """Combine comparisons that must all hold; the slack is the least.
+    """Combine comparisons that must all hold.
+
+    Parameters
+    ----------
+    **parts : Outcome
+        The comparisons, at least one, by names of your own.
+
+    Returns
+    -------
+    Outcome
+        Its slack is the least of the parts; its details are those of all, with the name of the part in front.
 
     See Also
     --------
-    equal, at_most, at_least : The comparisons that it joins.
+    equal, at_most, at_least : The comparisons to combine.
 
     References
     ----------
@@ -303,13 +354,24 @@ def all_of(**parts: Outcome) -> Outcome:
 
 
 def fails(printed: Outcome, **details: float) -> Outcome:
-    """Turn a comparison round: a statement that is false as printed fails on this instance; the slack is by how much.
+    """Turn a comparison round, for a statement that is false as printed: hold where the comparison does not.
 
-    Not when it could not be judged: what is not a number refutes nothing.
+    Parameters
+    ----------
+    printed : Outcome
+        The comparison for the statement as printed.
+    **details : float
+        Further numbers to keep in `Outcome.details`.
+
+    Returns
+    -------
+    Outcome
+        Its slack tells by how much the printed statement fails. It does not hold where the comparison had no finite numbers,
+        which refute nothing.
 
     See Also
     --------
-    equal, at_most : The comparisons that it turns round.
+    equal, at_most : The comparisons to turn round.
 
     References
     ----------
