@@ -45,6 +45,9 @@ class Certificate(ByValue):
         The largest residual of a single datum, rounding included, relative to ``max(|b_i|, 1e-3 norm(A_i) norm(X))``.
     rounding : float
         How much of the gap is a bound on rounding, an a priori one: what is claimed holds in exact arithmetic.
+    weighted_dual : numpy.ndarray
+        Of least sharpness, where the columns of `dual` weigh the measurements: the dual vector of the flattest network for
+        these weights, one number for each column.
     injectivity, injectivity_above : float
         Where a rank was given and the data are more than a matrix of that rank has parameters, an enclosure of the least
         singular value of the measurements on the tangent space at it, ``inf norm(A(Z)) / norm(Z)`` over the directions `Z` in
@@ -90,6 +93,7 @@ class Certificate(ByValue):
     excluded_norm: float = np.nan
     injectivity: float = np.nan
     injectivity_above: float = np.nan
+    weighted_dual: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def to_dict(self) -> dict[str, float | str]:
         """The numbers without the arrays, for a report."""

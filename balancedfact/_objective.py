@@ -12,7 +12,8 @@ class Objective:
     Attributes
     ----------
     kind : str
-        ``"flat"`` (`balancedfact.flat_minimum`) or ``"norm"`` (`balancedfact.norm_minimum`).
+        ``"flat"`` (`balancedfact.flat_minimum`), ``"norm"`` (`balancedfact.norm_minimum`) or ``"sharpness"``
+        (`balancedfact.flattest_sharpness`).
     penalty : float
         The penalty; 0 interpolates.
     offset_penalty : float, optional

@@ -36,7 +36,7 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, Any], multiply:
         "objective": None if objective is None else asdict(objective),
     }
     arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "dual": certificate.dual}
-    arrays["direction"] = certificate.direction
+    arrays |= {"direction": certificate.direction, "weighted_dual": certificate.weighted_dual}
     arrays |= {f"layer_{k}": layer for k, layer in enumerate(fields["layers"], start=1)}
     if fields["offsets"] is not None:
         arrays |= {f"offset_{name}": np.asarray(values) for name, values in fields["offsets"]._asdict().items()}
@@ -51,8 +51,8 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, Any], multiply:
 
 def _objective(kind: Any, penalty: Any = 0.0, offset_penalty: Any = None, depth: Any = 2) -> Objective:
     """The objective that a file names, if it is one."""
-    if kind not in ("flat", "norm"):
-        raise ValueError(f"kind is {kind!r}; expected 'flat' or 'norm'")
+    if kind not in ("flat", "norm", "sharpness"):
+        raise ValueError(f"kind is {kind!r}; expected 'flat', 'norm' or 'sharpness'")
     ridge = None if offset_penalty is None else as_number(offset_penalty, "offset_penalty", above=0.0)
     return Objective(kind, as_number(penalty, "penalty", least=0.0), ridge, as_depth(depth))
 
@@ -69,12 +69,15 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
         if "offset_mean" in arrays:
             offsets = Offsets(float(arrays["offset_mean"]), arrays["offset_rows"], arrays["offset_cols"])
         said = header.get("objective")
+        weighted = arrays.get("weighted_dual", np.empty(0))  # files of earlier versions have none
         return {
             "layers": as_layers(layers) if header.get("multiply", True) else layers,
             "value": header["value"],
             "status": Status[header["status"]],
             "message": header["message"],
-            "certificate": Certificate(dual=arrays["dual"], direction=arrays["direction"], **header["certificate"]),
+            "certificate": Certificate(
+                dual=arrays["dual"], direction=arrays["direction"], weighted_dual=weighted, **header["certificate"]
+            ),
             "history": {name[8:]: values for name, values in arrays.items() if name.startswith("history_")},
             "method": header["method"],
             "offsets": offsets,

@@ -275,7 +275,8 @@ class Solution(ByValue):
         """Compute the certificate anew, from the layers, the dual vector and the data alone.
 
         Of three or more layers, value, residual and lower bound come with their rounding, stationarity and curvature without.
-        Where the solution claims a proof, every bound of `flat_network` is tried that its size allows.
+        Where the solution claims a proof, every bound of `flat_network` is tried that its size allows. Of least sharpness
+        value, residual and bound are computed anew, stationarity and curvature are not.
 
         Parameters
         ----------
@@ -285,7 +286,8 @@ class Solution(ByValue):
             The data.
         rigorous : bool
             Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. Of three or more
-            layers this covers value, residual and the bound of the dual vector alone, and weight decay is not among them.
+            layers this covers value, residual and the bound of the dual vector alone; weight decay on them and least sharpness
+            are not covered.
 
         Returns
         -------
@@ -295,7 +297,7 @@ class Solution(ByValue):
         Raises
         ------
         ValueError
-            If an argument is malformed, or the objective of the solution is not that of flat or norm-minimal layers.
+            If an argument is malformed, or the objective of the solution is none of flat, norm-minimal or least sharp layers.
 
         Examples
         --------
@@ -329,7 +331,8 @@ class Solution(ByValue):
             The data.
         tol : float
             The relative gap up to which the verdict is ``OPTIMAL``; that of the solve is not taken on trust either. The
-            flattest of three layers or more close at 1e-3, where that is larger, and are minima if stationary to `tol` or 1e-8.
+            flattest of three layers or more close at 1e-3, where that is larger, and are minima if stationary to `tol` or 1e-8;
+            those of least sharpness close at 1e-3 too.
 
         Raises
         ------

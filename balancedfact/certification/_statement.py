@@ -20,7 +20,8 @@ from balancedfact.certification._pair import certify_pair
 from balancedfact.certification._verdict import verdict
 from balancedfact.certification.deep._decay import certify_decay
 from balancedfact.certification.deep._exact import enclosed_layers
-from balancedfact.certification.deep._layers import certify_layers, verdict_on_layers
+from balancedfact.certification.deep._layers import GAP_OF_NETWORKS, certify_layers, verdict_on_layers
+from balancedfact.certification.deep._sharpness import certify_sharpness, verdict_on_sharpness
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 
@@ -41,8 +42,10 @@ class Statement(NamedTuple):
     def provable(self) -> bool:
         """Tell whether this is the kind of statement whose certificate follows from the layers and the dual vector."""
         kind = self.objective
-        if kind is None or kind.kind not in ("flat", "norm") or kind.depth != len(self.layers):
+        if kind is None or kind.depth != len(self.layers):
             return False
+        if kind.kind == "sharpness":
+            return kind.penalty == 0 and kind.offset_penalty is None and self.offsets is None
         penalised_trace = kind.flat and kind.penalty > 0
         return kind.depth == 2 or (
             kind.depth > 2 and not penalised_trace and kind.offset_penalty is None and self.offsets is None
@@ -52,6 +55,11 @@ class Statement(NamedTuple):
     def deep(self) -> bool:
         """Tell whether it is of three or more layers."""
         return len(self.layers) > 2
+
+    @property
+    def of_sharpness(self) -> bool:
+        """Tell whether it is of the largest eigenvalue of the Hessian."""
+        return self.objective is not None and self.objective.kind == "sharpness"
 
 
 def certified(
@@ -94,6 +102,18 @@ def certified_layers(
     return enclosed_layers(A, b, objective, layers, certificate) if rigorous else certificate
 
 
+def certified_sharpness(
+    A: MeasurementMap, b: np.ndarray, layers: list[np.ndarray], certificate: Certificate, *, rigorous: bool
+) -> Certificate:
+    """The certificate of checked layers; weights and dual vector that are none, or do not go together, prove nothing."""
+    if rigorous:
+        raise ValueError("rigorous is True; expected False, for the least sharpness")
+    Y, z = (np.asarray(each, dtype=float) for each in (certificate.dual, certificate.weighted_dual))
+    if Y.ndim != 2 or Y.shape != (A.m, z.size) or z.ndim != 1 or not (np.isfinite(Y).all() and np.isfinite(z).all()):
+        Y, z = np.zeros((A.m, 0)), np.zeros(0)
+    return certify_sharpness(A, b, layers, Y, z, rng=np.random.default_rng())
+
+
 def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous: bool) -> Certificate:
     """The certificate of a statement, computed anew; see `balancedfact.Solution.verify`."""
     data = checked_data(A, b)
@@ -107,8 +127,11 @@ def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous:
         proof = "b.y was compared with A*(y), its rounding included"
         return Certificate(1.0, np.inf if excluded > 0 else np.nan, np.nan, dual, proof=proof, excluded_norm=excluded)
     if statement.objective is None or not statement.provable:
-        raise ValueError("the solution has no objective that can be verified; expected flat or norm-minimal layers")
+        expected = "flat or norm-minimal layers, or those of least sharpness"
+        raise ValueError(f"the solution has no objective that can be verified; expected {expected}")
     layers = as_layers(statement.layers, A.matrix_shape)
+    if statement.of_sharpness:
+        return certified_sharpness(A, data, layers, statement.certificate, rigorous=bool(rigorous))
     if statement.deep:
         # The costly bounds only where the statement needs them: what they prove is all that could confirm it.
         effort = "best" if statement.status is Status.OPTIMAL and A.shape[1] <= _MOST_LIFTED else "quick"
@@ -129,7 +152,8 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
     """The fields of a solution that its numbers and the data decide: what it said of itself counts for nothing."""
     data, tol = checked_data(A, b), as_number(tol, "tol", above=0.0)
     if statement.status is not Status.INFEASIBLE and not statement.provable:
-        message = f"(not checked: no certificate of these layers can be computed anew) {message}"
+        missing = "the file does not name its objective, and " if statement.objective is None else ""
+        message = f"(not checked: {missing}no certificate of these layers can be computed anew) {message}"
         return {"status": Status.GAP_OPEN, "certificate": Certificate(np.nan, proof="nothing was checked"), "message": message}
     certificate = reproved(statement, A, data, rigorous=False)
     if statement.status is Status.INFEASIBLE:
@@ -139,7 +163,9 @@ def judged_anew(statement: Statement, message: str, A: MeasurementMap, b: ArrayL
         value = np.inf if proved else np.nan
         return {"status": status, "certificate": certificate, "message": f"Checked: {said}.", "value": value}
     penalty = 0.0 if statement.objective is None else statement.objective.penalty
-    if statement.deep and statement.objective is not None:
+    if statement.of_sharpness:
+        status, message = verdict_on_sharpness(certificate, max(tol, GAP_OF_NETWORKS))
+    elif statement.deep and statement.objective is not None:
         status, message = verdict_on_layers(certificate, statement.objective, tol)
     else:
         status, message = verdict(certificate, penalty, None, tol)

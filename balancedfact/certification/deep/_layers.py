@@ -89,7 +89,8 @@ def certify_layers(
             y = best_multipliers(_seen(A, layers)[0], b / unit, y, len(layers))
         if objective.flat:
             value, error = _trace(A, layers)
-            lower, source, least = _lower(A, b, layers, y, value, effort, rng)
+            enough = (1 - GAP_OF_NETWORKS) * value if 0 < value < np.inf else -np.inf
+            lower, source, least = bound_on_trace(A, b, layers, y, enough, effort, rng)
         else:
             total, spill, size = sum_of_squares(layers)
             value, error = total * size * size, spill * size * size
@@ -140,11 +141,15 @@ _NUCLEAR = "the proved least nuclear norm, for the sum of squares is at least L 
 
 def _trace(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[float, float]:
     """The trace of the Hessian and a bound on its rounding."""
-    value = trace(layers, A)
+    return trace(layers, A), rounding_of_trace(A, layers)
+
+
+def rounding_of_trace(A: MeasurementMap, layers: list[np.ndarray]) -> float:
+    """A bound on the rounding of the trace of the Hessian, and so on that of its largest eigenvalue."""
     sizes = np.log([frobenius(W) for W in layers])
     reach = 2 * (np.sum(sizes) - sizes) + 2 * np.log(frobenius(A.row_norms)) + np.log(2 / A.m)
     roundings = 4 * (A.m + sum(A.matrix_shape) + sum(len(W) for W in layers))
-    return value, gamma(roundings) * float(np.sum(np.exp(reach)))
+    return gamma(roundings) * float(np.sum(np.exp(reach)))
 
 
 def sum_of_squares(layers: list[np.ndarray]) -> tuple[float, float, float]:
@@ -163,16 +168,19 @@ def _seen(A: MeasurementMap, layers: list[np.ndarray]) -> tuple[MeasurementMap, 
     return unit.congruence(left, right), [layers[0] @ right, *layers[1:-1], left.T @ layers[-1]], power
 
 
-def _lower(
+def bound_on_trace(
     A: MeasurementMap,
     b: np.ndarray,
     layers: list[np.ndarray],
     y: np.ndarray,
-    value: float,
+    enough: float,
     effort: str,
     rng: np.random.Generator,
 ) -> tuple[float, str, float]:
-    """The largest lower bound on the trace, what it follows from, and the least trace of the product if it is bounded."""
+    """The largest lower bound on the trace, what it follows from, and the least trace of the product if it is bounded.
+
+    From `enough` on no larger one is looked for.
+    """
     depth, level = len(layers), power_below(magnitude(b))
     # The trace per unit of the problem with the map at unit scale, or of ordinary size, and the data ``b / level``.
     units = float(np.exp((2 - 2 / depth) * np.log(level) + 2 / depth * np.log(A.scale)))
@@ -183,8 +191,7 @@ def _lower(
     least = flattest_of_product(unit, inner) * power * power
     if least > lower and reached(*fit_of_layers(A, b, layers)) and _determined(unit):  # of a matrix that fits
         lower, source = least, "the least trace of the matrix, which the data determine"
-    closed = lower >= (1 - GAP_OF_NETWORKS) * value
-    if effort != "dual" and not closed and proved.along > 0 and 0 < value < np.inf and not A.uncertain:
+    if effort != "dual" and lower < enough and proved.along > 0 and not A.uncertain:
         known = DeepDual(inner, y, y, proved_dual(unit, b / level, y).nuclear)
         found = best_bound(unit, b / level, depth, known, effort=effort, rng=rng)
         if found.value * per * (1 - 64 * EPS) > lower:

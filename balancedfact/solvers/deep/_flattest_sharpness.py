@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from balancedfact._linalg import EPS, frobenius, product
+from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_depth, as_number, as_rng
-from balancedfact.certification._pair import reached
-from balancedfact.certification._verdict import unreached
-from balancedfact.certification.deep._layers import fit_of_layers
+from balancedfact.certification.deep._sharpness import certify_sharpness, verdict_on_sharpness
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.measurements._ordinary_size import of_ordinary_size
@@ -23,7 +24,9 @@ from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
 from balancedfact.solvers.iteration._nothing import nothing
 
 _DEEP_TOL = 1e-4  # relative accuracy of the flattest networks of the weights; their bounds do not need more
-_EQUAL_SHARE = 1e-9  # share of equal weights in those of a bound
+# Share of equal weights in those of a bound. Any weights give a valid bound, and these decide how close it is: the share costs
+# about itself, and where the weights of the smooth maximum are nearly singular, the rounding counted grows as one over it.
+_EQUAL_SHARE = 1e-8
 _BEGINNING = 0.5  # of a limit on seconds, at most, for the flattest network from which the descents begin
 _RANK_CHANGES = 4  # changes of rank at each smoothness
 _FLATTER = 1e-7  # relative excess over the least weighted trace from which another matrix is tried
@@ -34,10 +37,6 @@ _SMOOTH = 10.0  # smoothness, relative to the largest eigenvalue, at which the d
 _SHARPEST = 1e6  # smoothness, relative to the largest eigenvalue, from which an unfinished descent is the last
 _LEAST_SLOPE = 1e-6  # relative gradient up to which a network counts as stationary
 _NEWTON_ON_NETWORKS = "Newton on a smooth maximum over networks that fit"
-_PROOF_OF_ALL = (
-    "For all weights of trace one on the measurements the least weighted trace over the networks that fit bounds the least "
-    "largest eigenvalue, and a bound on that is proved by {way}."
-)
 
 
 def flattest_sharpness(
@@ -87,7 +86,9 @@ def flattest_sharpness(
         for a network from which Newton's method finds no way down, at its width and from the flattest networks of the
         weights, where the bound is open. The columns of ``certificate.dual``, shape ``(m, q)``, are vectors `y_k` with squared
         norms that add up to one: the least trace of the Hessian over all networks that fit, for the measurements
-        :math:`\mathcal A^*(y_k)`, times `m` over `q` there and one over `m` here, is what the lower bound bounds.
+        :math:`\mathcal A^*(y_k)`, times `m` over `q` there and one over `m` here, is what the lower bound bounds, by the dual
+        vector ``certificate.weighted_dual`` of that problem. `Solution.verify` and `Solution.load` with data compute value, fit
+        and bound anew from these numbers; that a network is a local minimum they do not.
 
     Raises
     ------
@@ -137,7 +138,8 @@ def flattest_sharpness(
     if not data.any():
         layers = [np.zeros(shape) for shape in [(1, A.matrix_shape[1]), *[(1, 1)] * (L - 2), (A.matrix_shape[0], 1)]]
         certificate = Certificate(0.0, 0.0, 0.0, proof="No Hessian has a negative largest eigenvalue.")
-        return Solution(layers, 0.0, Status.OPTIMAL, "The data are zero: zero layers have no curvature.", certificate)
+        message = "The data are zero: zero layers have no curvature."
+        return Solution(layers, 0.0, Status.OPTIMAL, message, certificate, objective=Objective("sharpness", depth=L))
     near, power = log.insist(of_ordinary_size, A)
     size = frobenius(data)
     first = _flattest(near, data / size, L, generator, limits=Budget(log.limits.seconds).rest(_BEGINNING))
@@ -192,7 +194,7 @@ class _Search:
         self.b, self.depth, self.rng, self.log, self.units = self.back.T @ b, depth, rng, log, units
         self.best: SharpPoint | None = None  # of all points seen
         self.settled: SharpPoint | None = None  # the last end of a descent
-        self.lower, self.dual, self.way = 0.0, np.empty((A.m, 0)), "nothing yet"
+        self.lower, self.dual, self.weighted_dual = 0.0, np.empty((A.m, 0)), np.empty(0)
         self.curvature, self.alone = np.nan, False
 
     def sharpness(self, f: float) -> float:
@@ -240,7 +242,8 @@ class _Search:
             if not np.isfinite(other.value):  # rounding is a contradiction where weights are small
                 return point
             if other.certificate.lower_bound * share > self.lower:
-                self.lower, self.dual, self.way = other.certificate.lower_bound * share, self.back @ Y, self._way(other)
+                self.lower = other.certificate.lower_bound * share
+                self.dual, self.weighted_dual = self.back @ Y, other.certificate.dual
             if self.alone or other.value * share > float(weights @ point.values) * (1 - _FLATTER):
                 self.alone = self.depth > 2  # the data and the weights agree on the network
                 return point
@@ -267,11 +270,6 @@ class _Search:
         """The factor from a trace for these measurements, scaled at two layers, to the sum of all squared derivatives."""
         return float(np.sqrt(np.prod(stack.shape[1:])) / 2) if self.depth == 2 else len(stack) / 2
 
-    def _way(self, other: Solution) -> str:
-        if self.depth == 2:
-            return "convex duality"
-        return other.certificate.proof.split(";")[0].removeprefix("the bound follows from ")
-
     def _started(self, E: np.ndarray, stack: np.ndarray, beta: float) -> SharpPoint | None:
         """The flattest layers of a matrix at its numerical rank, led onto the data; ``None`` where that fails."""
         U, s, Vt = np.linalg.svd(E)
@@ -291,40 +289,27 @@ class _Search:
     def solution(self, A: MeasurementMap, b: np.ndarray, share: float, gap_tol: float) -> Solution:
         """The best network in the user's units, with its certificate and the verdict."""
         assert self.best is not None
-        value = self.best.largest
-        lower = min(self.lower, value)
-        gap = 1 - lower / value if value > 0 else 0.0
         layers = [share * W for W in self.best.layers]
         layers[0], layers[-1] = layers[0] @ self.right.T, self.left @ layers[-1]
-        fits, worst = fit_of_layers(A, b, layers)
-        certificate = Certificate(
-            fits,
-            self.sharpness(lower),
-            gap if reached(fits, worst) else np.nan,
-            self.dual,
-            self.best.stationarity,
-            curvature=self.curvature,
-            proof=_PROOF_OF_ALL.format(way=self.way),
-            worst_datum=worst,
-        )
+        found = certify_sharpness(A, b, layers, self.dual, self.weighted_dual, rng=self.rng)
+        certificate = replace(found, stationarity=self.best.stationarity, curvature=self.curvature)
         return Solution(
             layers,
-            self.sharpness(value),
+            certificate.value,
             *self._verdict(certificate, gap_tol),
             certificate,
             self.log.history,
             _NEWTON_ON_NETWORKS,
+            objective=Objective("sharpness", depth=self.depth),
         )
 
     def _verdict(self, certificate: Certificate, gap_tol: float) -> tuple[Status, str]:
         gap, ended = certificate.gap, self.log.ended
         if ended is not None and (not gap <= gap_tol or ended[0] is Status.INTERRUPTED):
             return ended
-        missed = unreached(certificate)
-        if missed is not None:
-            return Status.GAP_OPEN, missed
-        if gap <= gap_tol:
-            return Status.OPTIMAL, f"No network that fits is less sharp, within a relative {gap:.1e}."
+        status, message = verdict_on_sharpness(certificate, gap_tol)
+        if status is Status.OPTIMAL or np.isnan(gap):
+            return status, message
         proved = f"proved is {100 * (1 - gap):.0f} % of the value"
         if certificate.stationarity <= _LEAST_SLOPE and certificate.curvature >= -_LEAST_SLOPE:
             return Status.STATIONARY, f"A local minimum of the sharpness; {proved}, and others may be less sharp."
