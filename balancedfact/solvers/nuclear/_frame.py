@@ -10,7 +10,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.sparse.linalg import aslinearoperator
 
-from balancedfact._linalg import magnitude
+from balancedfact._linalg import frobenius, magnitude
 from balancedfact._objective import Objective
 from balancedfact.certification._contradiction import excluded_norm, proves_contradiction
 from balancedfact.certification._pair import certify_pair
@@ -165,7 +165,7 @@ class Frame:
         chosen, rest = pivots[:rank], pivots[rank:]
         coefficients = scipy.linalg.solve_triangular(R[:rank, :rank], R[:rank, rank:])
         least = scipy.linalg.solve_triangular(R[:rank, :rank], data[chosen], trans="T")  # the coordinates of the least fit
-        self._compare(data, chosen, rest, coefficients, float(np.linalg.norm(least)))
+        self._compare(data, chosen, rest, coefficients, frobenius(least))
         return chosen
 
     def _compare(self, data: np.ndarray, chosen: np.ndarray, rest: np.ndarray, C: np.ndarray, size: float) -> None:

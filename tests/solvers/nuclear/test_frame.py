@@ -170,12 +170,14 @@ def test_measurements_that_follow_from_others_are_left_out(rng):
     np.testing.assert_array_equal(frame.kept, [0, 1])
 
 
+@pytest.mark.parametrize("level", [1e-200, 1.0, 1e200])
 @pytest.mark.parametrize("size", [1e-7, 1.0, 1e7])
-def test_small_and_large_contradictions(size, rng):
+def test_small_and_large_contradictions(size, level, rng):
     base = rng.standard_normal((6, 4, 3))
     matrices = [*base, 2 * base[0] + base[3]]
     b = forward(matrices, rng.standard_normal((4, 3)))
     b[-1] += size
+    b *= level
     with pytest.raises(Contradiction) as caught:
         Frame(Dense(matrices), b, 0.0, flat=True)
     y = caught.value.y
