@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from balancedfact._linalg import EPS, frobenius, product
 from balancedfact._objective import Objective
 from balancedfact._validate import as_array, as_depth, as_number, as_rng
+from balancedfact.certification._contradiction import excluded_norm
 from balancedfact.certification.deep._sharpness import certify_sharpness, verdict_on_sharpness
 from balancedfact.measurements import Dense, MeasurementMap
 from balancedfact.measurements._as_map import as_map
@@ -21,7 +22,9 @@ from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, descend_smoo
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Budget, Limits
 from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
-from balancedfact.solvers.iteration._nothing import nothing
+from balancedfact.solvers.iteration._nothing import as_deep, nothing
+from balancedfact.solvers.nuclear._certified import contradictory
+from balancedfact.solvers.nuclear._frame import Contradiction
 
 _DEEP_TOL = 1e-4  # relative accuracy of the flattest networks of the weights; their bounds do not need more
 # Share of equal weights in those of a bound. Any weights give a valid bound, and these decide how close it is: the share costs
@@ -93,7 +96,7 @@ def flattest_sharpness(
     Raises
     ------
     ValueError
-        If an argument is malformed.
+        If an argument is malformed. Data that contradict one another are ``Status.INFEASIBLE``, as in `flat_minimum`.
 
     See Also
     --------
@@ -144,6 +147,10 @@ def flattest_sharpness(
     size = frobenius(data)
     first = _flattest(near, data / size, L, generator, limits=Budget(log.limits.seconds).rest(_BEGINNING))
     widths = [A.matrix_shape[1], *[1] * (L - 1), A.matrix_shape[0]]
+    if first.status is Status.INFEASIBLE:
+        y = first.certificate.dual
+        found = Contradiction(y, log.insist(excluded_norm, A, data, y))  # of the data as they were given
+        return as_deep(contradictory(A, found, Objective("sharpness", depth=L)), L)
     if not np.any(first.matrix):
         log.ended = first.status, first.message
         return nothing(widths, log, _NEWTON_ON_NETWORKS)

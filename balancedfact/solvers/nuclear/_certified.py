@@ -256,16 +256,15 @@ def _zero_is_optimal(frame: Frame, rng: np.random.Generator) -> bool:
     return norm_bound(back, np.zeros((d1, 0)), np.zeros((d2, 0)), rng, level=problem.q)[0] <= problem.q
 
 
-def contradictory(A: MeasurementMap, found: Contradiction, objective: Objective | None = None) -> Solution:
+def contradictory(A: MeasurementMap, found: Contradiction, objective: Objective) -> Solution:
     d1, d2 = A.matrix_shape
     every = not np.isfinite(found.excluded_norm)
     reach = "no matrix of any rank" if every else f"no matrix of nuclear norm up to {found.excluded_norm:.3g}"
     vanish = "to zero, A*(y) = 0" if every else "to zero up to rounding, which is bounded"
     proof = f"the dual vector y combines the measurements {vanish}, and the data to b.y > 0"
-    message = (
-        f"The data contradict one another: {reach} fits them, and the zero matrix is returned. "
-        "With a penalty > 0 they need not be fitted exactly."
-    )
+    message = f"The data contradict one another: {reach} fits them, and the zero matrix is returned."
+    if objective.kind != "sharpness":  # which takes none
+        message += " With a penalty > 0 they need not be fitted exactly."
     certificate = Certificate(1.0, np.inf, np.nan, found.y, proof=proof, excluded_norm=found.excluded_norm)
     layers = [np.zeros((1, d2)), np.zeros((d1, 1))]
     return Solution(layers, np.inf, Status.INFEASIBLE, message, certificate, {}, "closed form", objective=objective)

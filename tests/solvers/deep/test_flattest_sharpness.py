@@ -174,7 +174,7 @@ def test_extreme_scales(power):
         assert solution.status is bf.Status.OPTIMAL
 
 
-def test_what_is_not_seen_zero_data_and_contradictions():
+def test_what_is_not_seen_and_zero_data():
     entries = bf.measurements.Entries([0, 1, 1], [0, 0, 1], (4, 3))
     solution = bf.flattest_sharpness(entries, [1.0, 2.0, 3.0], 2, rng=0)
     assert solution.status is bf.Status.OPTIMAL
@@ -182,12 +182,30 @@ def test_what_is_not_seen_zero_data_and_contradictions():
     A, b = instance(0, 3, 2, 4)
     zero = bf.flattest_sharpness(A, 0 * b, 3)
     assert (zero.value, zero.status) == (0, bf.Status.OPTIMAL)
-    twice = bf.measurements.Dense(np.concatenate([A.matrices, A.matrices[:1]]))
-    against = bf.flattest_sharpness(twice, np.append(b, b[0] + 1), 3)
-    assert against.status is bf.Status.INFEASIBLE
-    assert len(against.layers) == 3
     unseen = bf.flattest_sharpness(bf.measurements.Dense(np.zeros((1, 2, 2))), [1.0], 2)
     assert unseen.status is bf.Status.INFEASIBLE
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("of_map", "of_data"), [(1.0, 1.0), (1e100, 1.0), (1.0, 1e-150), (1e-60, 1e200)])
+def test_contradictions_are_proved_to_anyone_in_the_units_of_the_data(depth, of_map, of_data, tmp_path):
+    A, b = instance(0, 3, 2, 4)
+    twice = bf.measurements.Dense(np.concatenate([A.matrices, 3 * A.matrices[:1]]) * of_map)
+    b = np.append(b, 3 * b[0] + 1) * of_data
+    found = bf.flattest_sharpness(twice, b, depth)
+    assert found.status is bf.Status.INFEASIBLE
+    assert [len(W) for W in found.layers] == [1] * (depth - 1) + [3]
+    y = found.certificate.dual
+    assert b @ y > 0
+    reach = sum(abs(each) * np.linalg.norm(M / of_map) for each, M in zip(y, twice.matrices, strict=True))
+    least = b @ y / of_map / reach / 1e-12
+    assert found.certificate.excluded_norm > least > 1e6 * np.abs(b).max() / of_map
+    assert found.certificate.excluded_norm == found.verify(twice, b).excluded_norm
+    assert f"nuclear norm up to {found.certificate.excluded_norm:.3g} fits" in found.message
+    found.save(tmp_path / "none.npz")
+    assert bf.Solution.load(tmp_path / "none.npz", twice, b).status is bf.Status.INFEASIBLE
+    b[-1] = 3 * b[0]
+    assert bf.Solution.load(tmp_path / "none.npz", twice, b).status is bf.Status.GAP_OPEN
 
 
 def test_the_same_seed_gives_the_same_network_callbacks_and_bad_input():
