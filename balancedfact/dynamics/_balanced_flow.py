@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.dynamics._initialisations import balanced_layers
 from balancedfact.dynamics._model import MapModel
+from balancedfact.dynamics._overflow import LARGEST, check_speed
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._limits import Limits, check_time
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
 
 def balanced_flow(
@@ -64,7 +65,8 @@ def balanced_flow(
     Raises
     ------
     ValueError
-        If shapes do not fit or an argument is not finite or out of range.
+        If shapes do not fit, an argument is not finite or out of range, or the flow is too fast at the start for numbers of
+        double precision.
 
     See Also
     --------
@@ -104,7 +106,9 @@ def balanced_flow(
         return -(U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt).ravel()
 
     floor = 1e-2 * tol * (float(np.abs(start).max()) or 1.0)
-    log = Log(progress=False, limits=limits)
+    log = Log(progress=False, limits=limits, so_far=OF_TRAINING)
+    with np.errstate(over="ignore", invalid="ignore"):
+        check_speed(np.append(log.insist(slope, 0.0, start.ravel()), model.residual(start[None])), "M, A and b", LARGEST)
     solver = log.insist(lambda: scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor))
     times, states, message = [0.0], [start.ravel()], "Reached t_final"
     with log:

@@ -12,11 +12,13 @@ from balancedfact.dynamics._edge_flow import top_of_hessian
 from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
+from balancedfact.dynamics._overflow import Overflowed, finite
+from balancedfact.dynamics._training import OVERFLOW
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solvers.iteration._limits import Limits, check_time
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
 _LEAST, _COUNTABLE_STEPS = 1e-300, 1e15  # of a step size, whose inverse is then a number; steps that can be counted exactly
 _COMPLEMENTARITY_ROUNDS, _GOAL = 500, 1e-12  # of the small complementarity problem
@@ -78,12 +80,14 @@ def central_flow(
     Returns
     -------
     Trajectory
-        The series ``"variance"`` has the trace of :math:`\Sigma` and ``"top"`` the largest curvature.
+        The series ``"variance"`` has the trace of :math:`\Sigma` and ``"top"`` the largest curvature. A flow whose loss or
+        derivatives overflow ends at the last weights before that; its message says so, and `Trajectory.diverged` is the number
+        of the step of the integration.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or an argument is not finite or out of range.
+        If shapes do not fit, an argument is not finite or out of range, or the loss or its derivatives overflow at the start.
 
     See Also
     --------
@@ -119,8 +123,7 @@ def central_flow(
     y = jets.flat(W)
     recorder, times, variances, tops = Recorder(observe, model, ()), [], [], []
 
-    def note(t: float, y: np.ndarray) -> None:
-        _, variance, top = field(y)
+    def note(t: float, y: np.ndarray, variance: float, top: float) -> None:
         recorder.record([layer[None] for layer in jets.layers(y)], np.array([True]))
         times.append(t)
         variances.append(variance)
@@ -136,42 +139,53 @@ def central_flow(
     h, count = end / steps, min(count, steps)
     moments = set(np.unique(np.round(np.linspace(0, steps, count + 1)[1:]).astype(int)))
     message = "Reached t_final"
-    now = 0.0
-    log = Log(progress=False, limits=limits)
+    now, diverged = 0.0, -1
+    log = Log(progress=False, limits=limits, so_far=OF_TRAINING)
+    slope, *seen = log.insist(field, y)
     with log:
-        note(0.0, y)
+        note(0.0, y, *seen)
         log.write("", {})
         for taken in range(1, steps + 1 if end > 0 else 1):
             check_time()
-            first, _, _ = field(y)
-            middle, _, _ = field(y + h / 2 * first)
-            now, y = taken * h, y + h * middle
-            if not np.all(np.isfinite(y)):
-                message = f"Diverged at time {taken * h:.4g}"
+            try:
+                middle, _, _ = field(y + h / 2 * slope)
+                following = y + h * middle
+                reached = field(following)
+            except Overflowed:
+                message, diverged = f"Diverged at time {taken * h:.4g}", taken
                 break
+            now, y, (slope, *seen) = taken * h, following, reached
             if taken in moments:
-                note(now, y)
+                note(now, y, *seen)
                 log.write("", {})
-    if log.ended:
+    if log.ended or diverged >= 0:
         recorder.drop_torn(times, variances, tops)
         if not times or now > times[-1]:
-            log.insist(note, now, y)
+            log.insist(note, now, y, *seen)
             recorder.drop_torn(times, variances, tops)
     status, message = log.end(message)
     loss, series = recorder.results()
     series |= {"variance": np.array(variances), "top": np.array(tops)}
-    return Trajectory([layer.copy() for layer in jets.layers(y)], np.array(times), loss, series, message=message, status=status)
+    final, when = [layer.copy() for layer in jets.layers(y)], np.array(diverged)
+    return Trajectory(final, np.array(times), loss, series, diverged=when, message=message, status=status)
 
 
 class _CentralField:
-    """The right-hand side, the trace of the covariance, and the largest curvature."""
+    """The right-hand side, the trace of the covariance, and the largest curvature; `Overflowed` where one overflows."""
 
     def __init__(self, jets: Jets, step: float, directions: int) -> None:
         self.jets, self.step, self.directions = jets, step, directions
         self.last: np.ndarray | None = None
 
     def __call__(self, y: np.ndarray) -> tuple[np.ndarray, float, float]:
-        jets, gradient = self.jets, self.jets.gradient(y)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not self.jets.loss(y) < OVERFLOW:
+                raise Overflowed
+            slope, variance, top = self._parts(y)
+            return finite(slope), variance, top
+
+    def _parts(self, y: np.ndarray) -> tuple[np.ndarray, float, float]:
+        jets, gradient = self.jets, finite(self.jets.gradient(y))
         values, U = top_of_hessian(jets, y, self.directions, self.last)
         self.last = U[:, 0]
         room = 2 / self.step - values
@@ -190,7 +204,7 @@ class _CentralField:
         speed = -bends @ gradient  # d/dt of U' H U without oscillation
         slack = np.array([room[i] if i == j else 0.0 for i, j in pairs]) / self.step
         quadratic = bends @ bends.T / 2
-        x = _complementary(quadratic, speed - slack, pairs, k)
+        x = _complementary(finite(quadratic), finite(speed - slack), pairs, k)
         variance = float(sum(value for value, (i, j) in zip(x, pairs, strict=True) if i == j))
         return -gradient - x @ bends / 2, variance, float(values[0])
 
@@ -205,7 +219,7 @@ def _complementary(Q: np.ndarray, q: np.ndarray, pairs: list[tuple[int, int]], k
     x = z = np.zeros(len(pairs))
     momentum = 1.0
     for _ in range(_COMPLEMENTARITY_ROUNDS):
-        new = _positive(z - (Q @ z - q) / largest, pairs, k)
+        new = _positive(finite(z - (Q @ z - q) / largest), pairs, k)
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         if (z - new) @ (new - x) > 0:  # the acceleration overshot
             following = momentum = 1.0

@@ -12,12 +12,13 @@ from balancedfact._validate import as_count, as_number
 from balancedfact.dynamics._exponential import exponential_step
 from balancedfact.dynamics._model import MapModel, Model, regression_of, unstacked
 from balancedfact.dynamics._observables import Observe, Recorder, balances
+from balancedfact.dynamics._overflow import LARGEST, check_speed
 from balancedfact.dynamics._training import as_runs
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits, check_time
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
 # Local errors are kept this much below the accuracy asked for, since they add up along the way.
 _LOCAL_MARGIN = 1 / 100
@@ -79,7 +80,8 @@ def gradient_flow(
     Raises
     ------
     ValueError
-        If shapes do not fit, an argument is not finite or out of range, or `observe` has an unknown name.
+        If shapes do not fit, an argument is not finite or out of range, the flow is too fast at the start for numbers of double
+        precision, or `observe` has an unknown name.
 
     See Also
     --------
@@ -137,7 +139,7 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
     series = {name: folded([run.series[name] for run in runs]) for name in runs[0].series}
     counts: dict[str, int] = {}
     for run in runs:
-        kind = run.message.partition(" in ")[0]
+        kind = run.message.partition(". ")[0].replace(_after(run.iterations[-1]), "")
         counts[kind] = counts.get(kind, 0) + 1
     message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
     times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
@@ -145,6 +147,10 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
     stops = {run.status for run in runs}
     status = next((each for each in (Status.INTERRUPTED, Status.LIMIT) if each in stops), None)
     return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message, status=status)
+
+
+def _after(steps: int) -> str:
+    return f" after {steps} step" + ("s" if steps != 1 else "")
 
 
 def _one(
@@ -158,8 +164,11 @@ def _one(
     most: int,
     limits: Limits,
 ) -> Trajectory:
-    log = Log(progress=False, limits=limits)
-    field = log.insist(_GradientField, model, [layer.shape for layer in start])
+    log = Log(progress=False, limits=limits, so_far=OF_TRAINING)
+    y = np.concatenate([layer.ravel() for layer in start])
+    with np.errstate(over="ignore", invalid="ignore"):
+        field = log.insist(_GradientField, model, [layer.shape for layer in start])
+        check_speed(log.insist(field.moving, y), "layers, A and b", LARGEST)
     watched: Model = log.insist(regression_of, model.A, model.b, 1) or model
     recorder = Recorder(observe, watched, ())
     times: list[float] = []
@@ -173,11 +182,10 @@ def _one(
         times.append(t)
         taken.append(steps)
         size = max(float(np.sum(layer**2)) for layer in current) or 1.0
-        changes = [np.linalg.norm(now - then) for now, then in zip(balances(current), conserved, strict=True)]
-        drifts.append(max(changes, default=0.0) / size)
+        changes = [np.linalg.norm((now - then) / size) for now, then in zip(balances(current), conserved, strict=True)]
+        drifts.append(float(max(changes, default=0.0)))
 
-    y = np.concatenate([layer.ravel() for layer in start])
-    t, steps, message = 0.0, 0, "Reached t_final"
+    t, steps, ending, why = 0.0, 0, "Reached t_final", ""
     method: _Explicit | _Exponential | None = None
     with log:
         loss = field.loss(y)
@@ -186,10 +194,10 @@ def _one(
         while t < end:
             check_time()
             if whole and field.gap(y, goal) <= goal:
-                message = "Stationary"
+                ending = "Stationary"
                 break
             if steps == most:
-                message = f"Stopped after {most} steps, before {'stationarity' if whole else 't_final'}"
+                ending, why = "Stopped", f", before {'stationarity' if whole else 't_final'}"
                 break
             if method is None:
                 method = _Explicit(field, y, end, tol * _LOCAL_MARGIN)
@@ -198,7 +206,7 @@ def _one(
             with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
                 found = method.step()
             if found is None:
-                message = "Stopped where a step fell below rounding error,"
+                ending, why = "Stopped", ", where a step fell below rounding error"
                 break
             t, y = found
             steps += 1
@@ -209,15 +217,16 @@ def _one(
                 log.write("", {})
     if log.ended:
         recorder.drop_torn(times, taken, drifts)
-        message = "Stopped"
     if not times or times[-1] < t:
         log.insist(note, t, y)
         recorder.drop_torn(times, taken, drifts)
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]
-    status, why = log.ended or (None, "")
-    message = f"{message} in {steps} steps" + (f". {why}" if why else "")
+    status = None
+    if log.ended:
+        status, ending, why = log.ended[0], "Stopped", f". {log.ended[1]}"
+    message = f"{ending}{_after(steps)}{why}"
     return Trajectory(final, np.array(times), values, series, np.array(taken), message=message, status=status)
 
 
@@ -253,6 +262,12 @@ class _GradientField:
         gradients = [carried[0], *(c @ B.T for c, B in zip(carried[1:], before, strict=False))]
         return -np.concatenate([gradient.ravel() for gradient in gradients])
 
+    def moving(self, y: np.ndarray) -> np.ndarray:
+        """The slope and all that it, the loss and the gap are computed from, in one vector."""
+        _, before, carried = self._sides(y)
+        residual = self.A.forward(before[-1]) - self.b
+        return np.concatenate([self.slope(y), residual, [self.reference], *(part.ravel() for part in (*before, *carried))])
+
     def jacobian(self, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """The product with the negative Hessian at `y`."""
         W, before, carried = self._sides(y)
@@ -282,7 +297,7 @@ class _GradientField:
             factor = before[k - 1] if k else np.eye(W[0].shape[1])
             gradient = float(np.linalg.norm(carried[k] @ factor.T))
             if gradient > 0:
-                worst = max(worst, gradient / (float(np.linalg.norm(after)) * error * float(np.linalg.norm(factor))))
+                worst = max(worst, gradient / error / float(np.linalg.norm(after)) / float(np.linalg.norm(factor)))
             after = after @ W[k]
         return worst
 

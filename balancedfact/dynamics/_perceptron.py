@@ -15,7 +15,7 @@ from balancedfact.dynamics._perceptron_kernel import advance
 from balancedfact.dynamics._training import alive, as_moments, as_steps, finished, stretches
 from balancedfact.dynamics._trajectory import Trajectory
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
 _LANES = 8  # samples are padded to a multiple of this
 
@@ -178,7 +178,7 @@ def perceptron_descent(
     h, slopes, z = np.zeros((len(stack), widest, padded)), np.zeros((len(stack), widest, padded)), np.zeros(widest * padded)
     back, carried, target = np.zeros((widest, padded)), np.zeros((widest, padded)), np.zeros(padded)
     diverged, reached, starts = np.full(runs, -1), [0], np.concatenate([[0], offsets])
-    log = Log(progress=False, limits=limits)
+    log = Log(progress=False, limits=limits, so_far=OF_TRAINING)
 
     def begun() -> Recorder:
         recorder = Recorder(observe, _Perceptron(X, y), lead)

@@ -26,7 +26,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import Log
+from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
 OVERFLOW = 1e300
 _DOUBLE = np.dtype(np.float64)
@@ -64,7 +64,7 @@ def train(
     limits: Limits | None = None,
 ) -> Trajectory:
     """Run the rule on every start, with what is drawn for it, and record at the moments, as far as the limits allow."""
-    log = Log(progress=False, limits=limits)
+    log = Log(progress=False, limits=limits, so_far=OF_TRAINING)
     stochastic = draws is not None and (draws[0].batch is not None or draws[0].noise.any)
     diverged, reached = np.full(start.runs, -1), [0]
 

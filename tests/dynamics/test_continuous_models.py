@@ -204,6 +204,55 @@ def test_central_flow_ends_at_the_edge_itself():
     assert bf.curvature.sharpness(run.layers, RULE, DATA) * step / 2 == pytest.approx(1.0, abs=1e-6 * eps)
 
 
+@pytest.mark.parametrize("decomposed", [200, 0], ids=["eigenvectors", "iteration"])
+def test_central_flow_that_diverges_ends_before(decomposed, monkeypatch):
+    monkeypatch.setattr("balancedfact.dynamics._edge_flow._DECOMPOSED_WEIGHTS", decomposed)
+    A, start = bf.measurements.regression(np.eye(3)), bf.dynamics.gaussian_layers([3, 3, 1], 5.0, rng=0)
+    run = bf.dynamics.central_flow(start, A, np.ones(3), step=5.0, t_final=500.0)
+    assert run.message.startswith("Diverged at time ")
+    assert run.status is None
+    assert run.times[-1] < float(run.message.split()[-1]) < 500.0
+    assert run.diverged * 5.0 / 4 == pytest.approx(float(run.message.split()[-1]), rel=1e-3)
+    assert run.times.size == run.loss.size == run["top"].size == run["variance"].size == run["norms"].shape[0] >= 2
+    assert np.all(np.isfinite(run.loss))
+    assert np.all(np.isfinite(run["top"]))
+    assert run.loss[-1] == pytest.approx(np.mean((A(run.matrix) - 1) ** 2), rel=1e-12)
+    assert run.loss[-1] > 1e10 * run.loss[0]
+    again = bf.dynamics.central_flow(start, A, np.ones(3), step=5.0, t_final=run.times[-1])
+    assert again.message == "Reached t_final"
+    assert again.diverged == -1
+    np.testing.assert_allclose(again.matrix, run.matrix, rtol=1e-6)
+
+
+def started(flow, scale):
+    A, b, start = bf.measurements.regression(np.eye(3)), np.ones(3), bf.dynamics.gaussian_layers([3, 3, 1], scale, rng=0)
+    return {
+        "edge": lambda: bf.dynamics.edge_flow(start, A, b, step=0.1, t_final=1.0, max_steps=100),
+        "central": lambda: bf.dynamics.central_flow(start, A, b, step=0.1, t_final=1.0),
+        "label noise": lambda: bf.dynamics.label_noise_flow(start, A, b, step=0.1, t_final=1.0),
+        "gradient": lambda: bf.dynamics.gradient_flow(start, A, b, max_steps=100),
+        "balanced": lambda: bf.dynamics.balanced_flow(scale * np.ones((1, 3)), A, b, 3, t_final=1.0, max_steps=100),
+    }[flow]()
+
+
+FLOWS = ["edge", "central", "label noise", "gradient", "balanced"]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_starts_that_overflow_are_refused(flow):
+    for scale in (1e120, 1e160):
+        with pytest.raises(ValueError, match=r"make the flow run at|derivatives overflow|layers miss the data"):
+            started(flow, scale)
+
+
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow != "label noise"])  # which has nothing that fits nearby
+@pytest.mark.parametrize("scale", [1e-150, 1e-60, 1e30])
+def test_starts_near_the_ends_of_the_range_run(flow, scale):
+    run = started(flow, scale)
+    assert all(np.all(np.isfinite(w)) for w in run.layers)
+    assert np.all(np.isfinite(run.loss))
+
+
 def test_small_complementarity_problems_are_solved(rng):
     pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
 

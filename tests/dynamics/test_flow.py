@@ -151,7 +151,7 @@ def test_scales(rng):
 
 def test_zero_start_is_stationary():
     found = flow([np.zeros((2, 2)), np.zeros((1, 2))], bf.measurements.regression(np.eye(2)), [1.0, 2.0])
-    assert found.message == "Stationary in 0 steps"
+    assert found.message == "Stationary after 0 steps"
     assert found.loss[-1] == 2.5
     assert found.times.tolist() == [0.0]
 
@@ -161,8 +161,17 @@ def test_zero_time_and_too_few_steps(rng):
     A, start = bf.measurements.regression(X), bf.dynamics.gaussian_layers([4, 4, 1], 0.3, rng)
     assert naive.deviation(flow(start, A, X @ w, t_final=0.0).layers, start) == 0
     cut = flow(start, A, X @ w, max_steps=3)
-    assert cut.message.startswith("Stopped after 3 steps")
+    assert cut.message == "Stopped after 3 steps, before stationarity"
+    assert flow(start, A, X @ w, max_steps=1, t_final=1e3).message == "Stopped after 1 step, before t_final"
+    twice = [np.stack([layer, layer]) for layer in start]
+    assert flow(twice, A, X @ w, max_steps=3).message == "Stopped, before stationarity: 2 of 2"
     assert len(cut.times) <= 4
+
+
+def test_large_layers_are_not_stationary():
+    A, start = bf.measurements.regression(np.eye(3)), bf.dynamics.gaussian_layers([3, 3, 1], 1e100, rng=0)
+    with pytest.raises(ValueError, match=r"layers, A and b make the flow run at 9.0e\+299; expected at most 1e\+150"):
+        flow(start, A, np.ones(3))
 
 
 @pytest.mark.parametrize(

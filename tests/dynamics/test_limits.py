@@ -29,7 +29,7 @@ def assert_same(run, other):
 def test_a_limit_on_records_gives_the_prefix_of_the_run(rule, start):
     run = RULES[rule](start, iterations=1000, record=100, limits=bf.Limits(iterations=4))
     assert run.status is bf.Status.LIMIT
-    assert "limit on iterations" in run.message
+    assert run.message.endswith("The limit on iterations was reached; the run ends at its last record.")
     np.testing.assert_array_equal(run.iterations, [0, 100, 200, 300])
     whole = RULES[rule](start, iterations=300, record=100)
     assert whole.status is None
@@ -86,6 +86,7 @@ def test_the_flow_is_stopped():
     assert run["drift"].shape == (5,)
     interrupted = gradient_flow(ONE, A, B, observe={"size": Interrupting()})
     assert interrupted.status is bf.Status.INTERRUPTED
+    assert interrupted.message.endswith("steps. Interrupted; the run ends at its last record.")
     assert interrupted.times.shape == interrupted.loss.shape == interrupted["size"].shape == interrupted["drift"].shape
 
 
@@ -111,6 +112,7 @@ FLOWS = {
 def test_continuous_models_are_stopped(flow):
     run = FLOWS[flow](limits=bf.Limits(iterations=3))
     assert run.status is bf.Status.LIMIT
+    assert run.message == "The limit on iterations was reached; the run ends at its last record."
     assert run.times.size == run.loss.size == 3
     whole = FLOWS[flow]()
     assert whole.status is None

@@ -21,7 +21,7 @@ from balancedfact.solvers.deep._flat_network import flat_network
 from balancedfact.solvers.deep._smooth_sharpness import SharpPoint, descend_smoothly
 from balancedfact.solvers.fibre._induced_regularizer import induced_regularizer
 from balancedfact.solvers.iteration._limits import Budget, Limits
-from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.iteration._nothing import as_deep, nothing
 from balancedfact.solvers.nuclear._certified import contradictory
 from balancedfact.solvers.nuclear._frame import Contradiction
@@ -157,7 +157,7 @@ def flattest_sharpness(
     units = float(np.sqrt(2 / A.m)) * power ** (1 / L) * size ** (1 - 1 / L)
     search = log.insist(_Search, near, data / size, L, generator, log, units)
     if first.status is Status.INTERRUPTED:
-        log.ended = INTERRUPTED
+        log.interrupt()
     if log.ended is None:
         with log:
             search.run(first, goal)

@@ -22,8 +22,7 @@ T = TypeVar("T")
 
 # Whether a search is running in this thread: those that it starts in turn leave interruptions to it.
 _WITHIN: ContextVar[bool] = ContextVar("within", default=False)
-_SO_FAR = "this is the best point so far"
-INTERRUPTED = Status.INTERRUPTED, f"Interrupted; {_SO_FAR}."
+OF_TRAINING = "the run ends at its last record"
 
 
 def _inside(compute: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -57,9 +56,18 @@ class Log:
         Whether to show a line on the terminal; by default if there is one.
     limits : Limits, optional
         Time and number of records after which to stop.
+    so_far : str, optional
+        What is returned when it is stopped, for the sentence in `ended`.
     """
 
-    def __init__(self, callback: Callback | None = None, progress: bool | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        callback: Callback | None = None,
+        progress: bool | None = None,
+        limits: Limits | None = None,
+        so_far: str = "this is the best point so far",
+    ) -> None:
+        self._so_far = so_far
         self.callback, self.limits = as_callback(callback), as_limits(limits)
         self.records: list[dict[str, float]] = []
         self.started = time.perf_counter()
@@ -86,9 +94,9 @@ class Log:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         self._leave(self._entered[-1])
         if isinstance(error, KeyboardInterrupt):
-            self.ended = INTERRUPTED
+            self.interrupt()
         elif isinstance(error, Stopped):
-            self.ended = self.ended or (Status.LIMIT, f"{error}; {_SO_FAR}.")
+            self.ended = self.ended or (Status.LIMIT, f"{error}; {self._so_far}.")
         else:
             return False
         return self._outermost
@@ -107,8 +115,12 @@ class Log:
         try:
             return copy_context().run(_inside, compute, arguments)
         except KeyboardInterrupt:
-            self.ended = INTERRUPTED
+            self.interrupt()
             return compute(*arguments)
+
+    def interrupt(self) -> None:
+        """Note that the user stopped the search."""
+        self.ended = Status.INTERRUPTED, f"Interrupted; {self._so_far}."
 
     def end(self, message: str) -> tuple[Status | None, str]:
         """The status and the sentence of the end: `message` where the search was not stopped."""

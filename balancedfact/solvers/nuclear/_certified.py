@@ -19,7 +19,7 @@ from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
 from balancedfact.solution import Certificate, Solution, Status
 from balancedfact.solvers.iteration._limits import Limits
-from balancedfact.solvers.iteration._log import INTERRUPTED, Callback, Log
+from balancedfact.solvers.iteration._log import Callback, Log
 from balancedfact.solvers.nuclear._algorithm import Algorithm
 from balancedfact.solvers.nuclear._at_rank import at_rank, is_determined
 from balancedfact.solvers.nuclear._descent import descend
@@ -92,7 +92,7 @@ def certified_minimum(
     try:
         layers, value, certificate = frame.certified(point, watch.y, watch.proof)
     except KeyboardInterrupt:  # once more: whoever stops a solve still gets a true certificate
-        log.ended = INTERRUPTED
+        log.interrupt()
         layers, value, certificate = frame.certified(point, watch.y, watch.proof)
     status, message = verdict(certificate, penalty, limit, tol)
     if watch.method == AT_RANK and status in (Status.OPTIMAL, Status.RANK_LIMITED):
