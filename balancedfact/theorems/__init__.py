@@ -11,19 +11,8 @@ from balancedfact.theorems import (  # noqa: F401, each enters its claims
     sharpness,
     two_factors,
 )
-from balancedfact.theorems._claim import (
-    KINDS,
-    LEDGER,
-    SOURCES,
-    Claim,
-    Outcome,
-    all_of,
-    at_least,
-    at_most,
-    claim,
-    equal,
-    fails,
-)
+from balancedfact.theorems._claim import KINDS, LEDGER, SOURCES, Claim, claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal, fails
 
 __all__ = [
     "KINDS",

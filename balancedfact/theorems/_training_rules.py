@@ -8,7 +8,8 @@ import numpy as np
 
 from balancedfact import dynamics, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, equal
 
 PAGE = "theory/sharpness_and_dynamics"
 

@@ -12,7 +12,8 @@ from balancedfact import _executors
 from balancedfact.cli import main
 from balancedfact.commands import _verify
 from balancedfact.theorems import KINDS, Claim, Outcome, ledger
-from balancedfact.theorems._claim import LEDGER, at_most, equal
+from balancedfact.theorems._claim import LEDGER
+from balancedfact.theorems._outcome import at_most, equal
 
 FAST = "blog-construction"
 

@@ -7,8 +7,9 @@ import numpy as np
 from balancedfact import curvature, measurements, solvers
 from balancedfact.certification.deep import _multiplier as deep_bounds
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import instance, orbit
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 
 @claim(

@@ -11,8 +11,9 @@ from balancedfact.certification.deep._lift import Gauge, Lift
 from balancedfact.certification.deep._lifted_bound import lifted_bound
 from balancedfact.certification.deep._weighted_isometry import weighted_isometry_bound
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_most, claim
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import orbit
+from balancedfact.theorems._outcome import Outcome, all_of, at_most
 
 
 @claim(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal, fails
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import isotropic, layers_of, low_rank, near_isometry, nuclear, root, sides, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal, fails
 
 
 def _isometry(rng: np.random.Generator, below: float = 0.5) -> tuple[measurements.MeasurementMap, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact import measurements, solvers
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import low_rank, nuclear, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 from balancedfact.theorems.deep._isometry import flattest
 
 

@@ -7,7 +7,7 @@ import scipy.integrate
 
 from balancedfact import closed_forms, curvature, measurements, solvers
 from balancedfact.solution import Status
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal, fails
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import (
     coordinates,
     factorization,
@@ -23,6 +23,7 @@ from balancedfact.theorems._draw import (
     sides,
     sizes,
 )
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal, fails
 
 
 @claim(

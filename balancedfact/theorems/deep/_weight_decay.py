@@ -10,7 +10,8 @@ import scipy.optimize
 from balancedfact import closed_forms, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
 from balancedfact.theorems import _draw as draw
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 PAGE = "theory/weight_decay"
 

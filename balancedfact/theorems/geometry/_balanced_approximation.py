@@ -6,8 +6,9 @@ import numpy as np
 
 from balancedfact import manifolds, solvers
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import orthonormal, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, equal
 from balancedfact.theorems.geometry._instances import balanced_near, balanced_pair
 
 

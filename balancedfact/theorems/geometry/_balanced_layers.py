@@ -8,8 +8,9 @@ import numpy as np
 
 from balancedfact import dynamics, manifolds, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import orthonormal
+from balancedfact.theorems._outcome import Outcome, all_of, equal
 from balancedfact.theorems.geometry._instances import skew
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from balancedfact import manifolds
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal, fails
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import orthonormal, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, equal, fails
 from balancedfact.theorems.geometry._instances import balanced_near, balanced_pair, skew
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from balancedfact import manifolds, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import instance, orbit
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, equal
 
 
 @claim(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.theorems._claim import Outcome, all_of, at_least, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import coordinates, definite, factorization, layers_of, low_rank, nuclear, product, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, equal
 
 
 def _regularizer(weights: list[np.ndarray], X: np.ndarray, Y: np.ndarray) -> float:

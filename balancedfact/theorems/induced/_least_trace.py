@@ -12,8 +12,9 @@ import scipy.optimize
 
 from balancedfact import curvature, measurements, solvers
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import in_other_bases, instance, orbit
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 
 @claim(

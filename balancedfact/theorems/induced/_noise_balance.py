@@ -6,8 +6,9 @@ import numpy as np
 
 from balancedfact import closed_forms, curvature, dynamics, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal, fails
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import definite, low_rank, orbit, root
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal, fails
 
 PAGE = "theory/induced_regularizer"
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import hessian_traces, hiding, low_rank, nuclear, orthonormal, rescalings, root, sizes
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 
 @claim(

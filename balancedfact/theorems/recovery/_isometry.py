@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from balancedfact import measurements
-from balancedfact.theorems._claim import Outcome, all_of, at_most, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_most, equal
 
 
 @claim(

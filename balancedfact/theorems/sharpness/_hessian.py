@@ -8,7 +8,8 @@ import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_most, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_most, equal
 
 
 def _network(rng: np.random.Generator, most: int = 40) -> tuple[list[np.ndarray], measurements.MeasurementMap, np.ndarray]:

@@ -7,7 +7,8 @@ import scipy.optimize
 
 from balancedfact import closed_forms
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 
 @claim(

@@ -10,7 +10,8 @@ import scipy.integrate
 
 from balancedfact import closed_forms, dynamics, measurements
 from balancedfact.theorems import _by_definition as naive
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal
+from balancedfact.theorems._claim import claim
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal
 
 
 def flow(start: list[np.ndarray], A: measurements.MeasurementMap, b: np.ndarray, **options: float) -> dynamics.Trajectory:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from balancedfact import closed_forms, curvature, measurements, solvers
-from balancedfact.theorems._claim import Outcome, all_of, at_least, at_most, claim, equal, fails
+from balancedfact.theorems._claim import claim
 from balancedfact.theorems._draw import (
     definite,
     hessian_traces,
@@ -19,6 +19,7 @@ from balancedfact.theorems._draw import (
     second_derivative,
     sizes,
 )
+from balancedfact.theorems._outcome import Outcome, all_of, at_least, at_most, equal, fails
 
 
 def _pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
