@@ -13,11 +13,10 @@ import scipy.sparse as sp
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
-from balancedfact.measurements._rescaling import DiagonalRoot, FullRoot, root
+from balancedfact.measurements._rescaled import Rescaled
 from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment
-from balancedfact.measurements._unfolded import Unfolded
 
 if TYPE_CHECKING:
     from balancedfact.measurements._ridge import HalfStep
@@ -38,7 +37,7 @@ class Whitened(NamedTuple):
     scale: float
 
 
-class MeasurementMap(RowMajorOperator, Unfolded, ABC):
+class MeasurementMap(RowMajorOperator, Rescaled, ABC):
     r"""A linear map :math:`\mathcal A(X)_i = \langle A_i, X\rangle` from ``d1 x d2`` matrices to ``m`` numbers.
 
     A new kind of measurement is a subclass with `matrix_shape`, `m` and the four abstract methods below; everything else
@@ -258,30 +257,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
         """The magnitude by which intermediate results are divided so that their squares neither overflow nor vanish."""
         return 1.0
 
-    @cached_property
-    def _roots(self) -> tuple[FullRoot | DiagonalRoot, FullRoot | DiagonalRoot]:
-        """The roots ``D1 / scale`` and ``D2 / scale``."""
-        d1, d2 = self.matrix_shape
-        left, right = self.at_unit_scale().identity_factors()
-        return root(left / np.sqrt(d2 * self.m)), root(right / np.sqrt(d1 * self.m))
-
-    @cached_property
-    def uncertain(self) -> int:
-        """The number of directions that rounding cannot tell from ones that no measurement sees."""
-        if all(each.rank == each.size for each in self._roots):
-            return 0
-        return sum(most - each.rank for most, each in zip(self.at_unit_scale().rank_bounds(), self._roots, strict=True))
-
-    @property
-    def left_root(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues and eigenvectors of ``D1 / scale``, zero eigenvalues exactly zero."""
-        return self._roots[0].eigen
-
-    @property
-    def right_root(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues and eigenvectors of ``D2 / scale``, zero eigenvalues exactly zero."""
-        return self._roots[1].eigen
-
     def at_unit_scale(self) -> MeasurementMap:
         """The map with matrices ``A_i / scale``; this map itself where `scale` is 1."""
         return self
@@ -295,14 +270,6 @@ class MeasurementMap(RowMajorOperator, Unfolded, ABC):
     def D2(self) -> np.ndarray:
         r"""The rescaling :math:`D_2 = (\frac1{m d_1}\sum_i A_i^\top A_i)^{1/2}`, shape ``(d2, d2)`` (Ding et al. 2022)."""
         return self.scale * self._roots[1].dense()
-
-    def rescale_left(self, L: np.ndarray) -> np.ndarray:
-        """The product ``D1 @ L / scale``, without forming `D1` where it is diagonal."""
-        return self._roots[0].times(L)
-
-    def rescale_right(self, R: np.ndarray) -> np.ndarray:
-        """The product ``D2 @ R / scale``, without forming `D2` where it is diagonal."""
-        return self._roots[1].times(R)
 
     def whitened(self) -> Whitened:
         r"""This map in the coordinates :math:`Z = D_1 X D_2`, where flat means of least nuclear norm."""

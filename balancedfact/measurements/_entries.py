@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from balancedfact._linalg import frobenius, magnitude, safe_scale
 from balancedfact._validate import as_array, as_gappy, as_index, as_shape
-from balancedfact.measurements._base import MeasurementMap, SingleEntries
+from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
+from balancedfact.measurements._entry_order import OrderedEntries
 from balancedfact.measurements._frame import column_of, identified
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
@@ -21,14 +22,13 @@ from balancedfact.measurements._sparse_operator import SparseOperator
 
 if TYPE_CHECKING:
     from balancedfact.measurements._ridge import HalfStep
-    from balancedfact.measurements._sampled import Layout
 
 # The memory of a solve, as measured: compiled code and buffers, layouts and residuals of each entry, vectors of both sides.
 _BYTES_ONCE, _BYTES_AN_ENTRY, _VECTORS, _VECTORS_A_COLUMN, _LANCZOS_VECTORS = 1.2e8, 100.0, 150, 20, 400
 _ROWS_OF_GRAM = 48  # of the Newton matrix that are summed at once, so that they stay in the cache
 
 
-class Entries(SingleEntries):
+class Entries(OrderedEntries):
     r"""Measurements :math:`w_i X_{r_i c_i}` of single entries. An entry may be measured more than once.
 
     Parameters
@@ -196,60 +196,6 @@ class Entries(SingleEntries):
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
         d1, d2 = self.matrix_shape
         return np.bincount(self.codes, self.weights * y, minlength=d1 * d2).reshape(d1, d2)
-
-    @cached_property
-    def _layout(self) -> Layout:
-        from balancedfact.measurements._sampled import Layout  # numba is imported only where it is used
-
-        return Layout.of(self.rows, self.cols, self.matrix_shape)
-
-    @cached_property
-    def _transposed_layout(self) -> Layout:
-        return self._layout.transposed(self.matrix_shape[1])
-
-    @property
-    def best_order(self) -> np.ndarray | slice:
-        """Row by row: both the data and one of the factors are then read in the order in which they lie in memory."""
-        if "_layout" in vars(self):
-            return self._layout.order
-        from balancedfact.measurements._sampled import Layout
-
-        return Layout.of(self.rows, self.cols, self.matrix_shape).order  # whoever asks for it hardly needs the rest
-
-    @property
-    def codes(self) -> np.ndarray:  # type: ignore[override]
-        """The number of the entry of every measurement, row by row."""
-        code = np.multiply(self.rows, self.matrix_shape[1], dtype=np.int64)
-        code += self.cols
-        return code
-
-    @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
-        """The first measurement of every entry that is measured, and for every measurement the number of its entry."""
-        code = self.codes
-        if np.all(np.diff(code) > 0):
-            return np.arange(self.m), np.arange(self.m)
-        _, first, group = np.unique(code, return_index=True, return_inverse=True)
-        return first, group
-
-    def _sorted(self, y: np.ndarray) -> np.ndarray:
-        from balancedfact.measurements._sampled import gathered
-
-        order = self._layout.order
-        return y if isinstance(order, slice) else gathered(y, order)
-
-    def _by_columns(self, sorted_by_row: np.ndarray) -> np.ndarray:
-        from balancedfact.measurements._sampled import gathered
-
-        order = self._transposed_layout.order
-        assert isinstance(order, np.ndarray)
-        return gathered(sorted_by_row, order)
-
-    @cached_property
-    def _sorted_weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """The weights, sorted by row and sorted by column."""
-        weights = self._sorted(self.weights if self.weights.flags.writeable else self.weights.copy())
-        return weights, self._by_columns(weights)
 
     def adjoint_operator(self, y: np.ndarray) -> SparseOperator:
         return SparseOperator(self, self._sorted(self.weights * y))
