@@ -274,9 +274,8 @@ class Solution(ByValue):
     def verify(self, A: MeasurementMap, b: ArrayLike, rigorous: bool = False) -> Certificate:
         """Compute the certificate anew, from the layers, the dual vector and the data alone.
 
-        Of three or more layers, value, residual and lower bound come with their rounding, stationarity and curvature without.
-        Where the solution claims a proof, every bound of `flat_network` is tried that its size allows. Of least sharpness
-        value, residual and bound are computed anew, stationarity and curvature are not.
+        The value and the verdict that the solution states are not used, except that a solution whose status is ``INFEASIBLE``
+        is checked for a contradiction in the data, and ``OPTIMAL`` networks for their costly bounds.
 
         Parameters
         ----------
@@ -285,19 +284,26 @@ class Solution(ByValue):
         b : array_like, shape (m,)
             The data.
         rigorous : bool
-            Decide in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. Of three or more
-            layers this covers value, residual and the bound of the dual vector alone; weight decay on them and least sharpness
-            are not covered.
+            Compute in exact arithmetic, for small matrices: needs ``pip install 'balancedfact[rigorous]'``. For three or more
+            layers that is the value, the residual and the bound from the dual vector, and no other bound.
 
         Returns
         -------
         Certificate
-            For data that contradict one another, with the norm up to which every matrix is excluded.
+            Value, residual, lower bound and gap are new, and their rounding is bounded. The rest depends on the solution:
+
+            - two layers: stationarity and balance are those of the solution;
+            - three or more layers: stationarity and curvature are new too, without a bound on their rounding. If the solution
+              says that it is optimal, every bound of `flat_network` is tried that the size allows, which may take minutes;
+            - least sharpness: stationarity and curvature are ``nan``;
+            - data that contradict one another: `Certificate.excluded_norm` is the nuclear norm up to which no matrix fits, and
+              there is no value.
 
         Raises
         ------
         ValueError
-            If an argument is malformed, or the objective of the solution is none of flat, norm-minimal or least sharp layers.
+            If an argument is malformed; if the solution minimises none of trace, norm and sharpness; or if `rigorous` is asked
+            for of three or more layers with a penalty, or of least sharpness.
 
         Examples
         --------
@@ -330,9 +336,14 @@ class Solution(ByValue):
         b : array_like, shape (m,), optional
             The data.
         tol : float
-            The relative gap up to which the verdict is ``OPTIMAL``; that of the solve is not taken on trust either. The
-            flattest of three layers or more close at 1e-3, where that is larger, and are minima if stationary to `tol` or 1e-8;
-            those of least sharpness close at 1e-3 too.
+            With the data, the relative gap up to which the verdict is ``OPTIMAL``, in place of the tolerance of the solve. For
+            the trace of three or more layers and for least sharpness it is 1e-3 if `tol` is smaller, for their bounds are
+            coarser. Networks with a larger gap are ``STATIONARY`` if the relative gradient is at most `tol`, or 1e-8 if `tol`
+            is smaller.
+
+        Returns
+        -------
+        Solution
 
         Raises
         ------

@@ -70,3 +70,9 @@ def test_names_and_frames():
 def test_bad_options(options, match):
     with pytest.raises(ValueError, match=match):
         FlatImputer(**options).fit(HOLES)
+
+
+def test_a_score_needs_something_that_was_seen():
+    model = FlatImputer(penalty=1.0).fit([[1.0, 2.0], [3.0, 4.0]])
+    with pytest.raises(ValueError, match=r"X has shape \(1, 2\) and no entry that was seen"):
+        model.score([[np.nan, np.nan]])

@@ -100,6 +100,11 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         FlatImputer
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or `X` is no matrix of numbers, holds infinite values or nothing that was seen.
         """
         A, b = Entries.from_array(validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan"))
         rng = self._generator()
@@ -135,6 +140,11 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         numpy.ndarray, shape (n, n_features)
+
+        Raises
+        ------
+        ValueError
+            If `X` has other columns than the data of the fit or holds infinite values, or nothing was fitted yet.
         """
         rows = self._checked(X)
         return np.where(np.isnan(rows), self.solution_.transform(rows), rows)
@@ -153,9 +163,16 @@ class FlatImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         float
             The larger the better, as model selection in scikit-learn wants it.
+
+        Raises
+        ------
+        ValueError
+            As `transform`, and if nothing in `X` was seen.
         """
         rows = self._checked(X)
         seen = np.argwhere(~np.isnan(rows))
+        if not seen.size:
+            raise ValueError(f"X has shape {rows.shape} and no entry that was seen; expected at least one number")
         hidden = tuple(seen[np.random.default_rng(0).permutation(len(seen))[: max(1, len(seen) // 10)]].T)
         left = rows.copy()
         left[hidden] = np.nan

@@ -113,9 +113,10 @@ def flat_network(
     closed, or the data determine the matrix, whose flattest layers are a geodesically convex problem. ``STATIONARY`` is
     evidence of a global minimum: Newton's method from several starts (the flat pair, the nuclear norm, random ones) ended at
     feasible layers with zero Riemannian gradient and no negative curvature, that are the flattest of their product
-    (`fibre_gap`), and whose trace no direction of higher rank lowers to first order. `stationarity` is the larger of the
-    relative Riemannian gradient and of how far that rank test fails; it may fail by ``1e-5``, which matters to the trace by
-    about the square. The message counts the different minima that the starts led to.
+    (`fibre_gap`), and whose trace no direction of higher rank lowers to first order. That last test compares a norm with 1. A
+    norm of up to 1 + 1e-5 passes too: a direction of higher rank could then lower the trace by a fraction of about 1e-10, the
+    square of the excess. `stationarity` is the larger of the relative Riemannian gradient and that excess. The message counts
+    the different minima that the starts led to.
 
     The lower bound is rigorous, and is the largest of four. For any `y`, and `t` the singular values of
     :math:`(\sum_iA_iA_i^\top)^{-1/2}\mathcal A^*(y)(\sum_iA_i^\top A_i)^{-1/2}`, no trace is below
