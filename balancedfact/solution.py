@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from balancedfact._certificate import Certificate
 from balancedfact._labels import as_labels, positions
+from balancedfact._layer_shapes import described, multiply
 from balancedfact._linalg import product
 from balancedfact._memory import available_memory
 from balancedfact._new_rows import Offsets, RowFit, completed_rows
@@ -390,16 +390,3 @@ class Solution(ByValue):
         about = f"{self.method}, {described(self.layers)}"
         s = self.singular_values if multiply(self.layers) else np.zeros(0)
         return html(self.status, about, self.message, self.value, self.certificate, s)
-
-
-def multiply(layers: Sequence[np.ndarray]) -> bool:
-    """Tell whether arrays are layers: matrices each of which takes what the one before gives."""
-    matrices = all(layer.ndim == 2 for layer in layers)
-    return matrices and all(after.shape[1] == before.shape[0] for before, after in pairwise(layers))
-
-
-def described(layers: Sequence[np.ndarray]) -> str:
-    """The sizes of layers, or the shapes of the arrays of a point that has none, as a clause."""
-    if multiply(layers):
-        return "widths " + " x ".join(str(size) for size in [len(layers[-1]), *(w.shape[1] for w in layers[::-1])])
-    return f"arrays of shapes {', '.join(str(layer.shape) for layer in layers)}"
