@@ -41,7 +41,8 @@ class Status(Enum):
     INTERRUPTED = "interrupted"
     """The user stopped the solve; the best point so far is returned."""
     LIMIT = "limit"
-    """A limit on time or iterations was reached, or the callback asked to stop; the best point so far, with its certificate."""
+    """A limit on the time or the iterations of the call was reached, or the callback asked to stop; the best point so far, with
+    its certificate."""
 
     @property
     def ok(self) -> bool:

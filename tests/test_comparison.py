@@ -1,5 +1,6 @@
 """The comparison: every number of every row from its definition, and what the theory says of the rows."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -227,6 +228,15 @@ def test_limit_on_time_leaves_the_certified_row_and_names_what_is_missing(monkey
     assert table.skipped == ["analytic", "flow, small start", "SGD"]
     assert "left out, for want of time or for its size: analytic" in str(table)
     assert table.to_dict()["skipped"] == table.skipped
+
+
+def test_a_flow_that_ends_at_its_last_step_has_a_row_that_says_so(monkeypatch):
+    monkeypatch.setattr(bf.dynamics, "gradient_flow", partial(bf.dynamics.gradient_flow, max_steps=5))
+    A = bf.measurements.gaussian(20, (5, 4), rng=0)
+    table = bf.compare(A, A(np.ones((5, 4))), 2, methods=["flow, small start"], rng=0)
+    assert table["flow, small start"].note == "Stopped after 5 steps, before stationarity"
+    assert table["flow, small start"].steps == 5
+    assert table.skipped == []
 
 
 def test_limits_too_short_for_any_comparison_are_refused():

@@ -138,7 +138,7 @@ class Ways:
         """The end of the flow, or nothing if the time ends before it does."""
         limits = self.budget.rest()
         end = dynamics.gradient_flow(start, self.A, self.b, rtol=_ACCURACY, stationarity=1e-9, observe=(), limits=limits)
-        return Found(end.layers, end.message, int(end.iterations[-1])) if _ended(end) else None
+        return Found(end.layers, end.message, int(end.iterations[-1])) if self.ended(end) else None
 
     def rule(self, name: str, step: float, **options: object) -> Found | None:
         """A rule of training, and then plain descent, so that what is compared fits the data as well as it can."""
@@ -155,7 +155,7 @@ class Ways:
             **options,
         )
         note = f"step {step:.2g}"
-        if not _ended(run):
+        if not self.ended(run):
             return None
         if run.diverged >= 0:
             return Found(run.layers, f"{note}, diverged", int(run.diverged))
@@ -164,7 +164,7 @@ class Ways:
         end = dynamics.gradient_descent(
             run.layers, self.A, self.b, step=calm, iterations=rest, record=[rest], observe=(), limits=limits
         )
-        return Found(end.layers, note, _DESCENTS + rest) if _ended(end) else None
+        return Found(end.layers, note, _DESCENTS + rest) if self.ended(end) else None
 
     def stochastic(self, noise: float) -> Found | None:
         """SGD with a step that the curvature of the analytic layers allows."""
@@ -176,7 +176,7 @@ class Ways:
             options = {"iterations": steps, "batch": batch, "label_noise": label_noise, "rng": rng, "record": [steps]}
             options |= {"observe": (), "limits": self.budget.rest()}
             run = dynamics.sgd(layers, self.A, self.b, step=step, **options)  # type: ignore[arg-type]
-            if not _ended(run):
+            if not self.ended(run):
                 return None
             layers, taken = run.layers, taken + steps
         return Found(layers, f"step {step:.2g}" + (", diverged" if run.diverged >= 0 else ""), taken)
@@ -191,9 +191,8 @@ class Ways:
         layer = (size * float(np.linalg.norm(self.least.matrix, 2))) ** (1 / self.depth)
         return dynamics.gaussian_layers(self.widths, layer / np.sqrt(4 * self.width), rng)
 
-
-def _ended(run: dynamics.Trajectory) -> bool:
-    """Tell whether a run came to its own end, before that of the time; pass Ctrl-C on, which the run has taken for itself."""
-    if run.status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
-    return run.status is None
+    def ended(self, run: dynamics.Trajectory) -> bool:
+        """Tell whether a run came to its own end, before that of the time; pass Ctrl-C on, which it has taken for itself."""
+        if run.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return run.status is None or not self.budget.spent

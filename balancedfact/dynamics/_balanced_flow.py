@@ -10,8 +10,9 @@ from balancedfact._validate import as_array, as_count, as_depth, as_number
 from balancedfact.dynamics._initialisations import balanced_layers
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._overflow import LARGEST, check_speed
-from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.dynamics._trajectory import Trajectory, after
 from balancedfact.measurements import MeasurementMap
+from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
@@ -111,12 +112,13 @@ def balanced_flow(
         check_speed(np.append(log.insist(slope, 0.0, start.ravel()), model.residual(start[None])), "M, A and b", LARGEST)
     solver = log.insist(lambda: scipy.integrate.DOP853(slope, 0.0, start.ravel(), end, rtol=max(tol, 3e-14), atol=floor))
     times, states, message = [0.0], [start.ravel()], "Reached t_final"
+    stopped: Status | None = None
     with log:
         log.write("", {})
         while solver.status == "running":
             check_time()
             if len(times) > most:
-                message = f"Stopped after {most} steps, before t_final"
+                message, stopped = f"Stopped{after(most)}, before t_final", Status.LIMIT
                 break
             with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
                 solver.step()
@@ -129,5 +131,5 @@ def balanced_flow(
     matrices = np.stack(states[: len(times)]).reshape(-1, rows, cols)
     loss = np.mean(log.insist(model.residual, matrices) ** 2, axis=-1)
     layers = log.insist(balanced_layers, matrices[-1], [cols, *[min(rows, cols)] * (L - 1), rows])
-    status, message = log.end(message)
+    status, message = log.end(message, stopped)
     return Trajectory(layers, np.array(times), loss, {"matrix": matrices}, message=message, status=status)

@@ -14,9 +14,10 @@ from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._overflow import check_speed, finite
-from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.dynamics._trajectory import Trajectory, after
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
+from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
@@ -160,13 +161,14 @@ def edge_flow(
 
     now = 0.0
     targets, message, steps = np.linspace(0.0, end, count + 1)[1:], "Reached t_final", 0
+    stopped: Status | None = None
     with log:
         note(0.0, state)
         log.write("", {})
         while solver is not None and solver.status == "running":
             check_time()
             if steps == most:
-                message = f"Stopped after {most} steps, before t_final"
+                message, stopped = f"Stopped{after(steps)}, before t_final", Status.LIMIT
                 break
             with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
                 solver.step()
@@ -181,12 +183,12 @@ def edge_flow(
                     note(float(t), solver.y if t == solver.t else between(t))
                     log.write("", {})
             now, state = float(solver.t), solver.y
-    if log.ended:
+    if log.ended or stopped:
         recorder.drop_torn(times, *extra.values())
         if not times or now > times[-1]:
             log.insist(note, now, state)
             recorder.drop_torn(times, *extra.values())
-    status, message = log.end(message)
+    status, message = log.end(message, stopped)
     loss, series = recorder.results()
     series |= {name: np.array(values) for name, values in extra.items()}
     final = [layer.copy() for layer in jets.layers(state[:n])]

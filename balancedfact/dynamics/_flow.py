@@ -14,7 +14,7 @@ from balancedfact.dynamics._model import MapModel, Model, regression_of, unstack
 from balancedfact.dynamics._observables import Observe, Recorder, balances
 from balancedfact.dynamics._overflow import LARGEST, check_speed
 from balancedfact.dynamics._training import as_runs
-from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.dynamics._trajectory import Trajectory, after
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Budget, Limits, as_limits, check_time
@@ -139,7 +139,7 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
     series = {name: folded([run.series[name] for run in runs]) for name in runs[0].series}
     counts: dict[str, int] = {}
     for run in runs:
-        kind = run.message.partition(". ")[0].replace(_after(run.iterations[-1]), "")
+        kind = run.message.partition(". ")[0].replace(after(run.iterations[-1]), "")
         counts[kind] = counts.get(kind, 0) + 1
     message = "; ".join(f"{kind}: {count} of {len(runs)}" for kind, count in counts.items())
     times, loss = folded([run.times for run in runs]), folded([run.loss for run in runs])
@@ -147,10 +147,6 @@ def _together(runs: list[Trajectory], lead: tuple[int, ...]) -> Trajectory:
     stops = {run.status for run in runs}
     status = next((each for each in (Status.INTERRUPTED, Status.LIMIT) if each in stops), None)
     return Trajectory(layers, times, loss, series, taken, diverged=np.full(lead, -1), message=message, status=status)
-
-
-def _after(steps: int) -> str:
-    return f" after {steps} step" + ("s" if steps != 1 else "")
 
 
 def _one(
@@ -186,6 +182,7 @@ def _one(
         drifts.append(float(max(changes, default=0.0)))
 
     t, steps, ending, why = 0.0, 0, "Reached t_final", ""
+    status: Status | None = None
     method: _Explicit | _Exponential | None = None
     with log:
         loss = field.loss(y)
@@ -197,7 +194,7 @@ def _one(
                 ending = "Stationary"
                 break
             if steps == most:
-                ending, why = "Stopped", f", before {'stationarity' if whole else 't_final'}"
+                status, ending, why = Status.LIMIT, "Stopped", f", before {'stationarity' if whole else 't_final'}"
                 break
             if method is None:
                 method = _Explicit(field, y, end, tol * _LOCAL_MARGIN)
@@ -223,10 +220,9 @@ def _one(
     values, series = recorder.results()
     series["drift"] = np.array(drifts)
     final = [layer.copy() for layer in field.layers(y)]
-    status = None
     if log.ended:
         status, ending, why = log.ended[0], "Stopped", f". {log.ended[1]}"
-    message = f"{ending}{_after(steps)}{why}"
+    message = f"{ending}{after(steps)}{why}"
     return Trajectory(final, np.array(times), values, series, np.array(taken), message=message, status=status)
 
 

@@ -16,9 +16,10 @@ from balancedfact.dynamics._jets import Jets
 from balancedfact.dynamics._model import MapModel
 from balancedfact.dynamics._observables import Observe, Recorder
 from balancedfact.dynamics._overflow import check_speed
-from balancedfact.dynamics._trajectory import Trajectory
+from balancedfact.dynamics._trajectory import Trajectory, after
 from balancedfact.measurements import MeasurementMap
 from balancedfact.measurements._as_map import as_map
+from balancedfact.solution import Status
 from balancedfact.solvers.iteration._limits import Limits, check_time
 from balancedfact.solvers.iteration._log import OF_TRAINING, Log
 
@@ -135,13 +136,14 @@ def label_noise_flow(
         moving = log.insist(drift, 0.0, y)
     check_speed(moving, f"step {eta:.3g} and label_noise")
     message, h = "Reached t_final", None
+    stopped: Status | None = None
     with log:
         note(0.0, y)
         log.write("", {})
         while times[-1] < end:
             check_time()
             if len(times) > most:
-                message = f"Stopped after {most} steps, before t_final"
+                message, stopped = f"Stopped{after(most)}, before t_final", Status.LIMIT
                 break
             floor = 1e-2 * tol * float(np.abs(y).max())
             with np.errstate(over="ignore", invalid="ignore"):  # trial steps that are far too long overflow, and are rejected
@@ -159,7 +161,7 @@ def label_noise_flow(
     if not times:
         log.insist(note, 0.0, y)
         recorder.drop_torn(times)
-    status, message = log.end(message)
+    status, message = log.end(message, stopped)
     loss, series = recorder.results()
     return Trajectory(
         [layer.copy() for layer in drift.jets.layers(y)], np.array(times), loss, series, message=message, status=status

@@ -11,6 +11,11 @@ from balancedfact._linalg import product
 from balancedfact.solution import Status
 
 
+def after(steps: int) -> str:
+    """The number of steps, for a message."""
+    return f" after {steps} step" + ("s" if steps != 1 else "")
+
+
 @dataclass(frozen=True, repr=False)
 class Trajectory:
     """A run of training, or many at once.
@@ -36,8 +41,7 @@ class Trajectory:
     message : str
         How the run ended.
     status : Status or None
-        `LIMIT` or `INTERRUPTED` where `limits` or Ctrl-C stopped the run, and ``None`` otherwise. A flow that ends at its
-        ``max_steps`` says so in `message` alone.
+        `LIMIT` where `limits` or the ``max_steps`` of a flow stopped the run, `INTERRUPTED` where Ctrl-C did, else ``None``.
 
     See Also
     --------

@@ -162,9 +162,12 @@ def test_zero_time_and_too_few_steps(rng):
     assert naive.deviation(flow(start, A, X @ w, t_final=0.0).layers, start) == 0
     cut = flow(start, A, X @ w, max_steps=3)
     assert cut.message == "Stopped after 3 steps, before stationarity"
+    assert cut.status is bf.Status.LIMIT
     assert flow(start, A, X @ w, max_steps=1, t_final=1e3).message == "Stopped after 1 step, before t_final"
     twice = [np.stack([layer, layer]) for layer in start]
-    assert flow(twice, A, X @ w, max_steps=3).message == "Stopped, before stationarity: 2 of 2"
+    both = flow(twice, A, X @ w, max_steps=3)
+    assert both.message == "Stopped, before stationarity: 2 of 2"
+    assert both.status is bf.Status.LIMIT
     assert len(cut.times) <= 4
 
 

@@ -124,6 +124,15 @@ def test_continuous_models_are_stopped(flow):
         FLOWS[flow](limits=3)
 
 
+@pytest.mark.parametrize("flow", ["edge", "label noise", "balanced"])
+def test_the_largest_number_of_steps_is_a_limit(flow):
+    run = FLOWS[flow](max_steps=2)
+    assert run.status is bf.Status.LIMIT
+    assert run.message == "Stopped after 2 steps, before t_final"
+    assert run.loss[-1] == pytest.approx(np.mean((A(run.matrix) - B) ** 2), rel=1e-9)
+    assert FLOWS[flow](max_steps=1).message == "Stopped after 1 step, before t_final"
+
+
 @pytest.mark.parametrize("flow", ["edge", "central", "label noise"])
 def test_ctrl_c_keeps_the_records_of_a_continuous_model(flow):
     run = FLOWS[flow](observe={"size": Interrupting()})

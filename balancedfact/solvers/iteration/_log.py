@@ -122,9 +122,9 @@ class Log:
         """Note that the user stopped the search."""
         self.ended = Status.INTERRUPTED, f"Interrupted; {self._so_far}."
 
-    def end(self, message: str) -> tuple[Status | None, str]:
-        """The status and the sentence of the end: `message` where the search was not stopped."""
-        return self.ended or (None, message)
+    def end(self, message: str, status: Status | None = None) -> tuple[Status | None, str]:
+        """The status and the sentence of the end: those given where the search was not stopped."""
+        return self.ended or (status, message)
 
     @property
     def timed(self) -> bool:

@@ -47,7 +47,8 @@ class DualNewton(Algorithm):
     most_entries : int
         Largest number ``d1 * d2`` of matrix entries.
     max_iterations : int
-        Largest number of Newton steps.
+        Largest number of Newton steps. Reaching it is no ``Status.LIMIT``: the certificate of the best point
+        decides the verdict.
     most_measurements : int
         Largest number of entries to interpolate up to which an interior-point method takes over once it promises to be faster.
 

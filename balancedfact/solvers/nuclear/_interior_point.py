@@ -49,7 +49,8 @@ class InteriorPoint(Algorithm):
         Largest number of multiplications ``m**2 * d1 * d2`` with which the Newton matrix is formed, for maps that form a stack
         of all measurements (`Dense` and maps of your own).
     max_iterations : int
-        Largest number of iterations.
+        Largest number of iterations. Reaching it is no ``Status.LIMIT``: the certificate of the best point
+        decides the verdict.
 
     See Also
     --------

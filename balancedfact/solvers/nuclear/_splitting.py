@@ -36,7 +36,8 @@ class Splitting(Algorithm):
         Largest number of measurements whose Gram matrix is factored; single entries, whose Gram matrix is diagonal, are not
         limited.
     max_iterations : int
-        Largest number of iterations.
+        Largest number of iterations. Reaching it is no ``Status.LIMIT``: the certificate of the best point
+        decides the verdict.
 
     See Also
     --------

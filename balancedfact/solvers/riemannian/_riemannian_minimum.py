@@ -48,7 +48,8 @@ def riemannian_minimum(
     tol : float
         Relative gradient, see Notes, at which a point is stationary.
     max_iterations : int
-        Largest number of points at which the gradient is computed.
+        Largest number of points at which the gradient is computed; a search that they do not suffice for ends with
+        ``Status.LIMIT``.
     rng : int or numpy.random.Generator, optional
         Seeds NumPy's global random state, from which pymanopt draws, for the time of the solve.
     limits : Limits, optional
@@ -62,8 +63,9 @@ def riemannian_minimum(
     Returns
     -------
     Solution
-        With ``Status.STATIONARY``, or ``Status.GAP_OPEN`` where the gradient or a negative curvature says that the point is not
-        a minimum. ``layers`` are ``[R.T, L]`` for pairs, and else the arrays that make up the point. `Solution.history` has the
+        With ``Status.STATIONARY``; where the gradient or a negative curvature says that the point is not a minimum, with
+        ``Status.LIMIT`` after `max_iterations`, and with ``Status.GAP_OPEN`` where nothing lowers the value or `optimizer` gave
+        up. ``layers`` are ``[R.T, L]`` for pairs, and else the arrays that make up the point. `Solution.history` has the
         columns ``iteration``, ``seconds``, ``value``, ``stationarity``, ``hessian_products`` and ``escapes``. The certificate
         has `stationarity`, `curvature` and, on manifolds that have a method ``residual``, that as `feasibility`; no lower
         bound. ``KeyboardInterrupt`` ends the solve with the best point so far and ``Status.INTERRUPTED``.

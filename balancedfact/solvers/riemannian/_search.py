@@ -44,7 +44,7 @@ def _norm(point: Any) -> float:
     return float(np.sqrt(sum(np.vdot(part, part) for part in parts_of(point))))
 
 
-_GRADIENT, _RESCALE = "the gradient is small", "the scale has changed"
+_GRADIENT, _RESCALE, _SPENT = "the gradient is small", "the scale has changed", "the limit on iterations was reached"
 
 
 class _Reached(Exception):
@@ -114,7 +114,7 @@ class Search:
         if norm <= 0.5 * self.tol * self.scale:  # half, because the scale will be looked at again
             raise _Reached(_GRADIENT)
         if self.points >= self.limit:
-            raise _Reached("the limit of iterations was reached")
+            raise _Reached(_SPENT)
         if self.idle >= _IDLE:
             raise _Reached("neither value nor gradient fall any more")
         if self.descending and size > _GROWTH * self.examined:
@@ -322,11 +322,13 @@ class Search:
         if self.curvature is None:
             return Status.GAP_OPEN, f"Nothing to start from: {self.reason}."
         found = f"relative gradient {self.stationarity:.1e}, smallest relative curvature {self.curvature.ratio:.1e}"
+        spent = self.points >= self.limit
+        stopped, reason = (Status.LIMIT, _SPENT) if spent else (Status.GAP_OPEN, self.reason)
         if self.curvature.ratio < -self.flat:
-            return Status.GAP_OPEN, f"Stopped at a saddle ({found}): {self.reason}."
+            return stopped, f"Stopped at a saddle ({found}): {reason}."
         if self._small():
             return Status.STATIONARY, f"A local minimum to second order: {found}."
-        return Status.GAP_OPEN, f"Not stationary ({found}): {self.reason}."
+        return stopped, f"Not stationary ({found}): {reason}."
 
     def certificate(self) -> Certificate:
         residual = getattr(self.manifold, "residual", None)
