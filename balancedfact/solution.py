@@ -302,8 +302,8 @@ class Solution(ByValue):
         Raises
         ------
         ValueError
-            If an argument is malformed; if the solution minimises none of trace, norm and sharpness; or if `rigorous` is asked
-            for of three or more layers with a penalty, or of least sharpness.
+            If an argument is malformed; if the solution minimises none of trace, norm and sharpness over all matrices;
+            or if `rigorous` is asked for of three or more layers with a penalty, or of least sharpness.
 
         Examples
         --------

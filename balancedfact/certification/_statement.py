@@ -127,7 +127,7 @@ def reproved(statement: Statement, A: MeasurementMap, b: ArrayLike, *, rigorous:
         proof = "b.y was compared with A*(y), its rounding included"
         return Certificate(1.0, np.inf if excluded > 0 else np.nan, np.nan, dual, proof=proof, excluded_norm=excluded)
     if statement.objective is None or not statement.provable:
-        expected = "flat or norm-minimal layers, or those of least sharpness"
+        expected = "flat or norm-minimal layers, or those of flattest_sharpness"
         raise ValueError(f"the solution has no objective that can be verified; expected {expected}")
     layers = as_layers(statement.layers, A.matrix_shape)
     if statement.of_sharpness:

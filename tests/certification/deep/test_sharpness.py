@@ -103,10 +103,13 @@ def test_the_value_is_the_largest_eigenvalue_at_layers_that_fit_or_do_not(depth,
 
 
 def bound_of_two_layers(A, b, Y, z):
-    """``4 b.w / m`` over the norm of the dual matrix and the square of `Y`, in sixty digits, from the definition."""
-    mpmath.mp.dps = 60
+    """``4 b.w / m`` over the norm of the dual matrix and the square of `Y`, in eighty digits, from the definition."""
+    mpmath.mp.dps = 80
     Y, z, b = mpmath.matrix(Y.tolist()), mpmath.matrix(z.tolist()), mpmath.matrix(b.tolist())
-    stack = [mpmath.matrix(M.tolist()) for M in A.matrices]
+    if isinstance(A, RankOne):
+        stack = [mpmath.matrix(u.tolist()) * mpmath.matrix(v.tolist()).T for u, v in zip(A.left, A.right, strict=True)]
+    else:
+        stack = [mpmath.matrix(M.tolist()) for M in A.stack()]
 
     def total(y):
         return sum((M * y[i] for i, M in enumerate(stack[1:], start=1)), stack[0] * y[0])
@@ -114,27 +117,56 @@ def bound_of_two_layers(A, b, Y, z):
     seen = [total(Y[:, k]) for k in range(Y.cols)]
     roots = []
     for sides in ([B * B.T for B in seen], [B.T * B for B in seen]):
-        moment = sum(sides[1:], sides[0])
-        values, vectors = mpmath.eigsy(moment)
-        roots.append(vectors * mpmath.diag([1 / mpmath.sqrt(value) for value in values]) * vectors.T)
+        values, vectors = mpmath.eigsy(sum(sides[1:], sides[0]))
+        unseen = max(values) * mpmath.mpf(10) ** -60
+        roots.append(vectors * mpmath.diag([1 / mpmath.sqrt(each) if each > unseen else 0 for each in values]) * vectors.T)
     w = Y * z
     norm = max(mpmath.svd_r(roots[0] * total(w) * roots[1], compute_uv=False))
     square = sum(each**2 for each in Y)
     return 4 * (b.T * w)[0] / norm / square / A.m
 
 
+MAPS = {
+    "dense": (lambda rng: Dense(rng.standard_normal((6, 3, 2))), 1e-11),
+    "directions unseen": (lambda rng: RankOne(rng.standard_normal((3, 5)), rng.standard_normal((3, 4))), 1e-11),
+    "a row and a column unseen": (lambda rng: Entries([0, 0, 1], [0, 1, 1], (3, 3), rng.uniform(0.1, 1, 3)), 1e-11),
+    "eight decades": (
+        lambda rng: RankOne(np.logspace(0, -8, 6)[:, None] * rng.standard_normal((6, 3)), rng.standard_normal((6, 2))),
+        1e-6,
+    ),
+}
+
+
 @pytest.mark.parametrize("least", [1.0, 1e-4, 1e-6])
-def test_the_bound_of_two_layers_holds_in_exact_arithmetic_and_is_close(least, rng):
+@pytest.mark.parametrize(("draw", "close"), MAPS.values(), ids=MAPS)
+def test_the_bound_of_two_layers_holds_in_exact_arithmetic_and_is_close(draw, close, least, rng):
     for _ in range(5):
-        A = Dense(rng.standard_normal((6, 3, 2)))
-        b = rng.standard_normal(6)
-        Y = np.linalg.qr(rng.standard_normal((6, 6)))[0] * np.geomspace(1.0, least, 6)
+        A = draw(rng)
+        m, (d1, d2) = A.m, A.matrix_shape
+        b = rng.standard_normal(m)
+        Y = np.linalg.qr(rng.standard_normal((m, m)))[0] * np.geomspace(1.0, least, m)
         z = np.linalg.pinv(Y) @ b
-        layers = [np.ones((1, 2)), np.ones((3, 1))]
-        found = certify_sharpness(A, b, layers, Y, z, rng=rng).lower_bound
+        found = certify_sharpness(A, b, [np.ones((1, d2)), np.ones((d1, 1))], Y, z, rng=rng).lower_bound
         exact = bound_of_two_layers(A, b, Y, z)
         assert 0 < found <= exact
-        assert found >= exact * (1 - 1e-11)
+        assert found >= exact * (1 - close)
+
+
+@pytest.mark.parametrize("common", ["matrices", "data"])
+def test_the_rounding_of_combinations_that_cancel_is_counted(common, rng):
+    for _ in range(20):
+        matrices, b = rng.standard_normal((6, 3, 2)), rng.standard_normal(6)
+        if common == "matrices":
+            matrices = rng.standard_normal((3, 2)) + 1e-8 * matrices
+        else:
+            b = 1 + 1e-8 * b
+        A, Y = Dense(matrices), rng.standard_normal((6, 4))
+        Y -= np.mean(Y, axis=0)  # no weight is on what all measurements have in common
+        z = np.linalg.pinv(Y) @ b
+        found = certify_sharpness(A, b, [np.ones((1, 2)), np.ones((3, 1))], Y, z, rng=rng).lower_bound
+        exact = bound_of_two_layers(A, b, Y, z)
+        assert 0 < found <= exact
+        assert found >= exact * (1 - 1e-4)
 
 
 @pytest.mark.parametrize("depth", [3, 5])
@@ -233,3 +265,15 @@ def test_zero_data():
     A, b = regression(2)
     found = solved(A, 0 * b, 3).verify(A, 0 * b)
     assert (found.value, found.lower_bound, found.gap) == (0, 0, 0)
+
+
+def test_factorizations_of_a_given_matrix_are_not_judged_by_data(tmp_path):
+    A, _ = determined()
+    M = np.arange(6.0).reshape(3, 2) - 2
+    found = bf.minimal_sharpness(M, A, 3)
+    with pytest.raises(ValueError, match=r"no objective that can be verified; expected .* those of flattest_sharpness$"):
+        found.verify(A, A(M))
+    found.save(tmp_path / "factored.npz")
+    loaded = bf.Solution.load(tmp_path / "factored.npz", A, A(M))
+    assert loaded.status is Status.GAP_OPEN
+    assert "not checked" in loaded.message
