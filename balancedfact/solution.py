@@ -339,7 +339,7 @@ class Solution(ByValue):
             With the data, the relative gap up to which the verdict is ``OPTIMAL``, in place of the tolerance of the solve. For
             the trace of three or more layers and for least sharpness it is 1e-3 if `tol` is smaller, for their bounds are
             coarser. Networks with a larger gap are ``STATIONARY`` if the relative gradient is at most `tol`, or 1e-8 if `tol`
-            is smaller.
+            is smaller, and no curvature is negative; for least sharpness neither is computed, and they are ``GAP_OPEN``.
 
         Returns
         -------
