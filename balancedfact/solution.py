@@ -158,6 +158,11 @@ class Solution(ByValue):
         Returns
         -------
         Solution
+
+        Raises
+        ------
+        ValueError
+            If labels repeat, or are more or fewer than the rows or columns.
         """
         d1, d2 = self._matrix_shape
         return replace(self, row_labels=as_labels(rows, "rows", d1), col_labels=as_labels(cols, "cols", d2))

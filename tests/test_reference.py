@@ -75,6 +75,26 @@ def test_docstring_leads_on(name):
         assert page == "theorems" or (ROOT / "docs" / f"{page}.md").is_file(), page
 
 
+def doors(thing):
+    """The code in which a public function, or the constructor of a class, looks at its arguments, without docstrings."""
+    own = (
+        [vars(thing)[name] for name in ("__init__", "__post_init__") if name in vars(thing)]
+        if inspect.isclass(thing)
+        else [thing]
+    )
+    functions = [
+        each for each in map(inspect.unwrap, own) if inspect.isfunction(each) and each.__code__.co_filename != "<string>"
+    ]
+    return "\n".join(inspect.getsource(each).replace(each.__doc__ or "", "") for each in functions)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_refused_is_said(name):
+    thing = resolve(name)
+    if re.search(r"\braise ValueError|\bas_[a-z]+\(", doors(thing)):
+        assert section(inspect.getdoc(thing), "Raises"), "arguments are checked, and the docstring does not say what is raised"
+
+
 def test_the_reference_lists_every_public_name():
     text = (ROOT / "docs" / "api" / "index.rst").read_text(encoding="utf-8")
     listed, room = set(), ""

@@ -50,6 +50,12 @@ def check_manifold(
     ManifoldReport
         Printable; ``report.ok`` is the verdict and ``report.entries`` has one named entry per property.
 
+    Raises
+    ------
+    ValueError
+        If `manifold` is no manifold of pymanopt, or `rng`, `cost` or `quotient` is malformed. What `manifold` itself
+        raises is an entry of the report.
+
     See Also
     --------
     ManifoldReport : The report that is returned.

@@ -40,6 +40,11 @@ class LayerManifold(Manifold):
     second_order_retraction : bool
         Whether the retraction agrees with geodesics to second order; set it to ``False`` in the subclass where it does not.
 
+    Raises
+    ------
+    ValueError
+        If `rng` is neither a seed nor a generator.
+
     See Also
     --------
     TangentVector : The tangent vectors of such manifolds.

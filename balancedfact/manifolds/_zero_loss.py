@@ -150,7 +150,13 @@ class ZeroLoss(LayerManifold):
     # Points and vectors.
 
     def random_point(self) -> ProductPoint:
-        """Random normal layers, scaled to the size of the least solution and brought to zero loss by Gauss-Newton steps."""
+        """Random normal layers, scaled to the size of the least solution and brought to zero loss by Gauss-Newton steps.
+
+        Raises
+        ------
+        ValueError
+            If none of several draws can be brought to zero loss.
+        """
         goal = frobenius(self._solution) * np.sqrt(self._solution.size / self.A.m) or 1.0
         for _ in range(_DRAWS):
             draw = [layer / np.sqrt(max(layer.shape)) for layer in self.normal_layers()]

@@ -82,6 +82,11 @@ def check_measurements(
     MeasurementReport
         Printable; ``report.ok`` is the verdict, ``report.errors`` has one named entry per property.
 
+    Raises
+    ------
+    ValueError
+        If `A` is no measurement map or another argument is malformed. What `A` itself raises is an entry of the report.
+
     See Also
     --------
     MeasurementMap : The base of maps of your own.

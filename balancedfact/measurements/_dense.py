@@ -29,6 +29,11 @@ class Dense(MeasurementMap):
     matrices : array_like, shape (m, d1, d2)
         The matrices :math:`A_i`.
 
+    Raises
+    ------
+    ValueError
+        If `matrices` is not a stack of matrices of finite real numbers.
+
     See Also
     --------
     RankOne : Where all matrices are products of vectors.

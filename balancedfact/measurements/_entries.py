@@ -34,11 +34,16 @@ class Entries(OrderedEntries):
     Parameters
     ----------
     rows, cols : array_like of int, shape (m,)
-        Where the entries stand, counted from zero and within `shape`, or else a ``ValueError`` is raised.
+        Where the entries stand, counted from zero.
     shape : tuple of int
         ``(d1, d2)``, the shape of the matrices measured.
     weights : array_like, shape (m,), optional
         The factors :math:`w_i`; all one by default.
+
+    Raises
+    ------
+    ValueError
+        If `rows`, `cols` and `weights` are not of one length, an entry is outside of `shape`, or a weight is not finite.
 
     See Also
     --------

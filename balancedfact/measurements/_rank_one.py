@@ -30,6 +30,11 @@ class RankOne(MeasurementMap):
     right : array_like, shape (m, d2)
         The vectors :math:`v_i`.
 
+    Raises
+    ------
+    ValueError
+        If `left` and `right` are not matrices of finite real numbers with one row for each measurement.
+
     See Also
     --------
     Dense : Matrices of any rank.

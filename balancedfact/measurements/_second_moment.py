@@ -180,6 +180,11 @@ class IsotropicMoment(SecondMoment):
     shape : tuple of int
         ``(d1, d2)``, the shape of the end-to-end matrix.
 
+    Raises
+    ------
+    ValueError
+        If `shape` is not two positive integers.
+
     See Also
     --------
     SecondMoment : The moment of other measurements.

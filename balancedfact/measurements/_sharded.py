@@ -87,6 +87,11 @@ class Sharded(MeasurementMap):
         Returns
         -------
         Sharded
+
+        Raises
+        ------
+        ValueError
+            If `A` is no map of this process, `client` no client of Dask, or `shards` no number from 1 to ``A.m``.
         """
         _shards.check_client(client)
         as_map(A)
@@ -116,6 +121,11 @@ class Sharded(MeasurementMap):
         -------
         Sharded
 
+        Raises
+        ------
+        ValueError
+            If `client` is no client of Dask, or `loaders` are no functions that return maps of matrices of one shape.
+
         Examples
         --------
         >>> from functools import partial
@@ -127,7 +137,7 @@ class Sharded(MeasurementMap):
         <Sharded: 10 measurements of 3 x 4 matrices, in 2 shards>
         """
         _shards.check_client(client)
-        made = Shards.placed(client, _shards.load, _pickled(loaders))
+        made = Shards.placed(client, _shards.load, _shards.pickled(loaders))
         found: list[Facts] = made.ask(_shards.facts)
         for k, each in enumerate(found):
             if each.matrix_shape != found[0].matrix_shape:
@@ -368,23 +378,3 @@ def _joint_factor(parts: Sequence[np.ndarray]) -> np.ndarray:
     if all(part.ndim == 1 for part in parts):
         return np.linalg.norm(np.stack(parts), axis=0)
     return triangle(np.diag(part) if part.ndim == 1 else part for part in parts)
-
-
-def _pickled(loaders: Any) -> list[tuple[bytes, str]]:
-    import cloudpickle  # which Dask brings along; unlike pickle it takes functions that were defined interactively
-
-    try:
-        chosen = list(loaders)
-    except TypeError:
-        raise ValueError(f"loaders is {type(loaders).__name__}; expected a list of functions without arguments") from None
-    if not chosen:
-        raise ValueError("loaders is empty; expected at least one function without arguments")
-    pickled = []
-    for k, loader in enumerate(chosen):
-        if not callable(loader):
-            raise ValueError(f"loaders[{k}] is {type(loader).__name__}; expected a function without arguments")
-        try:
-            pickled.append((cloudpickle.dumps(loader), f"loaders[{k}]"))
-        except Exception as error:  # an object may refuse to be pickled in any way
-            raise ValueError(f"loaders[{k}] cannot be pickled ({error}); expected a function that can") from error
-    return pickled

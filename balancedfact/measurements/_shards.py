@@ -216,6 +216,25 @@ def check_client(client: Any) -> None:
         raise ValueError("client has no workers; expected at least one")
 
 
+def pickled(loaders: Any) -> list[tuple[bytes, str]]:
+    """The functions that make shards, each with a name, or refuse what is none or cannot be pickled."""
+    try:
+        chosen = list(loaders)
+    except TypeError:
+        raise ValueError(f"loaders is {type(loaders).__name__}; expected a list of functions without arguments") from None
+    if not chosen:
+        raise ValueError("loaders is empty; expected at least one function without arguments")
+    packed = []
+    for k, loader in enumerate(chosen):
+        if not callable(loader):
+            raise ValueError(f"loaders[{k}] is {type(loader).__name__}; expected a function without arguments")
+        try:
+            packed.append((_dumps(loader), f"loaders[{k}]"))
+        except Exception as error:  # an object may refuse to be pickled in any way
+            raise ValueError(f"loaders[{k}] cannot be pickled ({error}); expected a function that can") from error
+    return packed
+
+
 def tight(index: np.ndarray) -> Place:
     """A slice in place of the indices that it stands for, where there is one."""
     if index.size and np.all(np.diff(index) == 1):

@@ -35,6 +35,11 @@ def singular_values(ax: Axes, solution: Solution) -> Axes:
     matplotlib.axes.Axes
         `ax`.
 
+    Raises
+    ------
+    ValueError
+        If `ax` is no axes, or `solution` no `Solution`.
+
     See Also
     --------
     recovered_matrix : The picture of the matrix itself.
@@ -84,6 +89,11 @@ def gap_history(ax: Axes, solution: Solution) -> Axes:
     matplotlib.axes.Axes
         `ax`.
 
+    Raises
+    ------
+    ValueError
+        If `ax` is no axes, or `solution` no `Solution`.
+
     See Also
     --------
     value_history : The values and bounds of which this is the gap.
@@ -131,6 +141,11 @@ def value_history(ax: Axes, solution: Solution) -> Axes:
     -------
     matplotlib.axes.Axes
         `ax`.
+
+    Raises
+    ------
+    ValueError
+        If `ax` is no axes, or `solution` no `Solution`.
 
     See Also
     --------

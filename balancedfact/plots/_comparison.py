@@ -43,6 +43,11 @@ def comparison(axes: Sequence[Axes], table: Comparison) -> Sequence[Axes]:
     sequence of matplotlib.axes.Axes
         The axes it was given.
 
+    Raises
+    ------
+    ValueError
+        If `axes` is no sequence of axes, or `table` no `Comparison`.
+
     See Also
     --------
     balancedfact.compare : The function that computes the table.
@@ -99,6 +104,11 @@ def comparison_map(ax: Axes, table: Comparison) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes it was given. Filled dots fit the data to a relative residual of 1e-6, open ones do not.
+
+    Raises
+    ------
+    ValueError
+        If `ax` is no axes, or `table` no `Comparison`.
 
     See Also
     --------

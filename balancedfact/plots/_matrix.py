@@ -44,6 +44,11 @@ def recovered_matrix(
     matplotlib.axes.Axes
         `ax`.
 
+    Raises
+    ------
+    ValueError
+        If an argument is malformed, such as a `matrix` with values that are not finite.
+
     See Also
     --------
     observed : The picture of the observed entries.
@@ -95,6 +100,11 @@ def observed(
     -------
     matplotlib.axes.Axes
         `ax`.
+
+    Raises
+    ------
+    ValueError
+        If `A` does not measure single entries, `b` does not fit it, or another argument is malformed.
 
     See Also
     --------

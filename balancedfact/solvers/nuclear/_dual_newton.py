@@ -52,6 +52,11 @@ class DualNewton(Algorithm):
     most_measurements : int
         Largest number of entries to interpolate up to which an interior-point method takes over once it promises to be faster.
 
+    Raises
+    ------
+    ValueError
+        If a limit is not a positive number.
+
     See Also
     --------
     Splitting : Needs more steps, each of them cheaper, and serves other measurements too.

@@ -51,6 +51,11 @@ class Factored(Algorithm):
     complete : bool
         Whether to try to prove a fit of low rank by Newton's method on the dual, for entries: this forms ``d1 x d2`` arrays.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is malformed.
+
     See Also
     --------
     InteriorPoint : For few measurements.

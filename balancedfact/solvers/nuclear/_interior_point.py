@@ -52,6 +52,11 @@ class InteriorPoint(Algorithm):
         Largest number of iterations. Reaching it is no ``Status.LIMIT``: the certificate of the best point
         decides the verdict.
 
+    Raises
+    ------
+    ValueError
+        If a limit is not a positive number.
+
     See Also
     --------
     Splitting : For more measurements.

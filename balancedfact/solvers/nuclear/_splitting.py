@@ -39,6 +39,11 @@ class Splitting(Algorithm):
         Largest number of iterations. Reaching it is no ``Status.LIMIT``: the certificate of the best point
         decides the verdict.
 
+    Raises
+    ------
+    ValueError
+        If a limit is not a positive number.
+
     See Also
     --------
     InteriorPoint : More accurate where it can be afforded.
