@@ -9,7 +9,8 @@ import balancedfact
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 
-import gallery  # noqa: E402, beside this file
+import callers  # noqa: E402, beside this file
+import gallery  # noqa: E402
 import ledger  # noqa: E402
 
 # Sphinx reads only what lies below this folder; the notebooks are shown with the outputs they are stored with. Their links lead
@@ -65,6 +66,15 @@ html_copy_source = False
 html_js_files = [(name, {"defer": "defer"}) for name in ("claims.js", "narrow.js", "pictures.js")]
 
 
+def public_bases(app, name, obj, options, bases):
+    """Leave out base classes that have no page because they are private."""
+    bases[:] = [each for each in bases if not each.__module__.startswith("balancedfact.") or id(each) in ledger.public()] or [
+        object
+    ]
+
+
 def setup(app):
-    """Link the reference with the ledger, after numpydoc has set the docstrings."""
+    """Link the reference with the ledger and the notebooks, after numpydoc has set the docstrings."""
     app.connect("autodoc-process-docstring", ledger.lead_on, priority=900)
+    app.connect("autodoc-process-docstring", callers.lead_on, priority=901)
+    app.connect("autodoc-process-bases", public_bases)

@@ -248,6 +248,26 @@ def test_theorem_page_leads_from_every_claim_to_its_proof_its_functions_its_code
     assert sum(map(bool, calls.values())) > 0.9 * len(claims)
 
 
+def test_the_reference_names_the_notebooks_and_examples_that_call_a_function(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    names = runpy.run_path(str(ROOT / "docs" / "callers.py"))
+    found = names["callers"]()
+    assert found["balancedfact.compare"] == ["/notebooks/label_noise_against_geometry"]
+    assert (
+        found["balancedfact.solvers.select_penalty"][-1] == "/notebooks/recommender_from_a_ratings_file"
+    )  # imported by its name
+    assert "/gallery/least_sharpness" in found["balancedfact.closed_forms.minimal_sharpness"]
+    files = {f"/notebooks/{path.stem}": path for path in (ROOT / "notebooks").glob("*.ipynb")}
+    files |= {f"/gallery/{path.stem}": path for path in (ROOT / "docs" / "examples" / "gallery").glob("*.py")}
+    for name, pages in found.items():
+        for page in pages:
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", files[page].read_text(encoding="utf-8")), (name, page)
+    assert {page for pages in found.values() for page in pages} == set(files)
+    lines = []
+    names["lead_on"](None, "function", "", bf.compare, None, lines)
+    assert ":doc:`/notebooks/label_noise_against_geometry`" in lines
+
+
 @pytest.mark.parametrize("chapter", sorted((ROOT / "docs" / "theory").glob("*.md")), ids=lambda path: path.stem)
 def test_every_chapter_shows_a_picture_of_the_gallery_that_leads_back_to_it(chapter):
     shown = re.findall(r"!\[.+\]\(\.\./gallery/(\w+)\.svg\)", chapter.read_text(encoding="utf-8"))
