@@ -18,7 +18,7 @@ import numpy as np
 
 from balancedfact._linalg import EPS
 from balancedfact.measurements import Dense
-from balancedfact.solvers.nuclear._columns import many, trimmed
+from balancedfact.solvers.nuclear._columns import leading_block, trimmed
 from balancedfact.solvers.nuclear._interior_point import interior_point
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Point
 
@@ -39,13 +39,13 @@ def active_core(
     Ends where the core is too large, and where the dual vector keeps its constraint on the whole.
     """
     A, (d1, d2) = problem.map, problem.map.matrix_shape
-    nothing, right = (np.zeros((d1, 0)), np.zeros((d2, 0))), np.zeros((d2, 0))
+    nothing, before = (np.zeros((d1, 0)), np.zeros((d2, 0))), np.zeros((min(d1, d2), 0))
     U, V = nothing
     for solved in range(_CORE_ROUNDS):
         room = min(_CORE_ROWS - L.shape[1], d1, d2)
         if room <= 0:
             return
-        left, sigma, right = many(A.adjoint_for_many(y), room, *nothing, right, rng)
+        left, sigma, right, before = leading_block(A.adjoint_for_many(y), room, *nothing, before, rng)
         near = sigma > _ACTIVE
         if max(U.shape[1], V.shape[1]) + np.count_nonzero(near) > _CORE_ROWS:
             U, V = nothing  # without the vectors of earlier rounds that the solution does without

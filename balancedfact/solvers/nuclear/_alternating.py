@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from balancedfact.solvers.iteration._limits import check_time
-from balancedfact.solvers.nuclear._columns import directions, leading, many, needed, probed, trimmed
+from balancedfact.solvers.nuclear._columns import directions, leading, leading_block, needed, probed, trimmed
 from balancedfact.solvers.nuclear._core import core_steps
 from balancedfact.solvers.nuclear._problem import NuclearProblem, Pair, Point
 
@@ -76,11 +76,11 @@ def alternating(
         sweeps = _Sweeps(problem, penalty)
         for _ in range(_ROUNDS_ABOVE):
             rank = L.shape[1]
-            L, R, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
-            if L.shape[1] == rank:
+            L, R, s, offsets, residual = sweeps.step(L, R, offsets, limit, rng)
+            if s.size == rank:
                 break
         residual /= penalty
-        yield Point(*trimmed(L, R), residual, offsets)
+        yield Point(L, R, s, residual, offsets)
         del residual  # one less to be kept during the next step
         penalty = max(SHRINK * penalty, problem.q)
     yield from _at_penalty(problem, L, R, offsets, limit, rng)
@@ -93,8 +93,7 @@ def _at_penalty(
     before = np.inf
     for _ in range(_MOST_BLOCKS):
         rank = L.shape[1]
-        L, R, offsets, y = sweeps.step(L, R, offsets, limit, rng)
-        L, R, s = trimmed(L, R)
+        L, R, s, offsets, y = sweeps.step(L, R, offsets, limit, rng)
         y /= problem.q
         yield Point(L, R, s, y, offsets)
         del y
@@ -139,7 +138,7 @@ class _Sweeps:
             f, g, left, right = problem.offsets
             self.ones, self.weights = self.ordered((f, g)), self.ordered((left, right))
             self.scales = tuple(np.sqrt(penalty / each) for each in self.weights)
-        self.probe = np.zeros((d2, 0))
+        self.probe = np.zeros((min(d1, d2), 0))
         self.forget()
 
     def forget(self) -> None:
@@ -183,8 +182,8 @@ class _Sweeps:
 
     def step(
         self, L: np.ndarray, R: np.ndarray, offsets: Pair | None, limit: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, Pair | None, np.ndarray]:
-        """A few sweeps and the core; the pair, the offsets and the residual that they leave."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Pair | None, np.ndarray]:
+        """A few sweeps and the core; the pair, its singular values, the offsets and the residual that they leave."""
         A, residual = self.problem.map, self.problem.b
         if L.shape[1] > 0 or offsets is not None:
             self.forget()
@@ -199,16 +198,16 @@ class _Sweeps:
         target = A.forward_factored(L, R)
         target += residual  # the data without the offsets
         del residual
-        L, R = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
+        L, R, s = core_steps(A, target, self.penalty, (U, np.diag(s), V), rng)
         image = A.forward_factored(L, R)
-        return L, R, offsets, np.subtract(target, image, out=image)
+        return L, R, s, offsets, np.subtract(target, image, out=image)
 
     def _beside(self, residual: np.ndarray, U: np.ndarray, V: np.ndarray, room: int, rng: np.random.Generator) -> Pair:
         """The singular vectors of the dual matrix outside of `U` and `V` whose values are near its norm or above."""
         S = self.problem.map.adjoint_for_many(residual / self.penalty)
-        left, sigma, self.probe = many(S, room, U, V, self.probe, rng)
+        left, sigma, right, self.probe = leading_block(S, room, U, V, self.probe, rng)
         near = sigma > _NEAR_NORM
-        return left[:, near], self.probe[:, near]
+        return left[:, near], right[:, near]
 
     def more(self, L: np.ndarray, R: np.ndarray, y: np.ndarray, limit: int, slack: float, rng: np.random.Generator) -> Pair:
         """The pair with columns along what the dual matrix has above ``1 + slack``, at most as many as there are."""

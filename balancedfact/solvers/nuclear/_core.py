@@ -7,7 +7,7 @@ import numpy as np
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.nuclear._columns import RELATIVE_RANK
 
-_CORE_STEPS = 10
+_CORE_STEPS = 20
 _POWER_STEPS, _CURVATURE_MARGIN = 6, 1.1  # of the power iteration for the largest curvature, which it underestimates
 
 
@@ -18,14 +18,14 @@ def core_steps(
     start: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
     steps: int = _CORE_STEPS,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The balanced pair after accelerated proximal steps for ``|A(U C V.T) - b|^2 / 2 + q nuclear(C)`` from ``(U, C, V)``.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A balanced pair and its singular values, by proximal steps for ``|A(U C V.T) - b|^2 / 2 + q nuclear(C)``.
 
-    `U` and `V` have orthonormal columns. The momentum starts anew whenever it points uphill.
+    They `start` from ``(U, C, V)``; `U` and `V` have orthonormal columns. The momentum starts anew whenever it points uphill.
     """
-    U, C, V = start
+    U, C, V = (np.ascontiguousarray(part) for part in start)  # once, and not at every product
     if U.shape[1] == 0:
-        return U, V
+        return U, V, np.zeros(0)
 
     def back(image: np.ndarray) -> np.ndarray:
         return np.asarray(U.T @ (A.adjoint_operator(image) @ V))
@@ -35,7 +35,7 @@ def core_steps(
         direction = back(A.forward_factored(U @ (direction / np.linalg.norm(direction)), V))
         curvature = float(np.linalg.norm(direction))
         if curvature == 0:
-            return U[:, :0], V[:, :0]
+            return U[:, :0], V[:, :0], np.zeros(0)
     step, ahead, pace = 1 / (_CURVATURE_MARGIN * curvature), C, 1.0
     P, s, Qt = np.linalg.svd(C)
     for _ in range(steps):
@@ -53,5 +53,6 @@ def core_steps(
             pace = faster
         C = after
     keep = s > RELATIVE_RANK * s[0]
-    root = np.sqrt(s[keep])
-    return U @ (P[:, keep] * root), V @ (Qt[keep].T * root)
+    s = s[keep]
+    root = np.sqrt(s)
+    return U @ (P[:, keep] * root), V @ (Qt[keep].T * root), s

@@ -18,7 +18,7 @@ import numpy as np
 
 from balancedfact.measurements import MeasurementMap
 from balancedfact.solvers.iteration._conjugate_gradients import conjugate_gradients
-from balancedfact.solvers.nuclear._columns import many
+from balancedfact.solvers.nuclear._columns import whole
 from balancedfact.solvers.nuclear._problem import Pair
 
 _MOST_STEPS_REWEIGHTED, _STEPS_TO_HALVE = 400, 40  # at most, and how many of them may pass without halving the smoothing
@@ -55,7 +55,7 @@ def _followed(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Genera
     least = np.inf
     mean = A.m / (d1 * d2)
     for step in range(_MOST_STEPS_REWEIGHTED):
-        left, values, probe = many(point, min(2 * rank + _FOLLOWED_BEYOND, d1, d2), *none, probe, rng)
+        left, values, probe = _singular_triplets(point, min(2 * rank + _FOLLOWED_BEYOND, d1, d2), probe, rng)
         first = first or float(values[0])
         after = float(values[rank]) if rank < values.size else 0.0
         slowest = 0.0 if after <= _CLEAR * values[rank - 1] or smoothing == np.inf else slowly * smoothing
@@ -89,6 +89,24 @@ def _followed(A: MeasurementMap, b: np.ndarray, rank: int, rng: np.random.Genera
         L, R = tangent.pair(start + found.x)
         point = _SparsePlusFactors(A.adjoint_operator(b - A.forward_factored(L, R)), L, R)
     return least, best
+
+
+def _singular_triplets(S: Any, count: int, first: np.ndarray, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """Approximate leading `count` singular triplets, the smallest as exact as the largest.
+
+    Subspace iteration from random columns beside those of `first`, three times there and back (Halko, Martinsson and Tropp
+    2011). The values are those of `S` on the subspaces found, and never too large.
+    """
+    if 4 * count >= min(S.shape):
+        left, sigma, right = whole(S.shape, S.__matmul__, S.T.__matmul__)
+        return left[:, :count], sigma[:count], right[:, :count]
+    first = first[:, :count]
+    Q = np.hstack([first, rng.standard_normal((S.shape[1], count + 8 - first.shape[1]))])
+    for _ in range(3):
+        P = np.linalg.qr(S @ Q)[0]
+        Q, T = np.linalg.qr(S.T @ P)
+    W, sigma, Xt = np.linalg.svd(T.T)
+    return P @ W[:, :count], sigma[:count], Q @ Xt[:count].T
 
 
 class _TangentSpace:

@@ -15,14 +15,15 @@ def test_many_steps_minimise_over_the_core(k, size, rng):
     b = rng.standard_normal(40)
     images = np.array([A(np.outer(u, v)) for u in U.T for v in V.T])  # of the unit cores, by definition
     q = 0.4 * np.linalg.norm((images @ b).reshape(k, k), 2)
-    L, R = core_steps(A, size * b, size * q, (U, np.zeros((k, k)), V), rng, steps=2000)
+    L, R, s = core_steps(A, size * b, size * q, (U, np.zeros((k, k)), V), rng, steps=2000)
     C = U.T @ L @ (V.T @ R).T / size
     np.testing.assert_allclose(U @ C @ V.T * size, L @ R.T, atol=1e-12 * size)
     # Optimality: the gradient is q times a subgradient of the nuclear norm.
     pull = (images @ (b - C.ravel() @ images)).reshape(k, k) / q
     assert np.linalg.norm(pull, 2) <= 1 + 1e-7
     np.testing.assert_allclose(np.sum(pull * C), np.linalg.norm(C, "nuc"), rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(L.T @ L, R.T @ R, atol=1e-12 * size)
+    for factor in (L, R):
+        np.testing.assert_allclose(factor.T @ factor, np.diag(s), atol=1e-12 * size)
 
 
 def test_a_few_steps_descend_from_any_start(rng):
@@ -33,7 +34,7 @@ def test_a_few_steps_descend_from_any_start(rng):
     def value(X):
         return 0.5 * np.sum((A(X) - b) ** 2) + q * np.linalg.norm(X, "nuc")
 
-    L, R = core_steps(A, b, q, (U, C, V), rng)
+    L, R, _ = core_steps(A, b, q, (U, C, V), rng)
     assert value(L @ R.T) < value(U @ C @ V.T)
 
 
