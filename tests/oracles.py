@@ -167,6 +167,14 @@ def pair_curvature(matrices, L, R, y, coupled, V, W):
     return moves @ R - back @ (W * first), moves.T @ L - back.T @ (V * first)
 
 
+def pair_gram(matrices, L, R):
+    """The sum of the squares of the derivatives by the entries of `L`, then of `R`, one by one."""
+    shapes = (L.shape, R.shape)
+    units = [(e[: L.size].reshape(shapes[0]), e[L.size :].reshape(shapes[1])) for e in np.eye(L.size + R.size)]
+    J = np.column_stack([forward(matrices, V @ R.T) + forward(matrices, L @ W.T) for V, W in units])
+    return J.T @ J
+
+
 def assert_agrees(A, matrices, rng):
     """Every method of the map `A` does what its documentation says for the list `matrices`."""
     assert_maps(A, matrices, rng)
@@ -193,6 +201,7 @@ def assert_agrees(A, matrices, rng):
             A.pair_hessian(L, R, z, coupled=coupled)(V, W), expected, pair_curvature(*absolute), strict=True
         ):
             assert deviation(found, half, np.max(size)) <= 1e-12
+    assert_computes(A.pair_gram, pair_gram, matrices, L, R)
     assert_computes(A.energy, energy, matrices, P, Q)
     assert_computes(A.rotated, rotated, matrices, P, Q)
     assert_maps(A.congruence(P, Q), [P.T @ M @ Q for M in matrices], rng)

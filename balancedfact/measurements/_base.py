@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from balancedfact._linalg import frobenius
 from balancedfact._validate import as_array
+from balancedfact.measurements._pair_gram import gram_of_products
 from balancedfact.measurements._rescaled import Rescaled
 from balancedfact.measurements._row_major import RowMajorOperator
 from balancedfact.measurements._scaled_gram import scaled_gram
@@ -170,6 +171,10 @@ class MeasurementMap(RowMajorOperator, Rescaled, ABC):
             return G, H
 
         return hessian
+
+    def pair_gram(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        r"""The matrix of `pair_hessian` without `y`: its unknowns are the entries of `V` above those of `W`, row by row."""
+        return gram_of_products(self.pair_hessian(L, R), *self.matrix_shape, L.shape[1])
 
     def memory_needed(self, columns: int = 10) -> float:
         """Bytes, roughly, that a solve takes beside this map for a solution of so many `columns`; 0 where that is not known."""

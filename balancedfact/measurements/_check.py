@@ -137,6 +137,7 @@ def check_measurements(
     L2, R2 = generator.standard_normal((d1, k)), generator.standard_normal((d2, k))
     push = np.einsum("i,ipq->pq", np.einsum("ipq,pk,qk->i", stack, L2, R) + np.einsum("ipq,pk,qk->i", stack, L, R2), stack)
     back = np.einsum("i,ipq->pq", y, stack)
+    jacobian = np.concatenate([stack @ R, stack.transpose(0, 2, 1) @ L], axis=1).reshape(m, -1)
     first = np.arange(k) < 1
     curved = np.vstack([push @ R - back @ (R2 * first), push.T @ L - back.T @ (L2 * first)])
 
@@ -172,6 +173,7 @@ def check_measurements(
         "adjoint_for_many": (lambda: A.adjoint_for_many(y) @ R, np.einsum("i,ipq,qk->pk", y, stack, R)),
         "adjoint_norm": (lambda: np.array([A.adjoint_norm(y)]), np.array([np.linalg.norm(back)])),
         "pair_hessian": (lambda: np.vstack(A.pair_hessian(L, R, y, coupled=1)(L2, R2)), curved),
+        "pair_gram": (lambda: A.pair_gram(L, R), jacobian.T @ jacobian),
         "energy": (lambda: np.array([A.energy(*pair) for pair in ((L, R), (L, None), (None, R))]), energies),
         "rotated": (lambda: A.rotated(L, R), np.einsum("ipq,pk,ql->ikl", stack, L, R)),
         "stack": (A.stack, stack),

@@ -13,6 +13,7 @@ from balancedfact._packing import Packing
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import careful_combination, gamma
+from balancedfact.measurements._pair_gram import gram_of_blocks
 from balancedfact.measurements._second_moment import MapMoment, SecondMoment, Superoperator, worth_forming
 
 # Multiplications of one second moment beyond which two energies are worth four small eigendecompositions.
@@ -116,6 +117,12 @@ class Dense(MeasurementMap):
             return G, H
 
         return hessian
+
+    def pair_gram(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        def jacobian(i: slice) -> np.ndarray:
+            return Dense._from_slabs(self._slabs[:, i])._pair_jacobian(L, R)
+
+        return gram_of_blocks(jacobian, self.m, L.size + R.size)
 
     def _pair_jacobian(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
         """The derivative of ``A(L R.T)`` by the entries of `L` above those of `R`, row by row, shape ``(m, (d1 + d2) k)``."""

@@ -16,6 +16,7 @@ from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
 from balancedfact.measurements._entry_order import OrderedEntries
 from balancedfact.measurements._frame import column_of, identified
+from balancedfact.measurements._pair_gram import gram_of_entries
 from balancedfact.measurements._second_moment import DiagonalMoment, SecondMoment
 from balancedfact.measurements._selection import single_entries
 from balancedfact.measurements._sparse_operator import SparseOperator
@@ -229,6 +230,10 @@ class Entries(OrderedEntries):
             return G, columns.half_hessian(weights[1], back[1], count, np.hstack([dR, R]), np.hstack([L, dL]))
 
         return hessian
+
+    def pair_gram(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        squares = np.bincount(self.codes, (self.weights / self.scale) ** 2, minlength=len(L) * len(R))
+        return gram_of_entries(squares.reshape(len(L), len(R)), self.scale * L, self.scale * R)
 
     def memory_needed(self, columns: int = 10) -> float:
         rows, cols = self.matrix_shape

@@ -14,6 +14,7 @@ from balancedfact._packing import Packing
 from balancedfact._validate import as_array
 from balancedfact.measurements._base import MeasurementMap
 from balancedfact.measurements._careful import gamma
+from balancedfact.measurements._pair_gram import gram_of_blocks
 from balancedfact.measurements._second_moment import RankOneMoment, SecondMoment, Superoperator, worth_forming
 
 # Entries up to which the adjoint is formed, and numbers that a core's cache holds.
@@ -142,6 +143,14 @@ class RankOne(MeasurementMap):
             return G, H
 
         return hessian
+
+    def pair_gram(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        def jacobian(i: slice) -> np.ndarray:
+            u, v = self.left[i], self.right[i]
+            halves = u[:, :, None] * (v @ R)[:, None], v[:, :, None] * (u @ L)[:, None]
+            return np.concatenate(halves, axis=1).reshape(len(u), -1)
+
+        return gram_of_blocks(jacobian, self.m, L.size + R.size)
 
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         weights = np.einsum("ij,ij->i", self.right @ P, self.right)

@@ -192,6 +192,9 @@ class Sharded(MeasurementMap):
 
         return hessian
 
+    def pair_gram(self, L: np.ndarray, R: np.ndarray) -> np.ndarray:
+        return self._sum("pair_gram", L, R)
+
     def _left_moment(self, P: np.ndarray) -> np.ndarray:
         return self._sum("_left_moment", P)
 

@@ -155,6 +155,7 @@ METHODS = {
     "adjoint_operator": "adjoint_operator",
     "adjoint_for_many": "adjoint_for_many",
     "pair_hessian": "pair_hessian",
+    "pair_gram": "pair_gram",
     "rotated": "rotated",
     "energy": "energy",
     "congruence": "congruence",

@@ -83,7 +83,10 @@ def descend(
             break
         values.append(value)
         hessian = objective.hessian(x, residual)
-        precondition = _dense_preconditioner(hessian, x) if stiff else objective.preconditioner(x, s)
+        if stiff:
+            precondition = _dense_preconditioner(objective.hessian_matrix(x, residual), x)
+        else:
+            precondition = objective.preconditioner(x, s)
         step, model, products, length, _ = trust_region_step(
             lambda p, apply=hessian: np.vstack(apply(p[:d1], p[d1:])),  # type: ignore[misc]
             np.vstack(slope),
@@ -178,6 +181,17 @@ class _Objective:
 
         return product
 
+    def hessian_matrix(self, x: Pair, residual: np.ndarray) -> np.ndarray:
+        """The matrix of `hessian` for the entries of the first part of `x` above those of the second, row by row."""
+        H, first = self.A.pair_gram(*self.partners(x)), x[0].size
+        if self.q > 0:
+            back, shape = self.A.adjoint_matrix(residual), (*x[0].shape, *x[1].shape)
+            for p in range(self.factors(x)[0].shape[1]):
+                H[:first, first:].reshape(shape)[:, p, :, p] -= back
+                H[first:, :first].reshape(shape[2:] + shape[:2])[:, p, :, p] -= back.T
+        H[np.diag_indices_from(H)] += _flat(self.weighted((np.ones_like(x[0]), np.ones_like(x[1]))))
+        return H
+
     def preconditioner(self, x: Pair, s: np.ndarray) -> Callable[[Pair], Pair]:
         inner = _preconditioner(*self.factors(x), s, self.density, self.q, self.horizontal)
         if self.terms is None:
@@ -187,23 +201,22 @@ class _Objective:
         return lambda v: self.joined(*inner(self.factors(v)), (a * v[0][:, -1], c * v[1][:, -1]))
 
 
-def _dense_preconditioner(hessian: Callable[[np.ndarray, np.ndarray], Pair], x: Pair) -> Callable[[Pair], Pair]:
-    """The inverse of the Hessian with the absolute values of its eigenvalues."""
-    shapes, first = (x[0].shape, x[1].shape), x[0].size
-    columns = []
-    for e in np.eye(first + x[1].size):
-        image = hessian(e[:first].reshape(shapes[0]), e[first:].reshape(shapes[1]))
-        columns.append(np.concatenate([each.ravel() for each in image]))
-    H = np.array(columns)
-    values, vectors = np.linalg.eigh((H + H.T) / 2)
+def _dense_preconditioner(H: np.ndarray, x: Pair) -> Callable[[Pair], Pair]:
+    """The inverse of the Hessian `H` at `x` with the absolute values of its eigenvalues."""
+    (left, right), first = (x[0].shape, x[1].shape), x[0].size
+    values, vectors = np.linalg.eigh(H)
     sizes = np.abs(values)
     inverse = np.where(sizes > _ROTATION_CURVATURE * sizes.max(), 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
 
     def precondition(g: Pair) -> Pair:
-        moved = vectors @ (inverse * (vectors.T @ np.concatenate([each.ravel() for each in g])))
-        return moved[:first].reshape(shapes[0]), moved[first:].reshape(shapes[1])
+        moved = vectors @ (inverse * (vectors.T @ _flat(g)))
+        return moved[:first].reshape(left), moved[first:].reshape(right)
 
     return precondition
+
+
+def _flat(x: Pair) -> np.ndarray:
+    return np.concatenate([x[0].ravel(), x[1].ravel()])
 
 
 def _norm(x: Pair) -> float:
