@@ -1,10 +1,12 @@
 // For windows that are too narrow: a formula within a line that is longer than the line scrolls by itself, as those between lines
-// do, and each row of a table of words becomes a paragraph, with the heads of the columns in front. Tables of numbers scroll.
+// do, and each row of a table of words becomes a paragraph, with the heads of the columns in front. Tables of numbers scroll,
+// except those in a container "stacks".
 window.addEventListener("load", async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   const formulas = [...document.querySelectorAll("article span.math")].filter((formula) => !formula.closest("table"));
   const tables = [...document.querySelectorAll("article div.table-wrapper > table")].filter(
-    (table) => table.tHead && table.tHead.rows[0].cells.length > 1 && !table.querySelector("td.text-right"),
+    (table) =>
+      table.tHead && table.tHead.rows[0].cells.length > 1 && (!table.querySelector("td.text-right") || table.closest(".stacks")),
   );
   for (const table of tables) {
     const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
